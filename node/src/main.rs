@@ -1,0 +1,2 @@
+//! wattle
+fn main() {}

@@ -1,0 +1,95 @@
+//! What may be asked of the overlay task. Each command carries its own reply; a dropped reply cancels the work.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use wattle_types::{NodeId, ProviderKey, Record, RecordKey, Topic, TopicMessage, TopicPattern};
+
+use crate::Address;
+use crate::report::{
+    Bucket, ClosestPeer, ConnectError, Delivery, DhtError, DhtStats, FoundRecord, Lagged, PeerInfo,
+    PublishError, Published, PutReport, Source, Status, TopicInfo, TraceTarget,
+};
+
+pub(crate) type Reply<T> = oneshot::Sender<T>;
+
+/// One command. Grouped by the part of the actor that answers it.
+pub(crate) enum Command {
+    Peers(PeersCommand),
+    Dht(DhtCommand),
+    Topics(TopicsCommand),
+    Status(Reply<Status>),
+    Metrics(Reply<String>),
+    Stop(Reply<()>),
+}
+
+pub(crate) enum PeersCommand {
+    Connect { peer: Option<NodeId>, addresses: Vec<Address>, reply: Reply<Result<PeerInfo, ConnectError>> },
+    Candidate { peer: NodeId, addresses: Vec<Address>, source: Source },
+    Disconnect { peer: NodeId, reply: Reply<bool> },
+    Block { peer: NodeId, blocked: bool, reply: Reply<()> },
+    Blocked(Reply<BTreeSet<NodeId>>),
+    Addresses { peer: NodeId, reply: Reply<Vec<Address>> },
+}
+
+pub(crate) enum DhtCommand {
+    Put {
+        record: Record,
+        timeout: Duration,
+        reply: Reply<Result<PutReport, DhtError>>,
+    },
+    Get {
+        key: RecordKey,
+        timeout: Duration,
+        reply: Reply<Result<FoundRecord, DhtError>>,
+    },
+    Provide {
+        key: ProviderKey,
+        timeout: Duration,
+        reply: Reply<Result<(), DhtError>>,
+    },
+    StopProviding {
+        key: ProviderKey,
+        reply: Reply<()>,
+    },
+    FindProviders {
+        key: ProviderKey,
+        count: usize,
+        timeout: Duration,
+        reply: Reply<Result<Vec<NodeId>, DhtError>>,
+    },
+    FindPeer {
+        peer: NodeId,
+        timeout: Duration,
+        reply: Reply<Result<Vec<Address>, DhtError>>,
+    },
+    Closest {
+        target: TraceTarget,
+        timeout: Duration,
+        reply: Reply<Result<Vec<ClosestPeer>, DhtError>>,
+    },
+    Nearest {
+        target: TraceTarget,
+        reply: Reply<Vec<ClosestPeer>>,
+    },
+    Table(Reply<Vec<Bucket>>),
+    Stats(Reply<DhtStats>),
+}
+
+pub(crate) enum TopicsCommand {
+    Publish {
+        message: TopicMessage,
+        reply: Reply<Result<Published, PublishError>>,
+    },
+    Subscribe {
+        patterns: Vec<TopicPattern>,
+        deliveries: mpsc::Sender<Result<Delivery, Lagged>>,
+        reply: Reply<()>,
+    },
+    List(Reply<Vec<TopicInfo>>),
+    Listeners {
+        topic: Topic,
+        reply: Reply<usize>,
+    },
+}

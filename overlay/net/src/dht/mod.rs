@@ -1,0 +1,2 @@
+//! The DHT.
+pub(crate) mod trace;

@@ -1,0 +1,43 @@
+//! What every wattle crate speaks: ids, time, limits, canonical CBOR, signatures, records, topics and tickets.
+//!
+//! # What it does
+//!
+//! Gives each concept of the overlay exactly one type, and each type exactly one encoding. Everything here is a
+//! pure function of its input: no clock, no file, no socket, no randomness.
+//!
+//! # Invariants
+//!
+//! * **T1 exact decoding.** Bytes that decode are the bytes that the value encodes to ([`cbor`]): a size cap before
+//!   anything is allocated, a depth cap, no trailing bytes, no second spelling of one value.
+//! * **T2 verified by type.** A [`Verified<T>`] exists only where a signature was checked for the right domain and
+//!   network; nothing else can make one.
+//! * **T3 bounded.** Every cap stands in [`limits`], each with its reasoning.
+//!
+//! # Not here
+//!
+//! Sockets, clocks, files, and any rule of a protocol: a protocol is a [`Machine`] in a crate of its own.
+
+pub mod cbor;
+mod envelope;
+pub mod limits;
+mod machine;
+mod network;
+mod node_id;
+mod record;
+mod storage;
+mod ticket;
+mod time;
+mod topic;
+
+pub use envelope::{Domain, Envelope, EnvelopeError, SecretKey, Verified};
+pub use machine::{Machine, Outbox};
+pub use network::{InvalidNetworkKey, InvalidNetworkName, NetworkKey, NetworkName};
+pub use node_id::{InvalidNodeId, NodeId};
+pub use record::{
+    ContentHash, InvalidRecordKey, Precedence, ProviderKey, Record, RecordBody, RecordKey, RecordName,
+    RejectedRecord, SignedRecord,
+};
+pub use storage::{Table, Write};
+pub use ticket::{Endpoint, Ticket, TicketError};
+pub use time::{Time, UnixTime};
+pub use topic::{InvalidTopic, Topic, TopicMessage, TopicPattern, TopicRoot, TraceContext};

@@ -1,0 +1,71 @@
+//! Every cap of the node, in one place, each with its reasoning.
+//!
+//! A number that arrives from a peer becomes a length, a duration or an index only after it passed one of these.
+
+/// Largest CBOR nesting that any message of ours needs is 4; 16 leaves room and keeps the decoder's stack small.
+pub const CBOR_DEPTH_MAX: usize = 16;
+
+/// Length of a network name in bytes: it is part of every protocol name and of every ticket.
+pub const NETWORK_NAME_BYTES_MAX: usize = 32;
+
+/// Largest payload of a DHT record in bytes. A lookup asks 20 holders, so a record costs 20 times its size.
+pub const RECORD_PAYLOAD_BYTES_MAX: usize = 8 * 1024;
+
+/// Largest DHT record value on the wire: the payload, its key, the signature and the CBOR around them.
+pub const RECORD_VALUE_BYTES_MAX: usize = RECORD_PAYLOAD_BYTES_MAX + 768;
+
+/// Length of a record name in bytes.
+pub const RECORD_NAME_BYTES_MAX: usize = 128;
+
+/// Length of a record key on the wire: network name, kind, owner and name with their slashes.
+pub const RECORD_KEY_BYTES_MAX: usize = 256;
+
+/// A record lives at most this long without its publisher: two days covers a weekend's power cut of one holder
+/// and is what Kademlia deployments use (libp2p kad: 48 h).
+pub const RECORD_TTL_MAX_MS: u64 = 48 * 60 * 60 * 1000;
+
+/// Clocks may disagree by this much before a record from the future is refused.
+pub const CLOCK_SKEW_MAX_MS: u64 = 5 * 60 * 1000;
+
+/// Largest topic payload in bytes. Bigger things are announced on a topic and pulled by other means.
+pub const TOPIC_PAYLOAD_BYTES_MAX: usize = 128 * 1024;
+
+/// Largest topic message on the wire: the payload, the topic and the headers around it.
+pub const TOPIC_MESSAGE_BYTES_MAX: usize = TOPIC_PAYLOAD_BYTES_MAX + 1024;
+
+/// Length of a topic in bytes.
+pub const TOPIC_BYTES_MAX: usize = 200;
+
+/// Words in a topic (`a.b.c` has three).
+pub const TOPIC_WORDS_MAX: usize = 16;
+
+/// Addresses in a ticket: enough for quic and tcp on one LAN and one public address, few enough for a QR code.
+pub const TICKET_ENDPOINTS_MAX: usize = 3;
+
+/// Characters in a ticket of a public network: a QR code of version 7 or 8 in alphanumeric mode.
+pub const TICKET_CHARS_MAX: usize = 200;
+
+/// Addresses kept per peer. A peer that announces more is most likely lying or churning through NAT ports.
+pub const ADDRESSES_PER_PEER_MAX: usize = 8;
+
+/// Peers kept in the address book; beyond it the one seen longest ago is forgotten.
+pub const ADDRESS_BOOK_PEERS_MAX: usize = 1024;
+
+/// Records that this node holds for others, in all. With the largest payload that is 64 MiB on disk.
+pub const RECORDS_HELD_MAX: usize = 8192;
+
+/// Records that one peer may store here: a sixteenth of the whole, so that sixteen hostile peers are needed to
+/// fill the store, and even then the records farthest from this node give way first.
+pub const RECORDS_PER_PEER_MAX: usize = RECORDS_HELD_MAX / 16;
+
+/// Provider records held for others, in all (about 200 bytes each in memory).
+pub const PROVIDERS_HELD_MAX: usize = 16_384;
+
+/// Provider records one peer may hold here.
+pub const PROVIDERS_PER_PEER_MAX: usize = PROVIDERS_HELD_MAX / 64;
+
+/// Providers remembered for one key: libp2p's own answer carries as many as Kademlia's k.
+pub const PROVIDERS_PER_KEY_MAX: usize = 20;
+
+/// Records and provider keys this node publishes itself and keeps alive.
+pub const PUBLISHED_MAX: usize = 4096;

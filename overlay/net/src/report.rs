@@ -42,9 +42,9 @@ pub struct PeerInfo {
     pub protocols: Vec<String>,
     /// Where it says it listens.
     pub listens: Vec<Address>,
-    /// Bytes received from it and sent to it on this connection.
+    /// Bytes received from it since it connected.
     pub bytes_in: u64,
-    /// Bytes sent to it on this connection.
+    /// Bytes sent to it since it connected.
     pub bytes_out: u64,
     /// How it was found.
     pub source: Source,

@@ -89,11 +89,9 @@ impl Actor {
         let mut batch = batch.unwrap_or(PersistBatch { writes: Vec::new(), done: None });
         batch.writes.append(&mut self.dht.take_writes(&mut self.swarm));
         batch.writes.append(&mut self.peers.take_writes());
-        if !batch.writes.is_empty() || batch.done.is_some() {
-            if self.persist.send(batch).await.is_err() {
-                // The promise in `done` is dropped with the batch, and so nothing is acknowledged.
-                tracing::debug!("the disk owner is gone");
-            }
+        if (!batch.writes.is_empty() || batch.done.is_some()) && self.persist.send(batch).await.is_err() {
+            // The promise in `done` is dropped with the batch, and so nothing is acknowledged.
+            tracing::debug!("the disk owner is gone");
         }
     }
 
@@ -135,7 +133,7 @@ impl Actor {
                 }
             }
             Input::DialFailed { connection, peer, failure } => {
-                self.peers.on_dial_failed(connection, peer, failure)
+                self.peers.on_dial_failed(connection, peer, failure);
             }
             Input::Identified { peer, info } => {
                 let serves = info.protocols.contains(&self.kad_protocol);

@@ -245,7 +245,7 @@ mod tests {
     fn trimming_spares_the_mesh_and_what_people_asked_for() {
         let mut machine = Connections::new(node(0), limits(3, 5));
         for peer in 1..=5 {
-            assert_eq!(open(&mut machine, 0, usize::from(peer), peer, true), []);
+            assert_eq!(open(&mut machine, u64::from(peer), usize::from(peer), peer, true), []);
         }
         let woven = Value { woven: true, ..Value::default() };
         let pinned = Value { pinned: true, ..Value::default() };

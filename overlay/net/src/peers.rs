@@ -124,7 +124,7 @@ impl Peers {
                 self.connect(now, swarm, Some(peer), addresses, Wish { pin: false, reply });
             }
             PeersCommand::Candidate { peer, addresses, source } => {
-                self.candidate(swarm, peer, &addresses, source)
+                self.candidate(swarm, peer, &addresses, source);
             }
             PeersCommand::Disconnect { peer, reply } => {
                 self.pinned.remove(&peer);

@@ -61,7 +61,7 @@ pub(crate) enum DhtInput {
 
 /// What happened in gossip.
 pub(crate) enum GossipInput {
-    Message { forwarder: PeerId, id: gossipsub::MessageId, message: gossipsub::Message },
+    Message { forwarder: PeerId, id: gossipsub::MessageId, message: Box<gossipsub::Message> },
     Slow { peer: NodeId },
 }
 
@@ -182,6 +182,7 @@ fn kad(event: kad::Event) -> Option<DhtInput> {
 fn gossip(event: gossipsub::Event) -> Option<GossipInput> {
     match event {
         gossipsub::Event::Message { propagation_source, message_id, message } => {
+            let message = Box::new(message);
             Some(GossipInput::Message { forwarder: propagation_source, id: message_id, message })
         }
         gossipsub::Event::SlowPeer { peer_id, .. } => Some(GossipInput::Slow { peer: node_id(&peer_id)? }),

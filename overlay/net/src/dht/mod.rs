@@ -145,7 +145,7 @@ impl Dht {
     pub(crate) fn on_event(&mut self, wall: UnixTime, swarm: &mut Swarm<Behaviour>, input: DhtInput) {
         match input {
             DhtInput::Progress { query, result, stats, last } => {
-                self.on_progress(wall, swarm, query, result, stats, last)
+                self.on_progress(wall, swarm, query, result, stats, last);
             }
             DhtInput::PutRequest { source, record } => self.on_put_request(wall, swarm, source, record),
             DhtInput::ProvideRequest { record } => self.on_provide_request(wall, swarm, record),
@@ -188,10 +188,8 @@ impl Dht {
         {
             running.finish();
         }
-        if last {
-            if let Some(query) = self.queries.remove(&id) {
-                self.finish(swarm, query);
-            }
+        if last && let Some(query) = self.queries.remove(&id) {
+            self.finish(swarm, query);
         }
     }
 

@@ -113,10 +113,10 @@ impl Publisher {
             .map(|(key, (kept, _))| (key.clone(), kept.clone()));
         if let Some((key, kept)) = due {
             self.publish(now, wall, kad, &key, &kept);
-        } else if let Some(record) = kad.store_mut().stale(Instant::now(), REPLICATE_AFTER + self.jitter) {
-            if kad.put_record(record, kad::Quorum::One).is_err() {
-                tracing::debug!("a record left the store before it was replicated");
-            }
+        } else if let Some(record) = kad.store_mut().stale(Instant::now(), REPLICATE_AFTER + self.jitter)
+            && kad.put_record(record, kad::Quorum::One).is_err()
+        {
+            tracing::debug!("a record left the store before it was replicated");
         }
     }
 

@@ -267,7 +267,7 @@ impl Found {
                 });
             }
             Err(why) if self.rejected.len() < REJECTED_MAX => {
-                self.rejected.push(RejectedAnswer { peer, why })
+                self.rejected.push(RejectedAnswer { peer, why });
             }
             Err(_) => {}
         }

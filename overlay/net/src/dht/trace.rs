@@ -63,10 +63,13 @@ struct Walk {
     found: Option<Vec<Address>>,
 }
 
+/// A peer that an answer names, and where it is said to be.
+type Named = (NodeId, Vec<Address>);
+
 /// The answer to one question.
 struct Reply {
     peer: NodeId,
-    outcome: Result<Vec<(NodeId, Vec<Address>)>, (bool, String)>,
+    outcome: Result<Vec<Named>, (bool, String)>,
     rtt: Duration,
 }
 
@@ -234,7 +237,7 @@ async fn find_node(
     peer: NodeId,
     addresses: Vec<Address>,
     key: &[u8],
-) -> Result<Vec<(NodeId, Vec<Address>)>, String> {
+) -> Result<Vec<Named>, String> {
     let connected = overlay.reach(peer, addresses).await.map_err(|error| error.to_string())?;
     let protocol = kad_protocol(overlay.network());
     let opened = overlay.streams.clone().open_stream(peer_id(peer), protocol).await;
@@ -258,7 +261,7 @@ async fn find_node(
 }
 
 /// The peers of an answer with the addresses that a peer at distance `from` can know of.
-fn named(answer: Message, from: Reach) -> Vec<(NodeId, Vec<Address>)> {
+fn named(answer: Message, from: Reach) -> Vec<Named> {
     let peers = answer.closer_peers.into_iter().take(K.get()).filter_map(|peer| {
         let id = PeerId::from_bytes(&peer.id).ok().as_ref().and_then(crate::behaviour::node_id)?;
         let addresses = peer.addresses.into_iter().take(ADDRESSES_PER_PEER_MAX);

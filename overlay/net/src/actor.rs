@@ -21,7 +21,7 @@ use crate::peers::Peers;
 use crate::report::{PeerInfo, PersistBatch, Status};
 use crate::topics::Topics;
 use crate::traffic::Traffic;
-use crate::translate::{Input, translate};
+use crate::translate::{DialFailure, Input, translate};
 use crate::{Address, Event};
 
 const TICK: Duration = Duration::from_millis(200);
@@ -133,6 +133,12 @@ impl Actor {
                 }
             }
             Input::DialFailed { connection, peer, failure } => {
+                if let (Some(peer), DialFailure::Unreachable(_)) = (peer, &failure)
+                    && !self.peers.is_connected(peer)
+                {
+                    // libp2p keeps dead peers in the table, where every lookup waits for them again.
+                    self.dht.withdraw(&mut self.swarm, peer);
+                }
                 self.peers.on_dial_failed(connection, peer, failure);
             }
             Input::Identified { peer, info } => {
@@ -146,7 +152,7 @@ impl Actor {
             }
             Input::RoundTrip { peer, rtt } => self.peers.on_round_trip(peer, rtt),
             Input::LanFound(found) => self.peers.on_lan_found(&mut self.swarm, found),
-            Input::Dht(input) => self.dht.on_event(wall_clock(), &mut self.swarm, input),
+            Input::Dht(input) => self.dht.on_event(now, wall_clock(), &mut self.swarm, input),
             Input::Gossip(input) => self.topics.on_event(&mut self.swarm, input),
         }
     }

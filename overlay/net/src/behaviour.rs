@@ -115,7 +115,12 @@ fn transport(
         .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
     let quic = match network_key {
         Some(_) => OptionalTransport::none(),
-        None => OptionalTransport::some(quic::tokio::Transport::new(quic::Config::new(keypair))),
+        None => {
+            let mut settings = quic::Config::new(keypair);
+            // A dead UDP port says nothing: this is how long every lookup waits for a peer that is gone.
+            settings.handshake_timeout = Duration::from_secs(3);
+            OptionalTransport::some(quic::tokio::Transport::new(settings))
+        }
     };
     let quic = quic.map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
     let direct = quic.or_transport(tcp).map(|either, _| either.into_inner());

@@ -51,9 +51,18 @@ pub(crate) struct Identity {
     pub(crate) listens: Vec<Address>,
 }
 
+/// A query of ours went on.
+pub(crate) struct Progress {
+    pub(crate) query: QueryId,
+    pub(crate) result: QueryResult,
+    pub(crate) stats: QueryStats,
+    /// Whether it ended.
+    pub(crate) last: bool,
+}
+
 /// What happened in the DHT.
 pub(crate) enum DhtInput {
-    Progress { query: QueryId, result: QueryResult, stats: QueryStats, last: bool },
+    Progress(Progress),
     PutRequest { source: PeerId, record: KadRecord },
     ProvideRequest { record: ProviderRecord },
     TableChanged { added: Option<NodeId>, evicted: Option<NodeId> },
@@ -158,7 +167,7 @@ fn clean(text: &str) -> String {
 fn kad(event: kad::Event) -> Option<DhtInput> {
     match event {
         kad::Event::OutboundQueryProgressed { id, result, stats, step } => {
-            Some(DhtInput::Progress { query: id, result, stats, last: step.last })
+            Some(DhtInput::Progress(Progress { query: id, result, stats, last: step.last }))
         }
         kad::Event::InboundRequest {
             request: InboundRequest::PutRecord { source, record: Some(record), .. },

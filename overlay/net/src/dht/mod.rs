@@ -35,7 +35,7 @@ use std::time::{Duration, Instant};
 
 use libp2p::kad::store::RecordStore as _;
 use libp2p::kad::{
-    KBucketKey, ProviderRecord, QueryId, QueryResult, QueryStats, Record as KadRecord, RecordKey as KadKey,
+    KBucketKey, ProviderRecord, QueryId, QueryResult, Record as KadRecord, RecordKey as KadKey,
 };
 use libp2p::swarm::Swarm;
 use libp2p::{PeerId, kad};
@@ -47,7 +47,7 @@ use crate::behaviour::{Behaviour, node_id, peer_id};
 use crate::command::{DhtCommand, answer};
 use crate::event::emit;
 use crate::report::{Bucket, BucketPeer, ClosestPeer, DhtStats, PersistBatch, TraceTarget};
-use crate::translate::DhtInput;
+use crate::translate::{DhtInput, Progress};
 use crate::{Address, Event, Misbehaviour, Restored};
 use publish::Publisher;
 use query::{Outcome, Query, Statistics};
@@ -142,11 +142,15 @@ impl Dht {
         writes
     }
 
-    pub(crate) fn on_event(&mut self, wall: UnixTime, swarm: &mut Swarm<Behaviour>, input: DhtInput) {
+    pub(crate) fn on_event(
+        &mut self,
+        now: Time,
+        wall: UnixTime,
+        swarm: &mut Swarm<Behaviour>,
+        input: DhtInput,
+    ) {
         match input {
-            DhtInput::Progress { query, result, stats, last } => {
-                self.on_progress(wall, swarm, query, result, stats, last);
-            }
+            DhtInput::Progress(progress) => self.on_progress(now, wall, swarm, progress),
             DhtInput::PutRequest { source, record } => self.on_put_request(wall, swarm, source, record),
             DhtInput::ProvideRequest { record } => self.on_provide_request(wall, swarm, record),
             DhtInput::TableChanged { added, evicted } => {
@@ -161,15 +165,8 @@ impl Dht {
         }
     }
 
-    fn on_progress(
-        &mut self,
-        wall: UnixTime,
-        swarm: &mut Swarm<Behaviour>,
-        id: QueryId,
-        result: QueryResult,
-        stats: QueryStats,
-        last: bool,
-    ) {
+    fn on_progress(&mut self, now: Time, wall: UnixTime, swarm: &mut Swarm<Behaviour>, progress: Progress) {
+        let Progress { query: id, result, stats, last } = progress;
         let kad = &mut swarm.behaviour_mut().kad;
         if let QueryResult::Bootstrap(_) = &result {
             // The library's bootstrap goes on to ask for a random key in every bucket, so that joining costs more the larger the
@@ -181,7 +178,7 @@ impl Dht {
         }
         let Some(query) = self.queries.get_mut(&id) else { return };
         query.stats = stats;
-        let enough = query.on_progress(&self.network, wall, result);
+        let enough = query.on_progress(now, &self.network, wall, result);
         if enough
             && !last
             && let Some(mut running) = kad.query_mut(&id)
@@ -189,22 +186,22 @@ impl Dht {
             running.finish();
         }
         if last && let Some(query) = self.queries.remove(&id) {
-            self.finish(swarm, query);
+            self.finish(now, swarm, query);
         }
     }
 
     /// A query ended: answer, repair, or go on to its next phase.
-    fn finish(&mut self, swarm: &mut Swarm<Behaviour>, query: Query) {
+    fn finish(&mut self, now: Time, swarm: &mut Swarm<Behaviour>, query: Query) {
         self.records_rejected = self.records_rejected.saturating_add(query.rejected_count());
         let report = query.report();
         self.statistics.note(&report);
         emit(&self.events, report);
         let kad = &mut swarm.behaviour_mut().kad;
-        match query.finish(self.me, &self.network) {
+        match query.finish(now, self.me, &self.network) {
             Outcome::Done => {}
             Outcome::ReadBack { key, next } => {
                 let id = kad.get_record(KadKey::new(&key));
-                self.queries.insert(id, next);
+                self.queries.insert(id, *next);
             }
             Outcome::Repair { record, stale } => {
                 let key = KadKey::new(&record.key_bytes(&self.network));
@@ -318,6 +315,12 @@ impl Dht {
     fn end_overdue(&mut self, now: Time, swarm: &mut Swarm<Behaviour>) {
         let overdue: Vec<QueryId> =
             self.queries.iter().filter(|(_, query)| query.is_over(now)).map(|(id, _)| *id).collect();
+        let stalled = self.queries.iter().filter(|(_, query)| query.has_stalled(now)).map(|(id, _)| *id);
+        for id in stalled {
+            if let Some(mut running) = swarm.behaviour_mut().kad.query_mut(&id) {
+                running.finish();
+            }
+        }
         for id in overdue {
             if let Some(mut running) = swarm.behaviour_mut().kad.query_mut(&id) {
                 running.finish();

@@ -19,6 +19,8 @@ use crate::{Address, Event};
 
 /// Answers remembered that broke a rule; a hostile crowd could send more.
 const REJECTED_MAX: usize = 64;
+/// A lookup with answers in hand ends when none has come for this long.
+const STALLED_AFTER: Duration = Duration::from_millis(1500);
 /// Latencies remembered per kind, for percentiles.
 const LATENCIES_MAX: usize = 512;
 
@@ -80,6 +82,8 @@ pub(super) struct Query {
     pub(super) job: Job,
     pub(super) stats: QueryStats,
     begun: Instant,
+    /// When the last answer came.
+    progressed: Time,
     deadline: Time,
     timeout: Duration,
 }
@@ -89,7 +93,7 @@ pub(super) enum Outcome {
     /// The caller has its answer.
     Done,
     /// The next phase of a put.
-    ReadBack { key: Vec<u8>, next: Query },
+    ReadBack { key: Vec<u8>, next: Box<Query> },
     /// The caller has its answer, and these holders get the better record.
     Repair { record: Record, stale: Vec<NodeId> },
 }
@@ -98,7 +102,14 @@ impl Query {
     pub(super) fn new(job: Job, now: Time, timeout: Duration) -> Self {
         // Zero means for ever; a lookup ends by itself long before an hour.
         let timeout = if timeout.is_zero() { Duration::from_secs(3600) } else { timeout };
-        Self { job, stats: QueryStats::empty(), begun: Instant::now(), deadline: now.after(timeout), timeout }
+        Self {
+            job,
+            stats: QueryStats::empty(),
+            begun: Instant::now(),
+            progressed: now,
+            deadline: now.after(timeout),
+            timeout,
+        }
     }
 
     const fn kind(&self) -> &'static str {
@@ -113,7 +124,14 @@ impl Query {
     }
 
     /// Takes one result. True when nothing better can come, so that the query may end early.
-    pub(super) fn on_progress(&mut self, network: &NetworkName, wall: UnixTime, result: QueryResult) -> bool {
+    pub(super) fn on_progress(
+        &mut self,
+        now: Time,
+        network: &NetworkName,
+        wall: UnixTime,
+        result: QueryResult,
+    ) -> bool {
+        self.progressed = now;
         match (&mut self.job, result) {
             (Job::Get { key, found, .. }, QueryResult::GetRecord(Ok(GetRecordOk::FoundRecord(answer)))) => {
                 found.take(network, key, wall, answer);
@@ -157,6 +175,19 @@ impl Query {
         }
     }
 
+    /// Whether it has answers and only silent peers are left to wait for: whoever is alive answers within milliseconds to a second,
+    /// and a dead one takes its dial's whole timeout. What is there is checked, so waiting longer could only find a newer version
+    /// on a peer slower than this.
+    pub(super) fn has_stalled(&self, now: Time) -> bool {
+        let answered = match &self.job {
+            Job::Get { found, .. } => found.answers.len(),
+            Job::ReadBack { holders, .. } => holders.len(),
+            Job::FindProviders { found, .. } => found.len(),
+            Job::Put { .. } | Job::Provide { .. } | Job::FindPeer { .. } | Job::Closest { .. } => 0,
+        };
+        answered > 0 && now.since(self.progressed) >= STALLED_AFTER
+    }
+
     /// Whether its time is over or nobody waits for it any more.
     pub(super) fn is_over(&self, now: Time) -> bool {
         let abandoned = match &self.job {
@@ -197,14 +228,17 @@ impl Query {
     }
 
     /// The query ended by itself.
-    pub(super) fn finish(self, me: NodeId, network: &NetworkName) -> Outcome {
+    pub(super) fn finish(self, now: Time, me: NodeId, network: &NetworkName) -> Outcome {
         let asked = self.stats.num_requests();
         let took = self.begun.elapsed();
         match self.job {
             Job::Put { record, durable, reply } => {
                 let key = record.key_bytes(network);
                 let job = Job::ReadBack { record, durable, reply, offered: asked, holders: BTreeSet::new() };
-                Outcome::ReadBack { key, next: Self { job, stats: QueryStats::empty(), ..self } }
+                Outcome::ReadBack {
+                    key,
+                    next: Box::new(Self { job, stats: QueryStats::empty(), progressed: now, ..self }),
+                }
             }
             Job::ReadBack { durable, reply, offered, holders, .. } => {
                 let report =

@@ -1,8 +1,9 @@
 //! The task that owns the swarm. It alone touches libp2p; everybody else has the [`Overlay`] handle.
 //!
-//! One loop: a command or a libp2p event or a tick goes to the part that it concerns ([`Peers`], [`Dht`], [`Topics`]), and what must
-//! survive a restart goes to the disk owner. No arm waits for anything but the disk owner's queue: when the disk does not keep up
-//! the node stops reading from the network instead of piling up.
+//! One loop: a command or a libp2p event or a tick goes to the part that it concerns ([`Peers`], [`Dht`],
+//! [`Topics`]), and what must survive a restart goes to the disk owner. No arm waits for anything but the
+//! disk owner's queue: when the disk does not keep up the node stops reading from the network instead of
+//! piling up.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 

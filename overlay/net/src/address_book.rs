@@ -1,7 +1,7 @@
 //! The address book: where peers were last reached, so that a restarted node rejoins without a bootstrap.
 //!
-//! Pure; the actor writes what changed to `Table::Addresses`. Bounded to 1024 peers of 8 addresses each: at the cap the peer that
-//! answered longest ago is forgotten.
+//! Pure; the actor writes what changed to `Table::Addresses`. Bounded to 1024 peers of 8 addresses each: at
+//! the cap the peer that answered longest ago is forgotten.
 
 use std::collections::BTreeMap;
 
@@ -55,8 +55,8 @@ impl AddressBook {
         self.note(peer, address.clone(), true, Some(now));
     }
 
-    /// `peer` says that it listens there. A relayed address is no whereabouts; and a peer on the internet has no business on this
-    /// machine or network.
+    /// `peer` says that it listens there. A relayed address is no whereabouts; and a peer on the internet has
+    /// no business on this machine or network.
     pub(crate) fn claimed(&mut self, peer: NodeId, address: &Address, from: Reach) {
         if is_believable(address, from) {
             self.note(peer, address.clone(), false, None);

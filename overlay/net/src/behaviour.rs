@@ -1,4 +1,5 @@
-//! The libp2p swarm: transports and behaviours with wattle's settings, each with the reason it is not the default.
+//! The libp2p swarm: transports and behaviours with wattle's settings, each with the reason it is not the
+//! default.
 
 use std::num::{NonZeroU8, NonZeroUsize};
 use std::time::Duration;
@@ -21,7 +22,8 @@ use crate::dht::store::Records;
 use crate::traffic::Traffic;
 use crate::{Config, DhtMode, Profile, StartError};
 
-/// Kademlia's k: peers per bucket, holders per record (Maymounkov and Mazieres, "Kademlia", 2002, section 2.3).
+/// Kademlia's k: peers per bucket, holders per record (Maymounkov and Mazieres, "Kademlia", 2002, section
+/// 2.3).
 pub(crate) const K: NonZeroUsize = NonZeroUsize::new(20).expect("20 is not zero");
 
 /// Kademlia's alpha: questions under way at once in one lookup.
@@ -30,8 +32,8 @@ pub(crate) const ALPHA: NonZeroUsize = NonZeroUsize::new(3).expect("3 is not zer
 /// Largest Kademlia message: 20 peers with 8 addresses each, or one record with them.
 pub(crate) const KAD_MESSAGE_BYTES_MAX: usize = 64 * 1024;
 
-/// The behaviours, those that may deny a connection first: a later one must not keep books on a connection that an earlier
-/// one then denies.
+/// The behaviours, those that may deny a connection first: a later one must not keep books on a connection
+/// that an earlier one then denies.
 #[derive(NetworkBehaviour)]
 pub(crate) struct Behaviour {
     pub(crate) limits: connection_limits::Behaviour,
@@ -93,7 +95,8 @@ pub(crate) fn build(
     Ok(Swarm::new(transport, behaviour, me, swarm_config))
 }
 
-/// QUIC and TCP with Noise and Yamux, both through DNS. A private network has TCP only, inside its pre-shared key.
+/// QUIC and TCP with Noise and Yamux, both through DNS. A private network has TCP only, inside its pre-shared
+/// key.
 fn transport(
     keypair: &Keypair,
     network_key: Option<&NetworkKey>,
@@ -153,8 +156,8 @@ fn behaviour(config: &Config, keypair: &Keypair, records: Records) -> Result<Beh
     })
 }
 
-/// At most `high_water` connections even in the moment before trimming; 64 handshakes from outside at once; two per peer,
-/// since both sides may dial at the same moment, of which one is then closed.
+/// At most `high_water` connections even in the moment before trimming; 64 handshakes from outside at once;
+/// two per peer, since both sides may dial at the same moment, of which one is then closed.
 fn connection_limits(config: &Config) -> connection_limits::ConnectionLimits {
     let high = u32::try_from(config.connections.high_water.get()).unwrap_or(u32::MAX);
     connection_limits::ConnectionLimits::default()
@@ -176,7 +179,8 @@ fn mdns_behaviour(me: PeerId) -> Option<mdns::tokio::Behaviour> {
     }
 }
 
-/// Never `new_with_signed_peer_record`: its envelope has a domain that js-libp2p refuses, and it then ignores the peer.
+/// Never `new_with_signed_peer_record`: its envelope has a domain that js-libp2p refuses, and it then ignores
+/// the peer.
 fn identify_config(config: &Config, keypair: &Keypair) -> identify::Config {
     identify::Config::new(network_protocol(&config.network), keypair.public())
         .with_agent_version(config.agent.clone())
@@ -199,7 +203,8 @@ fn kademlia(config: &Config, me: PeerId, records: Records) -> kad::Behaviour<Rec
         .set_max_packet_size(KAD_MESSAGE_BYTES_MAX)
         .set_record_ttl(Some(Duration::from_millis(RECORD_TTL_MAX_MS)))
         .set_provider_record_ttl(Some(Duration::from_millis(RECORD_TTL_MAX_MS)))
-        // libp2p's jobs copy the whole store into memory at once; ours go one record at a time (dht::republish).
+        // libp2p's jobs copy the whole store into memory at once; ours go one record at a time
+        // (dht::republish).
         .set_replication_interval(None)
         .set_publication_interval(None)
         .set_provider_publication_interval(None)
@@ -238,8 +243,8 @@ fn gossip_settings(profile: Profile) -> gossipsub::ConfigBuilder {
         // 20 bytes instead of 72: a heartbeat's IHAVE then fits 3.5 times the messages.
         .message_id_fn(message_id)
         .max_transmit_size(TOPIC_MESSAGE_BYTES_MAX + 4096)
-        // The library's receiver refuses control data over 16 KiB per message, which its sender does not split: from about
-        // 75 messages a second on one topic it resets streams.
+        // The library's receiver refuses control data over 16 KiB per message, which its sender does not
+        // split: from about 75 messages a second on one topic it resets streams.
         .max_control_message_size(1024 * 1024)
         .max_control_messages_sent(400)
         .heartbeat_interval(heartbeat)
@@ -255,7 +260,8 @@ fn gossip_settings(profile: Profile) -> gossipsub::ConfigBuilder {
     settings
 }
 
-/// Content-addressed: author, sequence and bytes name a message, so that nobody can occupy the id of another's.
+/// Content-addressed: author, sequence and bytes name a message, so that nobody can occupy the id of
+/// another's.
 fn message_id(message: &gossipsub::Message) -> gossipsub::MessageId {
     let source = message.source.map(|peer| peer.to_bytes()).unwrap_or_default();
     let sequence = message.sequence_number.unwrap_or_default().to_be_bytes();
@@ -263,8 +269,8 @@ fn message_id(message: &gossipsub::Message) -> gossipsub::MessageId {
     gossipsub::MessageId::new(ContentHash::of(&whole).as_bytes().get(..20).unwrap_or_default())
 }
 
-/// Only what a peer does wrong counts. The defaults also punish quiet topics (P3: fewer than 20 deliveries) and many nodes behind
-/// one address (P6: a testnet on one machine), and so silence honest peers.
+/// Only what a peer does wrong counts. The defaults also punish quiet topics (P3: fewer than 20 deliveries)
+/// and many nodes behind one address (P6: a testnet on one machine), and so silence honest peers.
 fn peer_score() -> gossipsub::PeerScoreParams {
     gossipsub::PeerScoreParams {
         topic_score_cap: 100.0,
@@ -288,7 +294,8 @@ fn score_thresholds() -> gossipsub::PeerScoreThresholds {
     }
 }
 
-/// How a topic counts: a little for being there and for first deliveries, a lot against for invalid messages (P4).
+/// How a topic counts: a little for being there and for first deliveries, a lot against for invalid messages
+/// (P4).
 pub(crate) fn topic_score() -> gossipsub::TopicScoreParams {
     gossipsub::TopicScoreParams {
         topic_weight: 1.0,

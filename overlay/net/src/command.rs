@@ -1,4 +1,5 @@
-//! What may be asked of the overlay task. Each command carries its own reply; a dropped reply cancels the work.
+//! What may be asked of the overlay task. Each command carries its own reply; a dropped reply cancels the
+//! work.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -2,16 +2,17 @@
 //!
 //! # What it does
 //!
-//! Keeps at most one connection per peer and at most `high_water` in all. libp2p alone keeps every connection for ever once gossip
-//! runs over it, so an overlay of N nodes drifts to N - 1 connections each.
+//! Keeps at most one connection per peer and at most `high_water` in all. libp2p alone keeps every connection
+//! for ever once gossip runs over it, so an overlay of N nodes drifts to N - 1 connections each.
 //!
 //! # Rules
 //!
-//! 1. When both sides dialed at once, both keep the connection that the lower node id dialed, and close the other. Of two that
-//!    one side dialed, that side closes the younger.
-//! 2. Above `high_water` connections, close the least valuable until `low_water` are left: first old connections that serve
-//!    nothing, then young ones (below `grace`), by value. A connection of a gossip mesh or one that a person asked
-//!    for goes only when nothing else is left above `high_water`: a stranger's flood of dials cannot push them out.
+//! 1. When both sides dialed at once, both keep the connection that the lower node id dialed, and close the
+//!    other. Of two that one side dialed, that side closes the younger.
+//! 2. Above `high_water` connections, close the least valuable until `low_water` are left: first old
+//!    connections that serve nothing, then young ones (below `grace`), by value. A connection of a gossip
+//!    mesh or one that a person asked for goes only when nothing else is left above `high_water`: a
+//!    stranger's flood of dials cannot push them out.
 //!
 //! # Invariants
 //!
@@ -20,8 +21,8 @@
 //!
 //! # Bounds
 //!
-//! One entry per connection (at most `2 * high_water`, which libp2p's own limit enforces below us); work per input is
-//! O(n log n) when trimming, else O(log n).
+//! One entry per connection (at most `2 * high_water`, which libp2p's own limit enforces below us); work per
+//! input is O(n log n) when trimming, else O(log n).
 
 use std::collections::BTreeMap;
 

@@ -1,7 +1,8 @@
-//! The handle to the overlay: cheap to clone, and the only way to ask anything of the task that owns the swarm.
+//! The handle to the overlay: cheap to clone, and the only way to ask anything of the task that owns the
+//! swarm.
 //!
-//! Every method sends one typed command and awaits its one reply. The command channel is bounded: a caller waits when the
-//! task is busy, and nothing piles up. Dropping the returned future cancels the work.
+//! Every method sends one typed command and awaits its one reply. The command channel is bounded: a caller
+//! waits when the task is busy, and nothing piles up. Dropping the returned future cancels the work.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -206,7 +207,8 @@ impl Overlay {
         self.ask(|reply| Command::Dht(DhtCommand::Get { key, timeout, reply })).await?
     }
 
-    /// Announces that this node has or offers what the key stands for, now and until [`Self::stop_providing`].
+    /// Announces that this node has or offers what the key stands for, now and until
+    /// [`Self::stop_providing`].
     ///
     /// # Errors
     /// [`DhtError`].
@@ -255,8 +257,8 @@ impl Overlay {
         self.ask(|reply| Command::Dht(DhtCommand::Closest { target, timeout, reply })).await?
     }
 
-    /// Walks to a target one question at a time and reports each step as it happens. The walk is its own: it speaks the
-    /// Kademlia protocol itself and changes nothing in the routing table.
+    /// Walks to a target one question at a time and reports each step as it happens. The walk is its own: it
+    /// speaks the Kademlia protocol itself and changes nothing in the routing table.
     ///
     /// # Errors
     /// [`DhtError`].

@@ -1,7 +1,7 @@
 //! Peers: who is connected and how, whom to dial, and who waits for that.
 //!
-//! Dials are by peer and on condition that no connection or dial to it exists, with all addresses in one dial: one connection per
-//! peer is the aim, and [`Connections`] closes what slips through.
+//! Dials are by peer and on condition that no connection or dial to it exists, with all addresses in one
+//! dial: one connection per peer is the aim, and [`Connections`] closes what slips through.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

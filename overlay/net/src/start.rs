@@ -21,12 +21,13 @@ use crate::{Address, Config, DhtMode, Overlay, Reach, Restored, StartError};
 const COMMANDS_MAX: usize = 256;
 /// Events that a slow watcher may lag behind.
 const EVENTS_MAX: usize = 1024;
-/// Listening on an address of this machine is a matter of microseconds; a second means that it will not happen.
+/// Listening on an address of this machine is a matter of microseconds; a second means that it will not
+/// happen.
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Overlay {
-    /// Starts the overlay task. It listens when this returns; dials happen afterwards. `persist` receives what must survive
-    /// a restart.
+    /// Starts the overlay task. It listens when this returns; dials happen afterwards. `persist` receives
+    /// what must survive a restart.
     ///
     /// # Errors
     /// [`StartError`]; nothing runs then.
@@ -89,8 +90,9 @@ fn check(config: &Config) -> Result<(), StartError> {
     }
 }
 
-/// A node that only the internet leads to and that nobody there can dial would make lookups of others wait for it: it asks only.
-/// Without a bootstrap on the internet the overlay is local, and everybody can be dialed.
+/// A node that only the internet leads to and that nobody there can dial would make lookups of others wait
+/// for it: it asks only. Without a bootstrap on the internet the overlay is local, and everybody can be
+/// dialed.
 fn decided_mode(config: &Config) -> DhtMode {
     let global = |addresses: &[Address]| addresses.iter().any(|address| address.reach() == Reach::Global);
     match config.dht_mode {

@@ -2,20 +2,24 @@
 //!
 //! # What it does
 //!
-//! One gossip mesh carries everything below a root (the first word of a topic), and a pattern is a filter at the subscriber. So
-//! wildcards need no announcement and no second protocol, and a request's answer comes back through the mesh it went out by.
+//! One gossip mesh carries everything below a root (the first word of a topic), and a pattern is a filter at
+//! the subscriber. So wildcards need no announcement and no second protocol, and a request's answer comes
+//! back through the mesh it went out by.
 //!
 //! # Steps
 //!
-//! 1. `subscribe` joins the mesh of each pattern's root; when the last subscription of a root is dropped the mesh is left.
-//! 2. `publish` gives the message to the mesh (or, not being in it, to known subscribers) and to subscriptions of this node.
-//! 3. An arriving message was signed by its author (gossipsub, strict); it is decoded exactly, its topic must lie below the mesh it
-//!    came through, and only then it is passed on. A message that breaks this costs its forwarder score (gossipsub v1.1, P4).
+//! 1. `subscribe` joins the mesh of each pattern's root; when the last subscription of a root is dropped the
+//!    mesh is left.
+//! 2. `publish` gives the message to the mesh (or, not being in it, to known subscribers) and to
+//!    subscriptions of this node.
+//! 3. An arriving message was signed by its author (gossipsub, strict); it is decoded exactly, its topic must
+//!    lie below the mesh it came through, and only then it is passed on. A message that breaks this costs its
+//!    forwarder score (gossipsub v1.1, P4).
 //!
 //! # Bounds and policy
 //!
-//! A subscription that lags 1024 messages loses the newest and is told how many. Gossip forgets: who is not there does not get
-//! it later; that is what documents and the log are for.
+//! A subscription that lags 1024 messages loses the newest and is told how many. Gossip forgets: who is not
+//! there does not get it later; that is what documents and the log are for.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -134,7 +138,8 @@ impl Topics {
         Ok(Published { mesh_peers, local })
     }
 
-    /// How many peers a message below `root` is given to: the mesh, or, not being in it, the subscribers known.
+    /// How many peers a message below `root` is given to: the mesh, or, not being in it, the subscribers
+    /// known.
     fn receivers(&self, swarm: &Swarm<Behaviour>, root: &TopicRoot) -> usize {
         let gossip = &swarm.behaviour().gossip;
         let hash = TopicHash::from_raw(root.gossip_topic(&self.network));
@@ -256,8 +261,8 @@ impl Topics {
 
 /// Publishes a request and awaits the first answer.
 ///
-/// The answer comes below the same root, so it travels the mesh that carried the request; its last word is unguessable, so that
-/// nobody answers by accident.
+/// The answer comes below the same root, so it travels the mesh that carried the request; its last word is
+/// unguessable, so that nobody answers by accident.
 pub(crate) async fn request(
     overlay: &Overlay,
     topic: Topic,

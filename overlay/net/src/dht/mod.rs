@@ -2,20 +2,24 @@
 //!
 //! # What it does
 //!
-//! Drives libp2p's Kademlia queries and holds everything they bring to the rules of [`wattle_types::Record`]: a record is checked
-//! when a peer wants it stored here and again on every answer of a lookup, since a holder may lie.
+//! Drives libp2p's Kademlia queries and holds everything they bring to the rules of [`wattle_types::Record`]:
+//! a record is checked when a peer wants it stored here and again on every answer of a lookup, since a holder
+//! may lie.
 //!
 //! # Steps of a get (Maymounkov and Mazieres, "Kademlia", 2002, section 2.3; S/Kademlia section 4.4)
 //!
-//! 1. Iterate towards the key over disjoint paths; every answer is checked, and a bad one is remembered with its sender.
-//! 2. A content-addressed record ends the lookup at the first valid answer: there can be no better one. A mutable one asks all
-//!    k holders, because the highest sequence may be anywhere.
+//! 1. Iterate towards the key over disjoint paths; every answer is checked, and a bad one is remembered with
+//!    its sender.
+//! 2. A content-addressed record ends the lookup at the first valid answer: there can be no better one. A
+//!    mutable one asks all k holders, because the highest sequence may be anywhere.
 //! 3. Holders of an older version are given the best one (Kademlia section 2.3, caching; read repair).
 //!
 //! # Deviations
 //!
-//! * A put is read back: libp2p answers "stored" before our peers' checks run, so the answer alone proves nothing.
-//! * No bootstrap over all buckets: a joining node looks itself up, and far buckets follow one at a time ([`Dht::on_tick`]).
+//! * A put is read back: libp2p answers "stored" before our peers' checks run, so the answer alone proves
+//!   nothing.
+//! * No bootstrap over all buckets: a joining node looks itself up, and far buckets follow one at a time
+//!   ([`Dht::on_tick`]).
 //!
 //! # Bounds
 //!
@@ -54,9 +58,11 @@ use query::{Outcome, Query, Statistics};
 use rates::Rates;
 use table::Diversity;
 
-/// Queries of callers under way at once; beyond it a caller is told that the node is busy by a timeout of its own.
+/// Queries of callers under way at once; beyond it a caller is told that the node is busy by a timeout of its
+/// own.
 const QUERIES_MAX: usize = 256;
-/// A far bucket is refreshed this often (Kademlia section 2.3: hourly per bucket; about ten buckets are occupied).
+/// A far bucket is refreshed this often (Kademlia section 2.3: hourly per bucket; about ten buckets are
+/// occupied).
 const REFRESH_EVERY: Duration = Duration::from_secs(6 * 60);
 
 /// The part of the actor that knows the DHT.
@@ -169,8 +175,9 @@ impl Dht {
         let Progress { query: id, result, stats, last } = progress;
         let kad = &mut swarm.behaviour_mut().kad;
         if let QueryResult::Bootstrap(_) = &result {
-            // The library's bootstrap goes on to ask for a random key in every bucket, so that joining costs more the larger the
-            // network is. Its first part, the lookup of this node itself, is all a joining node needs.
+            // The library's bootstrap goes on to ask for a random key in every bucket, so that joining costs
+            // more the larger the network is. Its first part, the lookup of this node itself, is all a
+            // joining node needs.
             if let Some(mut query) = kad.query_mut(&id).filter(|_| !last) {
                 query.finish();
             }
@@ -261,7 +268,8 @@ impl Dht {
         if !self.rates.allow(provider, Instant::now()) {
             return self.misbehaved(&provider, Misbehaviour::OverQuota("requests to store"));
         }
-        // A peer's whereabouts come from the peer itself (identify) or a lookup, not from a claim that we would pass on.
+        // A peer's whereabouts come from the peer itself (identify) or a lookup, not from a claim that we
+        // would pass on.
         record.addresses.clear();
         let expires = wall.after(Duration::from_millis(RECORD_TTL_MAX_MS));
         if swarm.behaviour_mut().kad.store_mut().accept_provider(record, expires).is_err() {

@@ -1,8 +1,9 @@
 //! What this node keeps alive in the DHT: its own records and announcements, and those it holds for others.
 //!
-//! libp2p's own jobs copy the whole store into memory and send it at once. Here one thing is published at a time: own ones every
-//! 12 hours (Kademlia section 2.3 republishes every 24; half of it survives one missed round), restored ones spread over the first
-//! minutes, and a record held for others when nobody has brought it for an hour, so that of k holders one does the work.
+//! libp2p's own jobs copy the whole store into memory and send it at once. Here one thing is published at a
+//! time: own ones every 12 hours (Kademlia section 2.3 republishes every 24; half of it survives one missed
+//! round), restored ones spread over the first minutes, and a record held for others when nobody has brought
+//! it for an hour, so that of k holders one does the work.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

@@ -175,9 +175,9 @@ impl Query {
         }
     }
 
-    /// Whether it has answers and only silent peers are left to wait for: whoever is alive answers within milliseconds to a second,
-    /// and a dead one takes its dial's whole timeout. What is there is checked, so waiting longer could only find a newer version
-    /// on a peer slower than this.
+    /// Whether it has answers and only silent peers are left to wait for: whoever is alive answers within
+    /// milliseconds to a second, and a dead one takes its dial's whole timeout. What is there is checked, so
+    /// waiting longer could only find a newer version on a peer slower than this.
     pub(super) fn has_stalled(&self, now: Time) -> bool {
         let answered = match &self.job {
             Job::Get { found, .. } => found.answers.len(),
@@ -338,7 +338,8 @@ impl Found {
 /// Replies once the disk has what is promised. The task that holds the swarm does not wait for it.
 fn when_durable<T: Send + 'static>(durable: Durable, reply: Reply<T>, outcome: T) {
     tokio::spawn(async move {
-        // A disk that failed stops the node; the caller then learns that it stopped, never that all went well.
+        // A disk that failed stops the node; the caller then learns that it stopped, never that all went
+        // well.
         if durable.await.is_ok() {
             answer(reply, outcome);
         }

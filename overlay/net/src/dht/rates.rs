@@ -1,7 +1,8 @@
 //! How often one peer may ask to store something: a token bucket each.
 //!
-//! Every request costs a signature check, so the limit comes before it. 50 a second sustained is more than replication of a full
-//! store needs (8192 records in an hour: 2.3 a second); a burst of 400 lets a restarted publisher catch up.
+//! Every request costs a signature check, so the limit comes before it. 50 a second sustained is more than
+//! replication of a full store needs (8192 records in an hour: 2.3 a second); a burst of 400 lets a restarted
+//! publisher catch up.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

@@ -16,7 +16,8 @@ use crate::report::{DhtError, TraceTarget};
 type Kad = kad::Behaviour<store::Records>;
 
 impl Dht {
-    /// Starts the query of a command; when its caller must not hear of success before the disk has it, what to tell.
+    /// Starts the query of a command; when its caller must not hear of success before the disk has it, what
+    /// to tell.
     pub(super) fn start_query(
         &mut self,
         now: Time,

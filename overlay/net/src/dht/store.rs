@@ -1,8 +1,9 @@
 //! What this node holds for the DHT: records and provider records, with quotas, and what must reach the disk.
 //!
-//! libp2p's own `MemoryStore` has one pool for everybody: a single peer can fill it, and the node then refuses the whole network,
-//! itself included. Here every peer has a share, and at the cap the key farthest from this node gives way (Kademlia's own
-//! measure of whose job a key is). Everything put here was checked before ([`wattle_types::Record::check`]).
+//! libp2p's own `MemoryStore` has one pool for everybody: a single peer can fill it, and the node then
+//! refuses the whole network, itself included. Here every peer has a share, and at the cap the key farthest
+//! from this node gives way (Kademlia's own measure of whose job a key is). Everything put here was checked
+//! before ([`wattle_types::Record::check`]).
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -113,7 +114,8 @@ impl Records {
         self.me.preimage()
     }
 
-    /// Takes back what an earlier run left. Entries that do not decode or are past their time are dropped from disk too.
+    /// Takes back what an earlier run left. Entries that do not decode or are past their time are dropped
+    /// from disk too.
     pub(crate) fn restore(&mut self, restored: &Restored, wall: UnixTime, now: Instant) {
         for (key, bytes) in &restored.records {
             match cbor::decode::<StoredRecord>(bytes, RECORD_VALUE_BYTES_MAX * 2) {
@@ -331,7 +333,8 @@ impl RecordStore for Records {
         self.records.get(key.as_ref()).map(|held| Cow::Borrowed(&held.record))
     }
 
-    /// kad calls this for this node's own records, after `accept` has stored them with their wall-clock expiry.
+    /// kad calls this for this node's own records, after `accept` has stored them with their wall-clock
+    /// expiry.
     fn put(&mut self, record: KadRecord) -> StoreResult<()> {
         if record.value.len() > RECORD_VALUE_BYTES_MAX {
             return Err(Error::ValueTooLarge);

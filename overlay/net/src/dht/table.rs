@@ -1,9 +1,10 @@
 //! Who may enter the routing table: a gate against one operator filling it.
 //!
-//! A Kademlia table is eclipsed by many ids behind few addresses (Heilman et al., "Eclipse Attacks on Bitcoin's Peer-to-Peer
-//! Network", 2015, section 7; rust-libp2p's table has no such rule). Addresses are scarce, ids are not: at most 2 peers
-//! of one /24 (IPv4) or /48 (IPv6) share a bucket, and at most 10 of one /16 (or /32) the whole table. Addresses that do not
-//! leave this machine or network are exempt: whoever is inside already passed a door.
+//! A Kademlia table is eclipsed by many ids behind few addresses (Heilman et al., "Eclipse Attacks on
+//! Bitcoin's Peer-to-Peer Network", 2015, section 7; rust-libp2p's table has no such rule). Addresses are
+//! scarce, ids are not: at most 2 peers of one /24 (IPv4) or /48 (IPv6) share a bucket, and at most 10 of one
+//! /16 (or /32) the whole table. Addresses that do not leave this machine or network are exempt: whoever is
+//! inside already passed a door.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

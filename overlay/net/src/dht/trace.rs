@@ -1,13 +1,14 @@
 //! A lookup, walked hop by hop.
 //!
-//! libp2p's Kademlia tells only how many questions a query asked. So a trace walks the network itself: it opens a Kademlia stream
-//! to one peer after another, asks FIND_NODE (libp2p kad-dht spec, "RPC messages"), and reports each question and answer. It
-//! reads the routing table once, at the start, and changes nothing.
+//! libp2p's Kademlia tells only how many questions a query asked. So a trace walks the network itself: it
+//! opens a Kademlia stream to one peer after another, asks FIND_NODE (libp2p kad-dht spec, "RPC messages"),
+//! and reports each question and answer. It reads the routing table once, at the start, and changes nothing.
 //!
 //! # Steps (Maymounkov and Mazieres, "Kademlia", 2002, section 2.3)
 //!
 //! 1. Begin with the k peers of our own table that are nearest to the target: hop 1.
-//! 2. Ask the alpha nearest that were not asked yet. Whoever an answer names for the first time is one hop farther.
+//! 2. Ask the alpha nearest that were not asked yet. Whoever an answer names for the first time is one hop
+//!    farther.
 //! 3. End when the k nearest known have all answered or failed, or when an answer names the peer looked for.
 //!
 //! # Bounds

@@ -13,7 +13,9 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Everything a node wrote, by table: what its next run starts from.
 #[derive(Clone, Debug, Default)]
-pub struct Disk(Arc<Mutex<BTreeMap<(Table, Vec<u8>), Vec<u8>>>>);
+pub struct Disk(Arc<Mutex<Tables>>);
+
+type Tables = BTreeMap<(Table, Vec<u8>), Vec<u8>>;
 
 impl Disk {
     fn apply(&self, batch: PersistBatch) {

@@ -360,7 +360,7 @@ mod tests {
         let mode = std::fs::metadata(&paths.runtime_dir).unwrap().permissions().mode();
         assert_eq!(mode & 0o7777, 0o700);
 
-        std::fs::set_permissions(&paths.runtime_dir, PermissionsExt::from_mode(0o755)).unwrap();
+        std::fs::set_permissions(&paths.runtime_dir, std::fs::Permissions::from_mode(0o755)).unwrap();
         assert!(matches!(paths.prepare_runtime(), Err(PathsError::Unsafe { .. })));
 
         let linked = Paths::new(&environment, "linked".parse().unwrap(), Some(home.path())).unwrap();

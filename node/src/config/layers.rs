@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::SignedDuration;
-use toml_edit::{ImDocument, Item};
+use toml_edit::{Document, Item};
 
 use super::keys::{KEYS, Key, Kind, nearest, section_names};
 use super::problem::{Origin, Problem, Problems};
@@ -212,7 +212,7 @@ impl FileReader<'_> {
 
 fn read_file(path: &Path, text: &str, values: &mut Values, problems: &mut Vec<Problem>) {
     let file = FileReader { path, text };
-    let document = match ImDocument::parse(text) {
+    let document = match Document::parse(text) {
         Ok(document) => document,
         Err(error) => {
             problems.push(file.problem(error.message().replace('\n', ": "), error.span(), None));

@@ -1,0 +1,92 @@
+//! What every command is given: the global flags, the output, where the node is, and the client to it.
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::client::Client;
+use super::errors::{Failure, Report};
+use super::output::{Color, Output};
+use super::values::Span;
+use crate::exit::Exit;
+use crate::paths::Paths;
+
+const HEADING: &str = "Global options";
+
+/// The flags every command takes.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Globals {
+    /// Which node on this machine
+    #[arg(short, long, global = true, env = "WATTLE_NODE", default_value = "default", value_name = "NAME", help_heading = HEADING)]
+    pub(crate) node: String,
+    /// Keep config, data and socket under DIR
+    #[arg(short = 'H', long, global = true, env = "WATTLE_HOME", value_name = "DIR", help_heading = HEADING)]
+    pub(crate) home: Option<PathBuf>,
+    /// Where the node's API is: unix:/path or http://127.0.0.1:7711
+    #[arg(long, global = true, env = "WATTLE_API", value_name = "ADDR", help_heading = HEADING)]
+    pub(crate) api: Option<String>,
+    /// Bearer token for http APIs
+    #[arg(long, global = true, value_name = "FILE", help_heading = HEADING)]
+    pub(crate) token_file: Option<PathBuf>,
+    /// Machine output: one JSON document, or JSON Lines from streaming commands
+    #[arg(long, global = true, help_heading = HEADING)]
+    pub(crate) json: bool,
+    /// Ids only, no progress
+    #[arg(short, long, global = true, help_heading = HEADING)]
+    pub(crate) quiet: bool,
+    /// More detail on stderr (-vv for still more)
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = HEADING)]
+    pub(crate) verbose: u8,
+    /// Colour: auto honours NO_COLOR and TERM=dumb
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", help_heading = HEADING)]
+    pub(crate) color: Color,
+    /// Give up after DUR, such as 500ms, 10s, 7d; 0 = never
+    #[arg(long, global = true, value_name = "DUR", default_value = "30s", help_heading = HEADING)]
+    pub(crate) timeout: Span,
+    /// Never prompt
+    #[arg(long, global = true, help_heading = HEADING)]
+    pub(crate) no_input: bool,
+}
+
+/// One run of one command.
+pub(crate) struct Session {
+    pub(crate) globals: Globals,
+    pub(crate) out: Output,
+}
+
+impl Session {
+    pub(crate) const fn new(globals: Globals, out: Output) -> Self {
+        Self { globals, out }
+    }
+
+    /// How long to wait for anything; `None` is for ever.
+    pub(crate) fn timeout(&self) -> Option<Duration> {
+        self.globals.timeout.some()
+    }
+
+    /// Where this node keeps its files.
+    pub(crate) fn paths(&self) -> Result<Paths, Failure> {
+        Ok(Paths)
+    }
+
+    /// A client of the node these flags mean. Nothing is dialed yet.
+    pub(crate) fn client(&self) -> Result<Client, Failure> {
+        Client::of(self)
+    }
+
+    /// Runs a command that talks to the node: one thread, and Ctrl-C ends it at any moment.
+    pub(crate) fn block_on<T>(&self, command: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| Report::new(Exit::Failed, format!("cannot start: {error}")))?;
+        runtime.block_on(async {
+            tokio::select! {
+                result = command => result,
+                _ = tokio::signal::ctrl_c() => Err(Failure::Told(Exit::Interrupted.code())),
+            }
+        })
+    }
+}

@@ -1,27 +1,29 @@
-//! Exit codes: the same everywhere, part of the contract.
+//! How every command and every API call can end: one code, one exit status, the same everywhere.
 
-/// How a command ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Exit {
-    /// It worked.
-    Ok,
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// Why something did not work, as a program reads it. The exit status of a command follows from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorCode {
     /// Anything not below.
     Failed,
     /// Bad arguments or a bad config file.
     Usage,
-    /// The node is not running, or its API cannot be reached.
+    /// The node does not run, or its API cannot be reached.
     NoNode,
-    /// A key, peer or entry does not exist, or nobody has it.
+    /// A key, peer, topic or entry does not exist, or nobody has it.
     NotFound,
     /// Stopped waiting.
     Timeout,
-    /// Already exists, lock held, compare failed, port or directory in use.
+    /// Already exists, a lock is held, a port or directory is in use.
     Conflict,
-    /// Not your socket, bad token, not allowed.
+    /// Not your socket, a bad token, not enough rights.
     Denied,
     /// The ordered log cannot commit now.
     NoQuorum,
-    /// A signature, receipt, ticket or hash does not verify.
+    /// A signature, ticket, record or hash does not verify.
     Invalid,
     /// Some targets worked, some did not.
     Partial,
@@ -29,10 +31,9 @@ pub enum Exit {
     Interrupted,
 }
 
-impl Exit {
-    /// Every one, in order of its number.
-    pub const ALL: [Self; 12] = [
-        Self::Ok,
+impl ErrorCode {
+    /// Every code, in the order of its exit status.
+    pub const ALL: [Self; 11] = [
         Self::Failed,
         Self::Usage,
         Self::NoNode,
@@ -46,11 +47,10 @@ impl Exit {
         Self::Interrupted,
     ];
 
-    /// The number the shell sees.
+    /// The exit status of a command that ends so.
     #[must_use]
-    pub const fn code(self) -> u8 {
+    pub const fn exit(self) -> u8 {
         match self {
-            Self::Ok => 0,
             Self::Failed => 1,
             Self::Usage => 2,
             Self::NoNode => 3,
@@ -64,14 +64,11 @@ impl Exit {
             Self::Interrupted => 130,
         }
     }
-}
 
-impl Exit {
-    /// Its word, as errors carry it in `code`.
+    /// The code as it stands in documents.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
-            Self::Ok => "ok",
             Self::Failed => "failed",
             Self::Usage => "usage",
             Self::NoNode => "no_node",
@@ -83,6 +80,34 @@ impl Exit {
             Self::Invalid => "invalid",
             Self::Partial => "partial",
             Self::Interrupted => "interrupted",
+        }
+    }
+
+    /// The HTTP status that carries it.
+    #[must_use]
+    pub const fn http_status(self) -> u16 {
+        match self {
+            Self::Failed | Self::Interrupted => 500,
+            Self::Usage => 400,
+            Self::NoNode | Self::NoQuorum => 503,
+            Self::NotFound => 404,
+            Self::Timeout => 504,
+            Self::Conflict => 409,
+            Self::Denied => 403,
+            Self::Invalid => 422,
+            Self::Partial => 207,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_code_is_spelled_in_json_as_it_is_named() {
+        for code in ErrorCode::ALL {
+            assert_eq!(serde_json::to_value(code).unwrap(), code.name());
         }
     }
 }

@@ -19,9 +19,11 @@ use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
-use super::errors::{Failure, Report, of_io};
+use super::errors::{Failure, advise, of_io};
 use super::session::Session;
-use crate::exit::Exit;
+use crate::api::documents::ErrorDocument;
+use crate::exit::ErrorCode;
+use crate::paths::{NodeName, Paths};
 
 /// The largest document read whole. A stream has no limit, but each of its lines has this one.
 const DOCUMENT_BYTES_MAX: usize = 64 << 20;
@@ -43,9 +45,8 @@ pub(crate) enum At {
 pub(crate) struct Client {
     pub(crate) at: At,
     token: Option<String>,
-    node: String,
-    /// Nodes that run beside this one, for the hint when it does not.
-    home: crate::paths::Paths,
+    program: String,
+    paths: Paths,
     timeout: Option<Duration>,
 }
 
@@ -53,6 +54,14 @@ pub(crate) struct Client {
 pub(crate) struct Answer<T> {
     pub(crate) raw: Value,
     pub(crate) document: T,
+}
+
+impl<T: Serialize> Answer<T> {
+    /// An answer that this program gave itself.
+    pub(crate) fn own(document: T) -> Result<Self, Failure> {
+        let raw = serde_json::to_value(&document).map_err(|error| strange(&error))?;
+        Ok(Self { raw, document })
+    }
 }
 
 trait Duplex: AsyncRead + AsyncWrite + Send {}
@@ -63,11 +72,10 @@ impl Client {
         let paths = session.paths()?;
         let at = match &session.globals.api {
             Some(text) => read_at(text)?,
-            None => At::Unix(paths.socket()),
+            None => At::Unix(paths.socket.clone()),
         };
         let token = session.globals.token_file.as_deref().map(read_token).transpose()?;
-        let (node, timeout) = (session.globals.node.clone(), session.timeout());
-        Ok(Self { at, token, node, home: paths, timeout })
+        Ok(Self { at, token, program: session.program(), paths, timeout: session.timeout() })
     }
 
     /// Asks for a document.
@@ -101,6 +109,11 @@ impl Client {
         self.within(work, path).await
     }
 
+    /// Whether somebody listens where the node should be.
+    pub(crate) async fn answers(&self) -> bool {
+        self.connect().await.is_ok()
+    }
+
     /// One request whose answer is text.
     pub(crate) async fn text(&self, path: &str) -> Result<String, Failure> {
         let work = async {
@@ -130,15 +143,15 @@ impl Client {
         let Some(limit) = self.timeout else { return work.await };
         match tokio::time::timeout(limit.saturating_add(GRACE), work).await {
             Ok(result) => result,
-            Err(_elapsed) => Err(Report::new(
-                Exit::Timeout,
+            Err(_elapsed) => Err(ErrorDocument::new(
+                ErrorCode::Timeout,
                 format!(
                     "timed out after {}: the node took the request but did not answer",
                     super::values::short(limit)
                 ),
             )
-            .row("asked", path)
-            .row("give it more", "--timeout 2m, or 0 for no limit")
+            .detail("asked", path)
+            .detail("give it more", "--timeout 2m, or 0 for no limit")
             .into()),
         }
     }
@@ -151,11 +164,11 @@ impl Client {
     ) -> Result<Response<Incoming>, Failure> {
         let io = TokioIo::new(self.connect().await?);
         let (mut sender, connection) =
-            http1::handshake(io).await.map_err(|error| broken(&self.node, &error))?;
+            http1::handshake(io).await.map_err(|error| broken(&self.paths.node, &error))?;
         // Ignored because the response tells when the connection breaks.
         drop(tokio::spawn(async move { drop(connection.await) }));
         let request = self.request(method, path, body)?;
-        let response = sender.send_request(request).await.map_err(|error| broken(&self.node, &error))?;
+        let response = sender.send_request(request).await.map_err(|error| broken(&self.paths.node, &error))?;
         if response.status().is_success() { Ok(response) } else { Err(refused(response).await) }
     }
 
@@ -192,16 +205,57 @@ impl Client {
         match &self.at {
             At::Unix(path) => match UnixStream::connect(path).await {
                 Ok(stream) => Ok(Box::pin(stream)),
-                Err(error) => Err(self.no_node(&error)),
+                Err(error) => Err(no_node(&self.paths, path, &self.program, &error).into()),
             },
             At::Http(host) => match TcpStream::connect(host).await {
                 Ok(stream) => Ok(Box::pin(stream)),
-                Err(error) => Err(Report::new(Exit::NoNode, format!("no node answers at http://{host}: {error}"))
-                    .try_this("start it", "wattle run", "(or in the background: wattle run -d)")
-                    .into()),
+                Err(error) => {
+                    let message = format!("no node answers at http://{host}: {error}");
+                    Err(ErrorDocument::new(ErrorCode::NoNode, message)
+                        .detail("maybe", "the port is another: `wattle status` on that machine shows it")
+                        .into())
+                }
             },
         }
     }
+}
+
+/// The node does not answer on its socket: where we looked, how to start it, which others run.
+pub(crate) fn no_node(paths: &Paths, socket: &Path, program: &str, error: &std::io::Error) -> ErrorDocument {
+    use std::io::ErrorKind;
+    let (code, seen) = match error.kind() {
+        ErrorKind::NotFound => (ErrorCode::NoNode, "absent".to_owned()),
+        ErrorKind::ConnectionRefused => (ErrorCode::NoNode, "left over: nobody listens".to_owned()),
+        ErrorKind::PermissionDenied => (ErrorCode::Denied, "not yours".to_owned()),
+        _ => (ErrorCode::NoNode, error.to_string()),
+    };
+    let node = &paths.node;
+    let message = if code == ErrorCode::Denied {
+        format!("the socket of node \"{node}\" belongs to somebody else")
+    } else {
+        format!("node \"{node}\" is not running")
+    };
+    let looked = format!("{} ({seen})", socket.display());
+    let mut document = ErrorDocument::new(code, message).detail("looked for", looked);
+    if code == ErrorCode::NoNode {
+        let (start, background) =
+            (format!("{program} run"), format!("(or in the background: {program} run -d)"));
+        document = advise(document, "start it", &start, &background);
+    }
+    let others: Vec<String> =
+        paths.nodes_seen().into_iter().filter(|other| other != node && runs(paths, other)).map(|name| name.to_string()).collect();
+    if let Some(first) = others.first() {
+        let names: Vec<String> = others.iter().map(|name| format!("{name} (running)")).collect();
+        document = document.detail("other nodes", format!("{:<18} use: wattle -n {first} status", names.join(", ")));
+    }
+    document
+}
+
+/// Whether somebody listens on the socket of another node of the same place.
+fn runs(paths: &Paths, other: &NodeName) -> bool {
+    let home = paths.home.as_deref();
+    Paths::new(&crate::paths::Environment::of_process(), other.clone(), home)
+        .is_ok_and(|paths| std::os::unix::net::UnixStream::connect(&paths.socket).is_ok())
 }
 
 /// A streamed answer, read line by line: JSON Lines, or the `data:` lines of server-sent events.
@@ -237,7 +291,7 @@ impl Lines {
                     }
                 }
                 Some(Err(_broken)) => {
-                    return Err(Report::new(Exit::NoNode, "the node went away").into());
+                    return Err(ErrorDocument::new(ErrorCode::NoNode, "the node went away").into());
                 }
             }
         }
@@ -255,6 +309,16 @@ fn parse_line(line: &[u8]) -> Result<Option<Value>, Failure> {
     serde_json::from_slice(line).map(Some).map_err(|error| strange(&error))
 }
 
+/// A line of a stream as the type it should be.
+pub(crate) fn read_line<T: DeserializeOwned>(raw: Value) -> Result<T, Failure> {
+    serde_json::from_value(raw).map_err(|error| strange(&error))
+}
+
+/// The stream ended before it said how it ended.
+pub(crate) fn cut_off() -> Failure {
+    ErrorDocument::new(ErrorCode::NoNode, "the node stopped answering before it was done").into()
+}
+
 async fn whole(body: Incoming) -> Result<Bytes, Failure> {
     match http_body_util::Limited::new(body, DOCUMENT_BYTES_MAX).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
@@ -269,29 +333,29 @@ async fn refused(response: Response<Incoming>) -> Failure {
         Ok(bytes) => bytes,
         Err(failure) => return failure,
     };
-    if let Some(report) = Report::from_json(&bytes) {
-        return report.into();
+    if let Ok(document) = serde_json::from_slice::<ErrorDocument>(&bytes) {
+        return document.into();
     }
     let exit = match status {
-        StatusCode::NOT_FOUND => Exit::NotFound,
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::MISDIRECTED_REQUEST => Exit::Denied,
-        StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY => Exit::Usage,
-        _ => Exit::Failed,
+        StatusCode::NOT_FOUND => ErrorCode::NotFound,
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::MISDIRECTED_REQUEST => ErrorCode::Denied,
+        StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY => ErrorCode::Usage,
+        _ => ErrorCode::Failed,
     };
     let text = String::from_utf8_lossy(&bytes);
     let said = super::table::tame(text.lines().next().unwrap_or_default());
-    Report::new(exit, format!("the node answered {status}: {said}")).into()
+    ErrorDocument::new(exit, format!("the node answered {status}: {said}")).into()
 }
 
 fn strange(error: &impl std::fmt::Display) -> Failure {
-    Report::new(Exit::Failed, format!("cannot understand the node: {error}"))
-        .row("maybe", "the node is of another version: compare with `wattle version`")
+    ErrorDocument::new(ErrorCode::Failed, format!("cannot understand the node: {error}"))
+        .detail("maybe", "the node is of another version: compare with `wattle version`")
         .into()
 }
 
-fn broken(node: &str, error: &hyper::Error) -> Failure {
-    Report::new(Exit::NoNode, format!("the connection to node \"{node}\" broke: {error}"))
-        .row("maybe", "it is stopping, or something else listens there")
+fn broken(node: &NodeName, error: &hyper::Error) -> Failure {
+    ErrorDocument::new(ErrorCode::NoNode, format!("the connection to node \"{node}\" broke: {error}"))
+        .detail("maybe", "it is stopping, or something else listens there")
         .into()
 }
 
@@ -305,8 +369,8 @@ fn read_at(text: &str) -> Result<At, Failure> {
             let port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
             Ok(At::Http(if port { host.to_owned() } else { format!("{host}:80") }))
         }
-        _ => Err(Report::new(Exit::Usage, format!("`{text}` is no API address"))
-            .row("use", "unix:/path/api.sock or http://127.0.0.1:7711")
+        _ => Err(ErrorDocument::new(ErrorCode::Usage, format!("`{text}` is no API address"))
+            .detail("use", "unix:/path/api.sock or http://127.0.0.1:7711")
             .into()),
     }
 }
@@ -357,10 +421,5 @@ mod tests {
     #[test]
     fn a_part_of_a_path_cannot_end_it() {
         assert_eq!(part("a/b?c d&ü"), "a%2Fb%3Fc%20d%26%C3%BC");
-    }
-}
-impl Client {
-    fn no_node(&self, error: &std::io::Error) -> Failure {
-        Report::new(Exit::NoNode, format!("node \"{}\" is not running {error}", self.node)).into()
     }
 }

@@ -2,9 +2,10 @@
 
 use clap::{Args, Subcommand};
 
-use super::errors::{Failure, Report};
+use super::errors::Failure;
 use super::session::Session;
-use crate::exit::Exit;
+use crate::api::documents::ErrorDocument;
+use crate::exit::ErrorCode;
 
 /// See, test and change settings
 #[derive(Args)]
@@ -53,4 +54,4 @@ struct Set {
 /// Print where the config file is
 #[derive(Args)]
 struct ConfigPath {}
-pub(super) fn config(_s: &Session, _a: Config) -> Result<(), Failure> { Err(Report::new(Exit::Failed, "not yet").into()) }
+pub(super) fn config(_s: &Session, _a: Config) -> Result<(), Failure> { Err(ErrorDocument::new(ErrorCode::Failed, "not yet").into()) }

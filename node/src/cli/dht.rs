@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use super::client::part;
-use super::errors::{Failure, Report, of_io};
+use super::errors::{Failure, of_io};
 use super::session::Session;
 use super::table::Table;
 use super::values::Span;
-use crate::exit::Exit;
+use crate::api::documents::ErrorDocument;
+use crate::exit::ErrorCode;
 
 /// The distributed hash table
 #[derive(Args)]
@@ -120,4 +121,4 @@ struct Trace {
 /// Show queries, success and latencies since the start
 #[derive(Args)]
 struct Stats {}
-pub(super) async fn dht(_s: &Session, _a: Dht) -> Result<(), Failure> { Err(Report::new(Exit::Failed, "not yet").into()) }
+pub(super) async fn dht(_s: &Session, _a: Dht) -> Result<(), Failure> { Err(ErrorDocument::new(ErrorCode::Failed, "not yet").into()) }

@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::errors::{Failure, Report};
+use super::errors::Failure;
 use super::session::Session;
-use crate::exit::Exit;
+use crate::api::documents::ErrorDocument;
+use crate::exit::ErrorCode;
 
 /// Check everything a node needs; pack a bug report
 #[derive(Args)]
@@ -15,4 +16,4 @@ pub(super) struct Doctor {
     #[arg(long, value_name = "F")]
     bundle: Option<PathBuf>,
 }
-pub(super) fn doctor(_s: &Session, _a: &Doctor) -> Result<(), Failure> { Err(Report::new(Exit::Failed, "not yet").into()) }
+pub(super) fn doctor(_s: &Session, _a: &Doctor) -> Result<(), Failure> { Err(ErrorDocument::new(ErrorCode::Failed, "not yet").into()) }

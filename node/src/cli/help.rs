@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use clap::Command;
 
 use super::pages::{Json, Page, page};
-use crate::exit::Exit;
+use crate::exit::ErrorCode;
 
 /// About, then the examples, then the rest: what people came for stands at the top.
 const TEMPLATE: &str = "{about-with-newline}\n{before-help}{usage-heading} {usage}\n\n{all-args}{after-help}";
@@ -75,37 +75,36 @@ fn footer(page: &Page) -> String {
         Json::Lines => "With --json: JSON Lines, each object with `type` and `ts`.\n".to_owned(),
         Json::Plain => String::new(),
     };
-    let exits: Vec<String> =
-        page.exits.iter().map(|exit| format!("{} {}", exit.code(), exit.name())).collect();
-    text.push_str(&format!("Exit codes: {}   (all of them: wattle --help)", exits.join(", ")));
+    let exits: String =
+        page.exits.iter().map(|code| format!(", {} {}", code.exit(), code.name())).collect();
+    text.push_str(&format!("Exit codes: 0 ok{exits}   (all of them: wattle --help)"));
     text
 }
 
 /// The table of exit codes, as the long help and the manual show it.
 pub(crate) fn exit_table() -> String {
-    let mut text = "Exit codes:".to_owned();
-    for exit in Exit::ALL {
+    let mut text = "ErrorCode codes:".to_owned();
+    for code in ErrorCode::ALL {
         // Ignored because writing to a String cannot fail.
-        drop(write!(text, "\n  {:>3}  {:<12} {}", exit.code(), exit.name(), meaning(exit)));
+        drop(write!(text, "\n  {:>3}  {:<12} {}", code.exit(), code.name(), meaning(code)));
     }
     text.push_str("\n`wattle health` alone uses the Nagios set: 0 ok, 1 warning, 2 critical, 3 unknown.");
     text
 }
 
 /// When a code is used, for the table of exit codes.
-pub(crate) const fn meaning(exit: Exit) -> &'static str {
-    match exit {
-        Exit::Ok => "it worked",
-        Exit::Failed => "anything not below",
-        Exit::Usage => "bad arguments or bad config file",
-        Exit::NoNode => "the node is not running, or its API cannot be reached",
-        Exit::NotFound => "a key, peer or entry does not exist (or nobody has it)",
-        Exit::Timeout => "stopped waiting",
-        Exit::Conflict => "already exists, lock held, compare failed, port or directory in use",
-        Exit::Denied => "not your socket, bad token, not allowed",
-        Exit::NoQuorum => "the ordered log cannot commit now",
-        Exit::Invalid => "a signature, receipt, ticket or hash does not verify",
-        Exit::Partial => "some targets worked, some did not (details in the output)",
-        Exit::Interrupted => "Ctrl-C",
+pub(crate) const fn meaning(code: ErrorCode) -> &'static str {
+    match code {
+        ErrorCode::Failed => "anything not below",
+        ErrorCode::Usage => "bad arguments or bad config file",
+        ErrorCode::NoNode => "the node is not running, or its API cannot be reached",
+        ErrorCode::NotFound => "a key, peer or entry does not exist (or nobody has it)",
+        ErrorCode::Timeout => "stopped waiting",
+        ErrorCode::Conflict => "already exists, lock held, compare failed, port or directory in use",
+        ErrorCode::Denied => "not your socket, bad token, not allowed",
+        ErrorCode::NoQuorum => "the ordered log cannot commit now",
+        ErrorCode::Invalid => "a signature, receipt, ticket or hash does not verify",
+        ErrorCode::Partial => "some targets worked, some did not (details in the output)",
+        ErrorCode::Interrupted => "Ctrl-C",
     }
 }

@@ -4,10 +4,11 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::errors::{Failure, Report};
+use super::errors::Failure;
 use super::session::Session;
 use super::values::Span;
-use crate::exit::Exit;
+use crate::api::documents::ErrorDocument;
+use crate::exit::ErrorCode;
 
 /// The identity of the node
 #[derive(Args)]
@@ -98,5 +99,5 @@ struct TokenRevoke {
     /// Its id, as `token list` shows it
     id: String,
 }
-pub(super) fn key(_s: &Session, _a: Key) -> Result<(), Failure> { Err(Report::new(Exit::Failed, "not yet").into()) }
-pub(super) async fn token(_s: &Session, _a: Token) -> Result<(), Failure> { Err(Report::new(Exit::Failed, "not yet").into()) }
+pub(super) fn key(_s: &Session, _a: Key) -> Result<(), Failure> { Err(ErrorDocument::new(ErrorCode::Failed, "not yet").into()) }
+pub(super) async fn token(_s: &Session, _a: Token) -> Result<(), Failure> { Err(ErrorDocument::new(ErrorCode::Failed, "not yet").into()) }

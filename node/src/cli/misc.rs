@@ -9,11 +9,12 @@ use clap_complete::Shell;
 use clap_mangen::Man as Page;
 use clap_mangen::roff::{Roff, bold, roman};
 
-use super::errors::{Failure, Report, of_io};
+use super::errors::{Failure, of_io};
 use super::help;
 use super::pages::page;
 use super::session::Session;
-use crate::exit::Exit;
+use crate::api::documents::ErrorDocument;
+use crate::exit::ErrorCode;
 
 /// Print a completion script for your shell
 #[derive(Args)]
@@ -53,8 +54,8 @@ pub(super) fn man(session: &Session, args: &Man) -> Result<(), Failure> {
     Ok(())
 }
 
-fn unwritten(error: &io::Error) -> Report {
-    Report::new(Exit::Failed, format!("cannot write the manual: {error}"))
+fn unwritten(error: &io::Error) -> ErrorDocument {
+    ErrorDocument::new(ErrorCode::Failed, format!("cannot write the manual: {error}"))
 }
 
 /// Writes the page of a command and those below it; gives how many.
@@ -103,12 +104,15 @@ fn render(command: &clap::Command, path: &str) -> io::Result<Vec<u8>> {
         }
     }
     more.control("SH", ["EXIT STATUS"]);
-    for exit in Exit::ALL {
-        let listed = page(path).is_none_or(|page| page.exits.contains(&exit) || exit == Exit::Interrupted);
+    more.control("TP", []);
+    more.text([bold("0")]);
+    more.text([roman("it worked")]);
+    for code in ErrorCode::ALL {
+        let listed = page(path).is_none_or(|page| page.exits.contains(&code) || code == ErrorCode::Interrupted);
         if listed {
             more.control("TP", []);
-            more.text([bold(exit.code().to_string())]);
-            more.text([roman(help::meaning(exit))]);
+            more.text([bold(code.exit().to_string())]);
+            more.text([roman(help::meaning(code))]);
         }
     }
     if path.is_empty() {
@@ -119,4 +123,4 @@ fn render(command: &clap::Command, path: &str) -> io::Result<Vec<u8>> {
     more.to_writer(&mut text)?;
     Ok(text)
 }
-pub(super) async fn version(_s: &Session, _a: &Version) -> Result<(), Failure> { Err(Report::new(Exit::Failed, "not yet").into()) }
+pub(super) async fn version(_s: &Session, _a: &Version) -> Result<(), Failure> { Err(ErrorDocument::new(ErrorCode::Failed, "not yet").into()) }

@@ -8,14 +8,20 @@ mod client;
 mod config;
 mod dht;
 mod doctor;
-pub mod errors;
-pub mod help;
+pub mod documents;
+mod errors;
+mod files;
+mod health;
+mod help;
 mod keys;
+mod logs;
 mod misc;
 mod node;
 mod output;
 pub mod pages;
 mod peers;
+mod qr;
+mod routes;
 mod run;
 mod session;
 mod table;
@@ -52,8 +58,8 @@ enum Command {
     Status(node::Status),
     Stop(node::Stop),
     Wait(node::Wait),
-    Health(node::Health),
-    Logs(node::Logs),
+    Health(health::Health),
+    Logs(logs::Logs),
     Invite(tickets::Invite),
     Join(tickets::Join),
     Connect(peers::Connect),
@@ -85,11 +91,11 @@ pub fn main() -> ExitCode {
     let asked = output::Asked::of(&arguments);
     let matches = match command().try_get_matches_from(&arguments) {
         Ok(matches) => matches,
-        Err(error) => return output::end(&asked, Err(errors::of_clap(&error, &asked))),
+        Err(error) => return output::end(&asked, Err(errors::of_clap(&error, &arguments, &asked))),
     };
     let cli = match Cli::from_arg_matches(&matches) {
         Ok(cli) => cli,
-        Err(error) => return output::end(&asked, Err(errors::of_clap(&error, &asked))),
+        Err(error) => return output::end(&asked, Err(errors::of_clap(&error, &arguments, &asked))),
     };
     let output = Output::new(&cli.globals);
     let result = match cli.command {
@@ -101,14 +107,14 @@ pub fn main() -> ExitCode {
 
 fn dispatch(session: Session, command: Command) -> Result<(), Failure> {
     match command {
-        Command::Init(args) => node::init(&session, args),
-        Command::Id(args) => node::id(&session, args),
+        Command::Init(args) => node::init(&session, &args),
+        Command::Id(args) => node::id(&session, &args),
         Command::Run(args) => run::run(&session, args),
         Command::Status(args) => session.block_on(node::status(&session, &args)),
         Command::Stop(args) => session.block_on(node::stop(&session, &args)),
         Command::Wait(args) => session.block_on(node::wait(&session, &args)),
-        Command::Health(args) => node::health(&session, &args),
-        Command::Logs(args) => session.block_on(node::logs(&session, args)),
+        Command::Health(args) => health::health(&session, &args),
+        Command::Logs(args) => session.block_on(logs::logs(&session, &args)),
         Command::Invite(args) => session.block_on(tickets::invite(&session, &args)),
         Command::Join(args) => tickets::join(&session, &args),
         Command::Connect(args) => session.block_on(peers::connect(&session, &args)),

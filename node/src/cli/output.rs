@@ -10,9 +10,10 @@ use std::process::ExitCode;
 use clap::ValueEnum;
 use clap::builder::styling::{AnsiColor, Style};
 
-use super::errors::{Failure, Report};
+use super::errors::{self, Failure};
 use super::session::Globals;
-use crate::exit::Exit;
+use crate::api::documents::ErrorDocument;
+use crate::exit::ErrorCode;
 
 /// What a shell reports for a program that wrote to a closed pipe (128 + SIGPIPE).
 const CLOSED_PIPE: u8 = 141;
@@ -147,7 +148,7 @@ impl Output {
     /// Writes a document, or one line of a stream, to stdout as JSON.
     pub(crate) fn document(&self, document: &impl serde::Serialize) -> Result<(), Failure> {
         let text = serde_json::to_string(document)
-            .map_err(|error| Report::new(Exit::Failed, format!("cannot write JSON: {error}")))?;
+            .map_err(|error| ErrorDocument::new(ErrorCode::Failed, format!("cannot write JSON: {error}")))?;
         self.line(&text)
     }
 
@@ -186,7 +187,7 @@ fn of_stdout(error: io::Error) -> Failure {
     if error.kind() == io::ErrorKind::BrokenPipe {
         Failure::Closed
     } else {
-        Report::new(Exit::Failed, format!("cannot write to stdout: {error}")).into()
+        ErrorDocument::new(ErrorCode::Failed, format!("cannot write to stdout: {error}")).into()
     }
 }
 
@@ -209,10 +210,13 @@ pub(crate) fn end(asked: &Asked, result: Result<(), Failure>) -> ExitCode {
                 Err(error) => end(asked, Err(of_stdout(error))),
             }
         }
-        Err(Failure::Report(report)) => {
-            let text = if asked.json { report.to_json() } else { report.to_text(asked.color_on_stderr()) };
-            say(text.trim_end());
-            ExitCode::from(report.exit.code())
+        Err(Failure::Error(document)) => {
+            say(&if asked.json {
+                errors::to_json(&document)
+            } else {
+                errors::to_text(&document, asked.color_on_stderr())
+            });
+            ExitCode::from(document.exit)
         }
     }
 }

@@ -2,9 +2,10 @@
 
 use clap::Args;
 
-use super::errors::{Failure, Report};
+use super::errors::Failure;
 use super::session::Session;
-use crate::exit::Exit;
+use crate::api::documents::ErrorDocument;
+use crate::exit::ErrorCode;
 
 /// Start the node (creates it first if needed)
 #[derive(Args)]
@@ -22,4 +23,4 @@ pub(super) struct Run {
     #[arg(long)]
     no_mdns: bool,
 }
-pub(super) fn run(_s: &Session, _a: Run) -> Result<(), Failure> { Err(Report::new(Exit::Failed, "not yet").into()) }
+pub(super) fn run(_s: &Session, _a: Run) -> Result<(), Failure> { Err(ErrorDocument::new(ErrorCode::Failed, "not yet").into()) }

@@ -6,12 +6,16 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::client::Client;
-use super::errors::{Failure, Report};
+use wattle_types::NodeId;
+
+use super::client::{Answer, Client};
+use super::errors::Failure;
 use super::output::{Color, Output};
-use super::values::Span;
-use crate::exit::Exit;
-use crate::paths::Paths;
+use super::table::tame;
+use super::values::{LONGEST, Span, as_ms};
+use crate::api::documents::ErrorDocument;
+use crate::exit::ErrorCode;
+use crate::paths::{Environment, NodeName, Paths, PathsError};
 
 const HEADING: &str = "Global options";
 
@@ -20,7 +24,7 @@ const HEADING: &str = "Global options";
 pub(crate) struct Globals {
     /// Which node on this machine
     #[arg(short, long, global = true, env = "WATTLE_NODE", default_value = "default", value_name = "NAME", help_heading = HEADING)]
-    pub(crate) node: String,
+    pub(crate) node: NodeName,
     /// Keep config, data and socket under DIR
     #[arg(short = 'H', long, global = true, env = "WATTLE_HOME", value_name = "DIR", help_heading = HEADING)]
     pub(crate) home: Option<PathBuf>,
@@ -68,7 +72,20 @@ impl Session {
 
     /// Where this node keeps its files.
     pub(crate) fn paths(&self) -> Result<Paths, Failure> {
-        Ok(Paths)
+        let (environment, home) = (Environment::of_process(), self.globals.home.as_deref());
+        Paths::new(&environment, self.globals.node.clone(), home).map_err(|error| of_paths(&error))
+    }
+
+    /// What to type to give this same node another command: `wattle -n bob`.
+    pub(crate) fn program(&self) -> String {
+        let mut text = "wattle".to_owned();
+        if self.globals.node != NodeName::default() {
+            text.push_str(&format!(" -n {}", self.globals.node));
+        }
+        if let Some(home) = &self.globals.home {
+            text.push_str(&format!(" --home {}", home.display()));
+        }
+        text
     }
 
     /// A client of the node these flags mean. Nothing is dialed yet.
@@ -81,12 +98,75 @@ impl Session {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
-            .map_err(|error| Report::new(Exit::Failed, format!("cannot start: {error}")))?;
+            .map_err(|error| ErrorDocument::new(ErrorCode::Failed, format!("cannot start: {error}")))?;
         runtime.block_on(async {
             tokio::select! {
                 result = command => result,
-                _ = tokio::signal::ctrl_c() => Err(Failure::Told(Exit::Interrupted.code())),
+                _ = tokio::signal::ctrl_c() => Err(Failure::Told(ErrorCode::Interrupted.exit())),
             }
         })
     }
+}
+
+/// What a document looks like to a person: its screen, and the ids that `-q` prints instead.
+pub(crate) struct Shown {
+    pub(crate) text: String,
+    pub(crate) ids: Vec<String>,
+}
+
+impl Session {
+    /// `--timeout` as the node is told; `None` leaves it without one.
+    pub(crate) fn timeout_ms(&self) -> Option<u64> {
+        Some(as_ms(self.timeout().unwrap_or(LONGEST)))
+    }
+
+    /// Shows an answer: as it came under `--json`, as ids under `-q`, else as a screen.
+    pub(crate) fn show<T>(&self, answer: &Answer<T>, screen: impl FnOnce(&T) -> Shown) -> Result<(), Failure> {
+        if self.out.json {
+            return self.out.document(&answer.raw);
+        }
+        let shown = screen(&answer.document);
+        if self.out.quiet {
+            self.out.text(&shown.ids.iter().map(|id| format!("{id}\n")).collect::<String>())
+        } else {
+            self.out.text(&shown.text)
+        }
+    }
+}
+
+impl Session {
+    /// Shows a document of our own making.
+    pub(crate) fn show_own<T: serde::Serialize>(
+        &self,
+        document: &T,
+        screen: impl FnOnce(&T) -> Shown,
+    ) -> Result<(), Failure> {
+        if self.out.json {
+            return self.out.document(document);
+        }
+        let shown = screen(document);
+        if self.out.quiet {
+            self.out.text(&shown.ids.iter().map(|id| format!("{id}\n")).collect::<String>())
+        } else {
+            self.out.text(&shown.text)
+        }
+    }
+}
+
+/// `bob (..k9LtRw)`, or `..k9LtRw` of a peer without a name.
+pub(crate) fn who(id: &NodeId, name: &Option<String>) -> String {
+    match name {
+        Some(name) => format!("{} (..{})", tame(name), id.short()),
+        None => format!("..{}", id.short()),
+    }
+}
+
+/// Why the files of a node have no place.
+pub(crate) fn of_paths(error: &PathsError) -> Failure {
+    let code = match error {
+        PathsError::NoHome(_) => ErrorCode::Usage,
+        PathsError::Unsafe { .. } => ErrorCode::Denied,
+        PathsError::Io { .. } => ErrorCode::Failed,
+    };
+    ErrorDocument::new(code, error.to_string()).into()
 }

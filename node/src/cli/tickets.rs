@@ -2,10 +2,11 @@
 
 use clap::Args;
 
-use super::errors::{Failure, Report};
+use super::errors::Failure;
 use super::session::Session;
 use super::values::Span;
-use crate::exit::Exit;
+use crate::api::documents::ErrorDocument;
+use crate::exit::ErrorCode;
 
 /// Make a ticket that lets someone in
 #[derive(Args)]
@@ -30,5 +31,5 @@ pub(super) struct Join {
     #[arg(long)]
     no_run: bool,
 }
-pub(super) async fn invite(_s: &Session, _a: &Invite) -> Result<(), Failure> { Err(Report::new(Exit::Failed, "not yet").into()) }
-pub(super) fn join(_s: &Session, _a: &Join) -> Result<(), Failure> { Err(Report::new(Exit::Failed, "not yet").into()) }
+pub(super) async fn invite(_s: &Session, _a: &Invite) -> Result<(), Failure> { Err(ErrorDocument::new(ErrorCode::Failed, "not yet").into()) }
+pub(super) fn join(_s: &Session, _a: &Join) -> Result<(), Failure> { Err(ErrorDocument::new(ErrorCode::Failed, "not yet").into()) }

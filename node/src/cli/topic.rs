@@ -8,11 +8,12 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 
 use super::client::{Client, part};
-use super::errors::{Failure, Report, of_io};
+use super::errors::{Failure, of_io};
 use super::session::Session;
 use super::table::{Table, tame};
 use super::values::Span;
-use crate::exit::Exit;
+use crate::api::documents::ErrorDocument;
+use crate::exit::ErrorCode;
 
 /// Publish and subscribe
 #[derive(Args)]
@@ -106,8 +107,8 @@ pub(super) async fn topic(session: &Session, args: Topic) -> Result<(), Failure>
         TopicCommand::Reply(args) => reply(session, &args).await,
     }
 }
-async fn publish(_s: &Session, _a: &Pub) -> Result<(), Failure> { Err(Report::new(Exit::Failed, "not yet").into()) }
-async fn subscribe(_s: &Session, _a: &Sub) -> Result<(), Failure> { Err(Report::new(Exit::Failed, "not yet").into()) }
-async fn list(_s: &Session, _a: &List) -> Result<(), Failure> { Err(Report::new(Exit::Failed, "not yet").into()) }
-async fn request(_s: &Session, _a: &Request) -> Result<(), Failure> { Err(Report::new(Exit::Failed, "not yet").into()) }
-async fn reply(_s: &Session, _a: &Reply) -> Result<(), Failure> { Err(Report::new(Exit::Failed, "not yet").into()) }
+async fn publish(_s: &Session, _a: &Pub) -> Result<(), Failure> { Err(ErrorDocument::new(ErrorCode::Failed, "not yet").into()) }
+async fn subscribe(_s: &Session, _a: &Sub) -> Result<(), Failure> { Err(ErrorDocument::new(ErrorCode::Failed, "not yet").into()) }
+async fn list(_s: &Session, _a: &List) -> Result<(), Failure> { Err(ErrorDocument::new(ErrorCode::Failed, "not yet").into()) }
+async fn request(_s: &Session, _a: &Request) -> Result<(), Failure> { Err(ErrorDocument::new(ErrorCode::Failed, "not yet").into()) }
+async fn reply(_s: &Session, _a: &Reply) -> Result<(), Failure> { Err(ErrorDocument::new(ErrorCode::Failed, "not yet").into()) }

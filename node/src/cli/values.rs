@@ -9,7 +9,7 @@ use std::time::Duration;
 pub(crate) struct Span(pub(crate) Duration);
 
 /// A thousand years: as good as never, and far from the end of any clock.
-const LONGEST: Duration = Duration::from_secs(1000 * 366 * 24 * 60 * 60);
+pub(crate) const LONGEST: Duration = Duration::from_secs(1000 * 366 * 24 * 60 * 60);
 
 /// Why a text is no duration. Caller error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -53,6 +53,16 @@ impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&short(self.0))
     }
+}
+
+/// Whole milliseconds, as the API takes them.
+pub(crate) fn as_ms(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The local time of day with milliseconds, as lines of a stream begin: `10:31:07.214`.
+pub(crate) fn clock(at: jiff::Timestamp) -> String {
+    at.to_zoned(jiff::tz::TimeZone::system()).strftime("%H:%M:%S%.3f").to_string()
 }
 
 /// A span in one short word, as the tables show it: `340 ms`, `12s`, `4m`, `2h10m`, `3d4h`.

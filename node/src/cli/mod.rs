@@ -21,6 +21,7 @@ mod output;
 pub mod pages;
 mod peers;
 mod qr;
+mod reply;
 mod routes;
 mod run;
 mod session;

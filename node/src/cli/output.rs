@@ -90,6 +90,7 @@ pub(crate) enum Meaning {
     Doubtful,
     Bad,
     Faint,
+    Plain,
     Strong,
 }
 
@@ -99,6 +100,7 @@ impl Meaning {
             Self::Good => AnsiColor::Green.on_default(),
             Self::Doubtful => AnsiColor::Yellow.on_default(),
             Self::Bad => AnsiColor::Red.on_default().bold(),
+            Self::Plain => Style::new(),
             Self::Faint => Style::new().dimmed(),
             Self::Strong => Style::new().bold(),
         }

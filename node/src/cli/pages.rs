@@ -172,7 +172,7 @@ pub const PAGES: &[Page] = &[
         ("wattle dht stats --json", "the same, for a script"),
     ]),
     // Topics.
-    live("topic pub", Json::Lines, &[NoNode, Partial], [
+    live("topic pub", document("wattle.topic_pub/1"), &[NoNode, Partial], [
         ("wattle topic pub dev \"hello\"", "publish one message"),
         ("tail -f app.log | wattle topic pub logs.app -", "publish each line of stdin"),
     ]),

@@ -1,5 +1,7 @@
 //! Where in the API each question is asked. One table, so that the paths stand in one place.
 
+use super::client::part;
+
 pub(super) const STATUS: &str = "/api/v1/status";
 pub(super) const VERSION: &str = "/api/v1/version";
 pub(super) const HEALTH: &str = "/api/v1/health";
@@ -27,3 +29,14 @@ pub(super) const DHT_TRACE: &str = "/api/v1/dht/trace";
 pub(super) const DHT_TABLE: &str = "/api/v1/dht/table";
 pub(super) const DHT_STATS: &str = "/api/v1/dht/stats";
 pub(super) const TOPICS: &str = "/api/v1/topics";
+
+/// What is done with one topic.
+pub(super) fn topic(topic: &str, what: &str) -> String {
+    format!("{TOPICS}/{}/{what}", part(topic))
+}
+
+/// The stream of messages that match one of the patterns.
+pub(super) fn messages(patterns: &[String]) -> String {
+    let patterns: Vec<String> = patterns.iter().map(|pattern| part(pattern)).collect();
+    format!("{TOPICS}/{}/messages", patterns.join(","))
+}

@@ -76,6 +76,22 @@ impl Session {
         Paths::new(&environment, self.globals.node.clone(), home).map_err(|error| of_paths(&error))
     }
 
+    /// Everything on stdin. A person at a terminal is told that it is waited for.
+    pub(crate) fn stdin(&self) -> Result<Vec<u8>, Failure> {
+        let mut stdin = std::io::stdin().lock();
+        if std::io::IsTerminal::is_terminal(&stdin) {
+            if self.globals.no_input {
+                let message = "nothing to read: stdin is a terminal and --no-input was given";
+                return Err(ErrorDocument::new(ErrorCode::Usage, message).into());
+            }
+            self.out.note("reading stdin; Ctrl-D ends it");
+        }
+        let mut bytes = Vec::new();
+        std::io::Read::read_to_end(&mut stdin, &mut bytes)
+            .map_err(|error| ErrorDocument::new(ErrorCode::Failed, format!("cannot read stdin: {error}")))?;
+        Ok(bytes)
+    }
+
     /// What to type to give this same node another command: `wattle -n bob`.
     pub(crate) fn program(&self) -> String {
         let mut text = "wattle".to_owned();
@@ -99,12 +115,15 @@ impl Session {
             .enable_all()
             .build()
             .map_err(|error| ErrorDocument::new(ErrorCode::Failed, format!("cannot start: {error}")))?;
-        runtime.block_on(async {
+        let result = runtime.block_on(async {
             tokio::select! {
                 result = command => result,
-                _ = tokio::signal::ctrl_c() => Err(Failure::Told(ErrorCode::Interrupted.exit())),
+                _ = tokio::signal::ctrl_c() => Err(ErrorCode::Interrupted.into()),
             }
-        })
+        });
+        // A thread may still be blocked on stdin; nobody waits for what it reads.
+        runtime.shutdown_background();
+        result
     }
 }
 

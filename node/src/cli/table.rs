@@ -65,6 +65,11 @@ pub(crate) fn tame(text: &str) -> String {
         .collect()
 }
 
+/// The same for a text that may have several lines.
+pub(crate) fn tame_text(text: &str) -> String {
+    text.split('\n').map(tame).collect::<Vec<_>>().join("\n")
+}
+
 /// Marks that reorder the text after them.
 const fn is_direction(c: char) -> bool {
     matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')

@@ -2,6 +2,19 @@
 
 use std::fmt::Write as _;
 
+use hyper::Method;
+
+use super::client::{cut_off, read_line};
+use super::dht::Trace;
+use super::errors::{Failure, of_io};
+use super::output::Meaning;
+use super::routes;
+use super::session::{Session, who};
+use super::table::{fill, tame};
+use super::values::millis;
+use crate::api::documents::{DhtTargetRequest, TraceDone, TraceLine, TraceStep};
+use crate::exit::ErrorCode;
+
 /// One peer asked.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Step {
@@ -21,6 +34,100 @@ pub(super) enum End {
     Answered,
     Found,
     Failed,
+}
+
+/// Follows the walk as it happens: a line for every peer that answered or failed.
+pub(super) async fn trace(session: &Session, args: &Trace) -> Result<(), Failure> {
+    let request = DhtTargetRequest { target: args.target.clone(), timeout_ms: session.timeout_ms() };
+    let mut lines = session.client()?.stream(Method::POST, routes::DHT_TRACE, Some(&request)).await?;
+    let out = session.out;
+    let screen = !out.json && !out.quiet;
+    if screen {
+        out.line(&format!("looking for {}   alpha 3   k 20", tame(&args.target)))?;
+        out.line(&out.paint(Meaning::Faint, &columns("hop", "peer", "shared bits", "rtt", "answered")))?;
+    }
+    let mut steps = Vec::new();
+    while let Some(raw) = lines.next().await? {
+        if out.json {
+            out.document(&raw)?;
+        }
+        let (step, end) = match read_line(raw)? {
+            TraceLine::Query(_) => continue,
+            TraceLine::Response(step) if step.has_target => (step, End::Found),
+            TraceLine::Response(step) => (step, End::Answered),
+            TraceLine::Timeout(step) | TraceLine::Failed(step) => (step, End::Failed),
+            TraceLine::Done(done) => return finish(session, args, &steps, &done),
+            TraceLine::Error { error, .. } => return Err(error.into()),
+        };
+        let step = Step::of(&step, end);
+        if screen {
+            out.line(&step.line(session))?;
+        }
+        steps.push(step);
+    }
+    Err(cut_off())
+}
+
+fn columns(hop: &str, peer: &str, bits: &str, rtt: &str, answered: &str) -> String {
+    format!("{hop:>3}  {}  {bits:>11}   {rtt:<9}  {answered}", fill(peer, 20))
+}
+
+fn finish(session: &Session, args: &Trace, steps: &[Step], done: &TraceDone) -> Result<(), Failure> {
+    let failures = if done.failures > 0 { format!(" ({} failed)", done.failures) } else { String::new() };
+    let took = format!("{} hops, {} queries{failures}, {} ms", done.hops, done.queries, done.took_ms);
+    let summary = match (done.found, done.addresses.first()) {
+        (true, Some(address)) => format!("found in {took}: {}", tame(address)),
+        (true, None) => format!("reached in {took}"),
+        (false, _) => format!("not found after {took}"),
+    };
+    if let Some(file) = &args.svg {
+        let drawing = svg(&args.target, steps, &summary);
+        std::fs::write(file, drawing).map_err(|error| of_io("write", file, &error))?;
+        session.out.note(&format!("drawn into {}", file.display()));
+    }
+    if session.out.quiet && !session.out.json {
+        for peer in &done.closest {
+            session.out.line(&peer.id.to_string())?;
+        }
+    } else if !session.out.json {
+        session.out.line(&summary)?;
+        for address in done.addresses.iter().skip(1) {
+            session.out.line(&format!("  {}", tame(address)))?;
+        }
+    }
+    if done.found { Ok(()) } else { Err(ErrorCode::NotFound.into()) }
+}
+
+impl Step {
+    fn of(step: &TraceStep, end: End) -> Self {
+        let best = step.closer.iter().map(|peer| peer.shared_bits).max();
+        let answered = match (end, best) {
+            (End::Found, _) => "has the peer".to_owned(),
+            (End::Failed, _) => tame(step.why.as_deref().unwrap_or("no answer")),
+            (End::Answered, Some(best)) => format!("{} peers, best {best} bits", step.closer.len()),
+            (End::Answered, None) => "no peers".to_owned(),
+        };
+        Self {
+            hop: step.hop,
+            peer: who(&step.peer, &step.name),
+            shared_bits: step.shared_bits,
+            rtt_ms: step.rtt_ms,
+            answered,
+            end,
+        }
+    }
+
+    fn line(&self, session: &Session) -> String {
+        let meaning = match self.end {
+            End::Answered => Meaning::Plain,
+            End::Found => Meaning::Good,
+            End::Failed => Meaning::Doubtful,
+        };
+        let rtt = self.rtt_ms.map_or_else(|| "failed".to_owned(), millis);
+        let bits = self.shared_bits.to_string();
+        let line = columns(&self.hop.to_string(), &self.peer, &bits, &rtt, &self.answered);
+        session.out.paint(meaning, &line)
+    }
 }
 
 const ROW: u32 = 34;

@@ -39,7 +39,9 @@ impl Config {
         let settings = Settings::new(&layered.values)?;
         let values = KEYS
             .iter()
-            .filter_map(|key| layered.values.get(key.name).map(|(value, origin)| (key, value.clone(), origin.clone())))
+            .filter_map(|key| {
+                layered.values.get(key.name).map(|(value, origin)| (key, value.clone(), origin.clone()))
+            })
             .collect();
         Ok(Self { settings, values, files: layered.files })
     }

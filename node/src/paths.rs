@@ -31,7 +31,9 @@ pub struct NodeName(String);
 
 /// Why a text is no node name. Caller error; nothing changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a node name: 1 to 32 letters, digits, `-`, `_` or `.`, starting with a letter or digit")]
+#[error(
+    "`{0}` is not a node name: 1 to 32 letters, digits, `-`, `_` or `.`, starting with a letter or digit"
+)]
 pub struct InvalidNodeName(pub String);
 
 impl NodeName {
@@ -64,7 +66,11 @@ impl FromStr for NodeName {
         let sized = (1..=32).contains(&text.len());
         let spelled = text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
         let starts = text.starts_with(|c: char| c.is_ascii_alphanumeric());
-        if sized && spelled && starts { Ok(Self(text.to_owned())) } else { Err(InvalidNodeName(text.to_owned())) }
+        if sized && spelled && starts {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(InvalidNodeName(text.to_owned()))
+        }
     }
 }
 
@@ -90,7 +96,9 @@ impl Environment {
     #[must_use]
     pub fn of_process() -> Self {
         let absolute = |name: &str| {
-            std::env::var_os(name).map(|value: OsString| PathBuf::from(value)).filter(|path| path.is_absolute())
+            std::env::var_os(name)
+                .map(|value: OsString| PathBuf::from(value))
+                .filter(|path| path.is_absolute())
         };
         Self {
             home: absolute("HOME"),

@@ -227,12 +227,16 @@ mod tests {
 
     #[test]
     fn an_error_reads_as_the_contract_writes_it() {
-        let error = ErrorDocument::new(ErrorCode::NoNode, "node \"default\" is not running").hint("wattle run");
+        let error =
+            ErrorDocument::new(ErrorCode::NoNode, "node \"default\" is not running").hint("wattle run");
         assert_eq!(
             serde_json::to_string(&error).unwrap(),
             r#"{"schema":"wattle.error/1","code":"no_node","exit":3,"message":"node \"default\" is not running","hint":"wattle run"}"#
         );
-        assert_eq!(serde_json::from_str::<ErrorDocument>(&serde_json::to_string(&error).unwrap()).unwrap(), error);
+        assert_eq!(
+            serde_json::from_str::<ErrorDocument>(&serde_json::to_string(&error).unwrap()).unwrap(),
+            error
+        );
     }
 
     #[test]

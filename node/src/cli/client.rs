@@ -168,7 +168,8 @@ impl Client {
         // Ignored because the response tells when the connection breaks.
         drop(tokio::spawn(async move { drop(connection.await) }));
         let request = self.request(method, path, body)?;
-        let response = sender.send_request(request).await.map_err(|error| broken(&self.paths.node, &error))?;
+        let response =
+            sender.send_request(request).await.map_err(|error| broken(&self.paths.node, &error))?;
         if response.status().is_success() { Ok(response) } else { Err(refused(response).await) }
     }
 
@@ -242,11 +243,16 @@ pub(crate) fn no_node(paths: &Paths, socket: &Path, program: &str, error: &std::
             (format!("{program} run"), format!("(or in the background: {program} run -d)"));
         document = advise(document, "start it", &start, &background);
     }
-    let others: Vec<String> =
-        paths.nodes_seen().into_iter().filter(|other| other != node && runs(paths, other)).map(|name| name.to_string()).collect();
+    let others: Vec<String> = paths
+        .nodes_seen()
+        .into_iter()
+        .filter(|other| other != node && runs(paths, other))
+        .map(|name| name.to_string())
+        .collect();
     if let Some(first) = others.first() {
         let names: Vec<String> = others.iter().map(|name| format!("{name} (running)")).collect();
-        document = document.detail("other nodes", format!("{:<18} use: wattle -n {first} status", names.join(", ")));
+        document =
+            document.detail("other nodes", format!("{:<18} use: wattle -n {first} status", names.join(", ")));
     }
     document
 }
@@ -338,7 +344,9 @@ async fn refused(response: Response<Incoming>) -> Failure {
     }
     let exit = match status {
         StatusCode::NOT_FOUND => ErrorCode::NotFound,
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::MISDIRECTED_REQUEST => ErrorCode::Denied,
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::MISDIRECTED_REQUEST => {
+            ErrorCode::Denied
+        }
         StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY => ErrorCode::Usage,
         _ => ErrorCode::Failed,
     };

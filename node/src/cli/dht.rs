@@ -222,8 +222,12 @@ async fn get(session: &Session, args: &Get) -> Result<(), Failure> {
 
 /// Who had a record.
 fn held(record: &DhtRecord, took_ms: u64) -> String {
-    let holders: Vec<String> =
-        record.answers.iter().filter(|answer| answer.current).map(|answer| who(&answer.id, &answer.name)).collect();
+    let holders: Vec<String> = record
+        .answers
+        .iter()
+        .filter(|answer| answer.current)
+        .map(|answer| who(&answer.id, &answer.name))
+        .collect();
     let mut text = format!("{} B from {}", record.value_b64.0.len(), holders.join(", "));
     if let Some(owner) = &record.owner {
         text.push_str(&format!("   signed by {}", who(owner, &record.owner_name)));

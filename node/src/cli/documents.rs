@@ -22,7 +22,6 @@ schemas! {
     InitSchema = "wattle.init/1",
     KeySchema = "wattle.key/1",
     JoinedSchema = "wattle.joined/1",
-    DetachedSchema = "wattle.detached/1",
     ConfigSetSchema = "wattle.config_set/1",
     ConfigPathSchema = "wattle.config_path/1",
     ConfigDefaultsSchema = "wattle.config_defaults/1",
@@ -77,28 +76,6 @@ pub struct JoinedDocument {
     pub inviter: NodeId,
     /// Where the config is.
     pub config_file: String,
-}
-
-/// A node that runs in the background.
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
-pub struct DetachedDocument {
-    /// What this is.
-    pub schema: DetachedSchema,
-    /// The node's name on this machine.
-    pub name: String,
-    /// Its peer id.
-    #[schema(value_type = String)]
-    pub id: NodeId,
-    /// The network it is in.
-    pub network: String,
-    /// The process.
-    pub pid: u32,
-    /// `unix:/path`.
-    pub api: String,
-    /// Where it logs.
-    pub log_file: String,
-    /// From the start of the process until it answered.
-    pub ready_ms: u64,
 }
 
 /// A setting was changed.

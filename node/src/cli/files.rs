@@ -9,7 +9,7 @@ use wattle_types::{NetworkKey, SecretKey};
 
 use super::errors::{Failure, advise, of_io};
 use crate::api::documents::ErrorDocument;
-use crate::config::{self, Config, Key, Kind, Override, Sources};
+use crate::config::{self, Config, Key, Override, Sources};
 use crate::exit::ErrorCode;
 use crate::paths::Paths;
 
@@ -43,8 +43,8 @@ pub(super) fn read_key(paths: &Paths, program: &str) -> Result<SecretKey, Failur
     let file = paths.key_file();
     if file.symlink_metadata().is_err() {
         let message = format!("node \"{}\" has no key yet", paths.node);
-        let document =
-            ErrorDocument::new(ErrorCode::NotFound, message).detail("looked for", format!("{} (absent)", tilde(&file)));
+        let document = ErrorDocument::new(ErrorCode::NotFound, message)
+            .detail("looked for", format!("{} (absent)", tilde(&file)));
         return Err(advise(document, "make it", &format!("{program} init"), "(run does it too)").into());
     }
     let (key, _created) = load_or_create_key(&file).map_err(|error| of_key(&error))?;
@@ -54,7 +54,9 @@ pub(super) fn read_key(paths: &Paths, program: &str) -> Result<SecretKey, Failur
 /// Reads a key from `file` and makes it the key of this node.
 pub(super) fn import_key(paths: &Paths, file: &Path, force: bool) -> Result<SecretKey, Failure> {
     if file.symlink_metadata().is_err() {
-        return Err(ErrorDocument::new(ErrorCode::NotFound, format!("{} does not exist", file.display())).into());
+        return Err(
+            ErrorDocument::new(ErrorCode::NotFound, format!("{} does not exist", file.display())).into()
+        );
     }
     let (key, _created) = load_or_create_key(file).map_err(|error| of_key(&error))?;
     let bytes = read_secret_file(file, KEY_FILE_BYTES_MAX).map_err(|error| of_secret(&error))?;
@@ -72,12 +74,16 @@ pub(super) fn retire_key(paths: &Paths, force: bool) -> Result<(), Failure> {
     }
     if let Some(owner) = wattle_store::read_owner(&paths.data_dir) {
         let message = format!("node \"{}\" is running (pid {})", paths.node, owner.pid);
-        return Err(advise(ErrorDocument::new(ErrorCode::Conflict, message), "stop it", "wattle stop", "").into());
+        return Err(
+            advise(ErrorDocument::new(ErrorCode::Conflict, message), "stop it", "wattle stop", "").into()
+        );
     }
     if !force {
         let message = format!("node \"{}\" has a key already: {}", paths.node, tilde(&own));
         let document = ErrorDocument::new(ErrorCode::Conflict, message);
-        return Err(advise(document, "replace it", "--force", "(the old key is kept beside the new one)").into());
+        return Err(
+            advise(document, "replace it", "--force", "(the old key is kept beside the new one)").into()
+        );
     }
     let mut number = 1;
     loop {
@@ -184,6 +190,10 @@ impl Edit {
     /// Sets `section.name` to a value given as text.
     pub(super) fn set(&mut self, key: &str, text: &str) -> Result<(), Failure> {
         let known = known(key)?;
+        if text.starts_with(['[', '"', '\'']) {
+            // TOML as it would stand in the file; the check of the whole says whether it is the right kind.
+            return self.put(key, text);
+        }
         let value = config::Value::parse(known.kind, text).map_err(|expected| {
             ErrorDocument::new(ErrorCode::Usage, format!("`{key}` cannot be `{text}`: {expected}"))
         })?;
@@ -209,13 +219,16 @@ impl Edit {
 
     fn put(&mut self, key: &str, toml: &str) -> Result<(), Failure> {
         let (section, name) = split(key);
-        let mut value: toml_edit::Value = toml
-            .trim()
-            .parse()
-            .map_err(|error| ErrorDocument::new(ErrorCode::Usage, format!("`{key}` cannot be `{toml}`: {error}")))?;
+        let mut value: toml_edit::Value = toml.trim().parse().map_err(|error| {
+            ErrorDocument::new(ErrorCode::Usage, format!("`{key}` cannot be `{toml}`: {error}"))
+        })?;
         let table = self.document.entry(section).or_insert_with(|| Item::Table(Table::new()));
         let Some(table) = table.as_table_like_mut() else {
-            return Err(ErrorDocument::new(ErrorCode::Usage, format!("`{section}` is no section in the file")).into());
+            return Err(ErrorDocument::new(
+                ErrorCode::Usage,
+                format!("`{section}` is no section in the file"),
+            )
+            .into());
         };
         // What stood around the old value, a comment on its line above all, stands around the new one.
         if let Some(old) = table.get(name).and_then(Item::as_value) {
@@ -286,9 +299,4 @@ fn check_text(paths: &Paths, text: &str) -> Result<(), Failure> {
             Err(document.detail("", "nothing was changed").into())
         }
     }
-}
-
-/// Whether values of this kind are lists.
-pub(super) const fn is_list(kind: Kind) -> bool {
-    matches!(kind, Kind::Texts | Kind::Uids)
 }

@@ -91,7 +91,11 @@ fn text(session: &Session, document: &HealthDocument) -> String {
 fn nagios(document: &HealthDocument) -> String {
     let level = word(document.level).0.to_uppercase();
     let summary = tame(&document.summary).replace('|', "/");
-    format!("WATTLE {level} - {summary} | peers={};;;0 uptime={}s;;;0", document.peers, document.uptime_ms / 1000)
+    format!(
+        "WATTLE {level} - {summary} | peers={};;;0 uptime={}s;;;0",
+        document.peers,
+        document.uptime_ms / 1000
+    )
 }
 
 fn prometheus(document: &HealthDocument) -> String {

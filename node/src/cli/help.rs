@@ -75,8 +75,7 @@ fn footer(page: &Page) -> String {
         Json::Lines => "With --json: JSON Lines, each object with `type` and `ts`.\n".to_owned(),
         Json::Plain => String::new(),
     };
-    let exits: String =
-        page.exits.iter().map(|code| format!(", {} {}", code.exit(), code.name())).collect();
+    let exits: String = page.exits.iter().map(|code| format!(", {} {}", code.exit(), code.name())).collect();
     text.push_str(&format!("Exit codes: 0 ok{exits}   (all of them: wattle --help)"));
     text
 }

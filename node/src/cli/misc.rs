@@ -12,8 +12,10 @@ use clap_mangen::roff::{Roff, bold, roman};
 use super::errors::{Failure, of_io};
 use super::help;
 use super::pages::page;
-use super::session::Session;
-use crate::api::documents::ErrorDocument;
+use super::routes;
+use super::session::{Session, Shown};
+use super::table::tame;
+use crate::api::documents::{ErrorDocument, VersionDocument, VersionSchema};
 use crate::exit::ErrorCode;
 
 /// Print a completion script for your shell
@@ -60,7 +62,8 @@ fn unwritten(error: &io::Error) -> ErrorDocument {
 
 /// Writes the page of a command and those below it; gives how many.
 fn write_pages(command: &clap::Command, path: &str, out: &Path) -> Result<usize, Failure> {
-    let name = if path.is_empty() { "wattle".to_owned() } else { format!("wattle-{}", path.replace(' ', "-")) };
+    let name =
+        if path.is_empty() { "wattle".to_owned() } else { format!("wattle-{}", path.replace(' ', "-")) };
     let file = out.join(format!("{name}.1"));
     let text = render(command, path).map_err(|error| unwritten(&error))?;
     fs::write(&file, text).map_err(|error| of_io("write", &file, &error))?;
@@ -74,7 +77,8 @@ fn write_pages(command: &clap::Command, path: &str, out: &Path) -> Result<usize,
 
 /// One page: what clap knows, and the examples and exit codes as sections of their own.
 fn render(command: &clap::Command, path: &str) -> io::Result<Vec<u8>> {
-    let full = if path.is_empty() { "wattle".to_owned() } else { format!("wattle-{}", path.replace(' ', "-")) };
+    let full =
+        if path.is_empty() { "wattle".to_owned() } else { format!("wattle-{}", path.replace(' ', "-")) };
     let bare = command
         .clone()
         .name(full.clone())
@@ -108,7 +112,8 @@ fn render(command: &clap::Command, path: &str) -> io::Result<Vec<u8>> {
     more.text([bold("0")]);
     more.text([roman("it worked")]);
     for code in ErrorCode::ALL {
-        let listed = page(path).is_none_or(|page| page.exits.contains(&code) || code == ErrorCode::Interrupted);
+        let listed =
+            page(path).is_none_or(|page| page.exits.contains(&code) || code == ErrorCode::Interrupted);
         if listed {
             more.control("TP", []);
             more.text([bold(code.exit().to_string())]);
@@ -123,4 +128,24 @@ fn render(command: &clap::Command, path: &str) -> io::Result<Vec<u8>> {
     more.to_writer(&mut text)?;
     Ok(text)
 }
-pub(super) async fn version(_s: &Session, _a: &Version) -> Result<(), Failure> { Err(ErrorDocument::new(ErrorCode::Failed, "not yet").into()) }
+pub(super) async fn version(session: &Session) -> Result<(), Failure> {
+    let mine = VersionDocument {
+        schema: VersionSchema::V1,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        api: "v1".to_owned(),
+    };
+    // Ignored because a node that does not run has no version, and this command does not need one.
+    let node = session.client()?.get::<VersionDocument>(routes::VERSION).await.ok();
+    if let Some(node) = &node
+        && node.document.version != mine.version
+    {
+        session.out.warn("the node is of another version: restart it");
+    }
+    session.show_own(&mine, |mine| {
+        let mut text = format!("wattle {}\n", mine.version);
+        if let Some(node) = &node {
+            text.push_str(&format!("node \"{}\" {}\n", session.globals.node, tame(&node.document.version)));
+        }
+        Shown { text, ids: vec![mine.version.clone()] }
+    })
+}

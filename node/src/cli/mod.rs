@@ -110,7 +110,7 @@ fn dispatch(session: Session, command: Command) -> Result<(), Failure> {
     match command {
         Command::Init(args) => node::init(&session, &args),
         Command::Id(args) => node::id(&session, &args),
-        Command::Run(args) => run::run(&session, args),
+        Command::Run(args) => run::run(&session, &args),
         Command::Status(args) => session.block_on(node::status(&session, &args)),
         Command::Stop(args) => session.block_on(node::stop(&session, &args)),
         Command::Wait(args) => session.block_on(node::wait(&session, &args)),
@@ -129,7 +129,7 @@ fn dispatch(session: Session, command: Command) -> Result<(), Failure> {
         Command::Token(args) => session.block_on(keys::token(&session, args)),
         Command::Completions(args) => misc::completions(&session, &args),
         Command::Man(args) => misc::man(&session, &args),
-        Command::Version(args) => session.block_on(misc::version(&session, &args)),
+        Command::Version(_) => session.block_on(misc::version(&session)),
         Command::Doctor(args) => doctor::doctor(&session, &args),
     }
 }

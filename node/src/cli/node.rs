@@ -213,7 +213,8 @@ fn screen(session: &Session, status: &StatusDocument) -> Shown {
     };
     let (node, network, peers, dht) = (&status.node, &status.network, &status.peers, &status.dht);
     let mut text = format!("{}  {}\n", session.out.paint(meaning, mark), tame(&status.summary));
-    let widest = status.warnings.iter().map(|warning| warning.message.len()).max().unwrap_or_default().min(60);
+    let widest =
+        status.warnings.iter().map(|warning| warning.message.len()).max().unwrap_or_default().min(60);
     for (index, warning) in status.warnings.iter().enumerate() {
         let hint = tame(warning.hint.as_deref().unwrap_or_default());
         let line = format!("  {}. {}   {hint}", index + 1, fill(&tame(&warning.message), widest));
@@ -222,7 +223,10 @@ fn screen(session: &Session, status: &StatusDocument) -> Shown {
     let mut row = |label: &str, value: String| text.push_str(&format!("{label:<9} {}\n", value.trim_end()));
     let rss = node.rss_bytes.map(|rss| format!("rss {} MB", rss / 1_000_000)).unwrap_or_default();
     let up = short(Duration::from_millis(node.uptime_ms));
-    row("node", format!("{}  {}   up {up}   v{}   {rss}", node.name, abbreviated(&node.id), tame(&node.version)));
+    row(
+        "node",
+        format!("{}  {}   up {up}   v{}   {rss}", node.name, abbreviated(&node.id), tame(&node.version)),
+    );
     let private = if network.private { " (private)" } else { "" };
     let reachability = match network.reachability {
         Reachability::Public => "public",

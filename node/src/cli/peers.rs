@@ -114,7 +114,12 @@ pub(super) async fn connect(session: &Session, args: &Connect) -> Result<(), Fai
     session.show(&answer, |answer| {
         let peer = &answer.peer;
         Shown {
-            text: format!("connected to {}   {}   {}\n", who(&peer.id, &peer.name), path_of(peer), peer.address),
+            text: format!(
+                "connected to {}   {}   {}\n",
+                who(&peer.id, &peer.name),
+                path_of(peer),
+                peer.address
+            ),
             ids: vec![peer.id.to_string()],
         }
     })
@@ -176,7 +181,8 @@ fn table_of(document: &PeersDocument) -> Shown {
     let mut text = if document.peers.is_empty() {
         "no peers yet   (why: wattle status   invite someone: wattle invite)\n".to_owned()
     } else {
-        let widest = document.peers.iter().filter_map(|peer| peer.name.as_deref()).map(UnicodeWidthStr::width).max();
+        let widest =
+            document.peers.iter().filter_map(|peer| peer.name.as_deref()).map(UnicodeWidthStr::width).max();
         let mut table = Table::new(&["PEER", "PATH", "ADDRESS", ">RTT", ">UP", ">IN/OUT", "AGENT"]);
         for peer in &document.peers {
             table.row(row_of(peer, widest.unwrap_or_default()));
@@ -256,7 +262,10 @@ async fn block(session: &Session, peer: String, blocked: bool) -> Result<(), Fai
     let answer = session.client()?.post::<BlockDocument>(routes::BLOCK, &request).await?;
     session.show(&answer, |answer| {
         let said = if answer.blocked { "blocked" } else { "no longer blocked:" };
-        Shown { text: format!("{said} {}\n", who(&answer.id, &answer.name)), ids: vec![answer.id.to_string()] }
+        Shown {
+            text: format!("{said} {}\n", who(&answer.id, &answer.name)),
+            ids: vec![answer.id.to_string()],
+        }
     })
 }
 

@@ -132,7 +132,9 @@ async fn run(session: &Session, command: &str, message: &TopicMessageLine) -> Re
     };
     let work = async { tokio::join!(feed, child.wait_with_output()).1 };
     let ended = match session.timeout() {
-        Some(limit) => tokio::time::timeout(limit, work).await.map_err(|_elapsed| "the command took too long")?,
+        Some(limit) => {
+            tokio::time::timeout(limit, work).await.map_err(|_elapsed| "the command took too long")?
+        }
         None => work.await,
     };
     let output = ended.map_err(|error| format!("the command broke: {error}"))?;
@@ -140,7 +142,10 @@ async fn run(session: &Session, command: &str, message: &TopicMessageLine) -> Re
         return Err(format!("the command ended with {}", output.status));
     }
     if output.stdout.len() > ANSWER_BYTES_MAX {
-        return Err(format!("its answer has {} bytes; a message has at most {ANSWER_BYTES_MAX}", output.stdout.len()));
+        return Err(format!(
+            "its answer has {} bytes; a message has at most {ANSWER_BYTES_MAX}",
+            output.stdout.len()
+        ));
     }
     Ok(output.stdout)
 }

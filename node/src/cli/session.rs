@@ -110,7 +110,10 @@ impl Session {
     }
 
     /// Runs a command that talks to the node: one thread, and Ctrl-C ends it at any moment.
-    pub(crate) fn block_on<T>(&self, command: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    pub(crate) fn block_on<T>(
+        &self,
+        command: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -140,7 +143,11 @@ impl Session {
     }
 
     /// Shows an answer: as it came under `--json`, as ids under `-q`, else as a screen.
-    pub(crate) fn show<T>(&self, answer: &Answer<T>, screen: impl FnOnce(&T) -> Shown) -> Result<(), Failure> {
+    pub(crate) fn show<T>(
+        &self,
+        answer: &Answer<T>,
+        screen: impl FnOnce(&T) -> Shown,
+    ) -> Result<(), Failure> {
         if self.out.json {
             return self.out.document(&answer.raw);
         }

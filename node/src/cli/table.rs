@@ -61,7 +61,11 @@ pub(crate) fn fill(text: &str, width: usize) -> String {
 /// terminal does. Tabs stay.
 pub(crate) fn tame(text: &str) -> String {
     text.chars()
-        .map(|c| if (c.is_control() && c != '\t') || is_direction(c) { char::REPLACEMENT_CHARACTER } else { c })
+        .map(
+            |c| {
+                if (c.is_control() && c != '\t') || is_direction(c) { char::REPLACEMENT_CHARACTER } else { c }
+            },
+        )
         .collect()
 }
 

@@ -145,7 +145,11 @@ async fn publish(session: &Session, args: &Pub) -> Result<(), Failure> {
     if tally.unheard == 0 {
         return Ok(());
     }
-    let which = if tally.unheard == tally.sent { "nobody".to_owned() } else { format!("nobody ({} of {})", tally.unheard, tally.sent) };
+    let which = if tally.unheard == tally.sent {
+        "nobody".to_owned()
+    } else {
+        format!("nobody ({} of {})", tally.unheard, tally.sent)
+    };
     session.out.warn(&format!(
         "{which} is subscribed to {}; peers and topics: wattle peers, wattle topic list",
         args.topic
@@ -153,15 +157,20 @@ async fn publish(session: &Session, args: &Pub) -> Result<(), Failure> {
     Err(ErrorCode::Partial.into())
 }
 
-async fn publish_stdin(session: &Session, client: &Client, args: &Pub, tally: &mut Tally) -> Result<(), Failure> {
+async fn publish_stdin(
+    session: &Session,
+    client: &Client,
+    args: &Pub,
+    tally: &mut Tally,
+) -> Result<(), Failure> {
     if std::io::IsTerminal::is_terminal(&std::io::stdin()) {
         session.out.note("one message a line; Ctrl-D ends it");
     }
     let end = if args.null { 0 } else { b'\n' };
     let mut messages = stdin_messages(end);
     while let Some(message) = messages.recv().await {
-        let message =
-            message.map_err(|error| ErrorDocument::new(ErrorCode::Failed, format!("cannot read stdin: {error}")))?;
+        let message = message
+            .map_err(|error| ErrorDocument::new(ErrorCode::Failed, format!("cannot read stdin: {error}")))?;
         repeat(session, client, args, message, tally).await?;
     }
     Ok(())
@@ -209,7 +218,8 @@ async fn repeat(
 }
 
 async fn subscribe(session: &Session, args: &Sub) -> Result<(), Failure> {
-    let mut lines = session.client()?.stream(Method::GET, &routes::messages(&args.topic), None::<&()>).await?;
+    let mut lines =
+        session.client()?.stream(Method::GET, &routes::messages(&args.topic), None::<&()>).await?;
     let mut got = 0;
     let work = async {
         while args.count.is_none_or(|count| got < count) {

@@ -179,7 +179,12 @@ pub const KEYS: &[Key] = &[
         "[]",
         "Users besides yours who may use the Unix socket. They also need the rights to reach its directory.",
     ),
-    key("metrics.open_on_loopback", Kind::Bool, "false", "Let anybody on this machine read /metrics without a token."),
+    key(
+        "metrics.open_on_loopback",
+        Kind::Bool,
+        "false",
+        "Let anybody on this machine read /metrics without a token.",
+    ),
     key(
         "log.level",
         Kind::Text,

@@ -135,7 +135,8 @@ pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
         let days: u64 = days.parse().ok()?;
         return days.checked_mul(24 * 60 * 60).map(Duration::from_secs);
     }
-    let bare = text.starts_with(|c: char| c.is_ascii_digit()) && text.ends_with(|c: char| c.is_ascii_lowercase());
+    let bare =
+        text.starts_with(|c: char| c.is_ascii_digit()) && text.ends_with(|c: char| c.is_ascii_lowercase());
     let span: SignedDuration = bare.then(|| text.parse().ok()).flatten()?;
     Duration::try_from(span).ok()
 }

@@ -176,7 +176,11 @@ impl Reader<'_> {
 
     fn wrong(&mut self, name: &str, why: impl std::fmt::Display, hint: Option<&str>) {
         let origin = self.value(name).1.clone();
-        self.problems.push(Problem { message: format!("`{name}`: {why},"), origin, hint: hint.map(str::to_owned) });
+        self.problems.push(Problem {
+            message: format!("`{name}`: {why},"),
+            origin,
+            hint: hint.map(str::to_owned),
+        });
     }
 
     fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(&mut self, name: &str) -> Vec<T> {
@@ -201,7 +205,11 @@ impl Reader<'_> {
         let private = self.bool("network.private");
         let key_file = self.text("network.key_file");
         if !key_file.is_empty() && !private {
-            self.wrong("network.key_file", "only a private network has a key", Some("set network.private = true"));
+            self.wrong(
+                "network.key_file",
+                "only a private network has a key",
+                Some("set network.private = true"),
+            );
         }
         let listen = self.listen(private);
         let bootstrap: Vec<Address> = self.bootstrap();
@@ -242,7 +250,11 @@ impl Reader<'_> {
         if self.is_default("p2p.listen") {
             listen.retain(|address| !private || !address.is_quic());
         } else if listen.is_empty() {
-            self.wrong("p2p.listen", "a node must listen somewhere", Some("leave the key out for the default"));
+            self.wrong(
+                "p2p.listen",
+                "a node must listen somewhere",
+                Some("leave the key out for the default"),
+            );
         } else if let Some(quic) = listen.iter().find(|address| private && address.is_quic()) {
             let why = format!("{quic} uses QUIC, which cannot carry the key of a private network");
             self.wrong("p2p.listen", why, Some("listen on TCP only: [\"/ip4/0.0.0.0/tcp/7710\"]"));
@@ -317,7 +329,11 @@ impl Reader<'_> {
         let endpoint = self.text("telemetry.otlp_endpoint");
         if !endpoint.is_empty() && !endpoint.starts_with("http://") {
             let why = format!("`{endpoint}` does not begin with http://");
-            self.wrong("telemetry.otlp_endpoint", why, Some("run a collector on this machine: http://127.0.0.1:4318"));
+            self.wrong(
+                "telemetry.otlp_endpoint",
+                why,
+                Some("run a collector on this machine: http://127.0.0.1:4318"),
+            );
         }
         TelemetrySettings { otlp_endpoint: (!endpoint.is_empty()).then_some(endpoint) }
     }

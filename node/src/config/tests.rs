@@ -28,12 +28,17 @@ fn the_reference_file_says_every_default_and_changes_nothing() {
     let uncommented: String = reference
         .lines()
         .map(|line| match line.strip_prefix("# ") {
-            Some(rest) if rest.split_once(" = ").is_some_and(|(name, _)| !name.contains(' ')) => format!("{rest}\n"),
+            Some(rest) if rest.split_once(" = ").is_some_and(|(name, _)| !name.contains(' ')) => {
+                format!("{rest}\n")
+            }
             _ => format!("{line}\n"),
         })
         .collect();
     let spelled = load(&uncommented).unwrap();
-    assert!(spelled.values.iter().all(|(_, _, origin)| matches!(origin, Origin::File { .. })), "{uncommented}");
+    assert!(
+        spelled.values.iter().all(|(_, _, origin)| matches!(origin, Origin::File { .. })),
+        "{uncommented}"
+    );
 }
 
 #[test]
@@ -89,7 +94,8 @@ fn all_problems_are_told_at_once() {
 fn flags_win_over_the_environment_over_files_over_defaults() {
     let directory = tempfile::tempdir().unwrap();
     let (system, node) = (directory.path().join("system.toml"), directory.path().join("node.toml"));
-    std::fs::write(&system, "[network]\nname = \"system\"\n[log]\nlevel = \"warn\"\n[p2p]\nmdns = false\n").unwrap();
+    std::fs::write(&system, "[network]\nname = \"system\"\n[log]\nlevel = \"warn\"\n[p2p]\nmdns = false\n")
+        .unwrap();
     std::fs::write(&node, "[network]\nname = \"node\"\n[log]\nlevel = \"debug\"\n").unwrap();
     let sources = Sources {
         files: vec![&system, &node],
@@ -122,7 +128,9 @@ fn a_misspelled_variable_of_ours_is_refused() {
 
 #[test]
 fn durations_are_read_and_shown_as_people_write_them() {
-    for (text, millis) in [("500ms", 500), ("20s", 20_000), ("5m", 300_000), ("24h", 86_400_000), ("7d", 604_800_000)] {
+    for (text, millis) in
+        [("500ms", 500), ("20s", 20_000), ("5m", 300_000), ("24h", 86_400_000), ("7d", 604_800_000)]
+    {
         assert_eq!(layers::parse_duration(text), Some(std::time::Duration::from_millis(millis)), "{text}");
     }
     for bad in ["", "5", "-5s", "5 parsecs", "s", "99999999999999999999d"] {

@@ -6,8 +6,8 @@ use utoipa::ToSchema;
 use wattle_types::NodeId;
 
 use super::{
-    ConfigCheckSchema, ConfigSchema, ErrorDocument, LogLevelSchema, LoginCodeSchema, LogsSchema, SessionSchema,
-    TokenRevokedSchema, TokenSchema, TokensSchema,
+    ConfigCheckSchema, ConfigSchema, ErrorDocument, LogLevelSchema, LoginCodeSchema, LogsSchema,
+    SessionSchema, TokenRevokedSchema, TokenSchema, TokensSchema,
 };
 
 /// Settings, with where each comes from.
@@ -99,7 +99,10 @@ pub struct TokenDocument {
 
 impl std::fmt::Debug for TokenDocument {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TokenDocument").field("id", &self.id).field("role", &self.role).finish_non_exhaustive()
+        f.debug_struct("TokenDocument")
+            .field("id", &self.id)
+            .field("role", &self.role)
+            .finish_non_exhaustive()
     }
 }
 

@@ -5,11 +5,11 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use wattle_types::NodeId;
 
-use super::{
-    ErrorDocument, EventLine, HealthSchema, IdSchema, NeighbourSchema, RunSchema, RuntimeSchema, StatusSchema,
-    StopSchema, VersionSchema, WaitSchema,
-};
 use super::{DoctorSchema, admin::LogLine};
+use super::{
+    ErrorDocument, EventLine, HealthSchema, IdSchema, NeighbourSchema, RunSchema, RuntimeSchema,
+    StatusSchema, StopSchema, VersionSchema, WaitSchema,
+};
 
 /// The one-word answer to "is anything wrong".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

@@ -6,8 +6,8 @@ use utoipa::ToSchema;
 use wattle_types::NodeId;
 
 use super::{
-    BlockSchema, ConnectSchema, DisconnectSchema, ErrorDocument, InviteSchema, JoinSchema, NameSchema, PathName,
-    PeersSchema, PingSchema, TransportName,
+    BlockSchema, ConnectSchema, DisconnectSchema, ErrorDocument, InviteSchema, JoinSchema, NameSchema,
+    PathName, PeersSchema, PingSchema, TransportName,
 };
 
 /// A connected peer.

@@ -114,16 +114,6 @@ impl Client {
         self.connect().await.is_ok()
     }
 
-    /// One request whose answer is text.
-    pub(crate) async fn text(&self, path: &str) -> Result<String, Failure> {
-        let work = async {
-            let response = self.send(Method::GET, path, None::<&()>).await?;
-            let bytes = whole(response.into_body()).await?;
-            Ok(String::from_utf8_lossy(&bytes).into_owned())
-        };
-        self.within(work, path).await
-    }
-
     /// A request answered by a stream. Only its beginning has a time limit.
     pub(crate) async fn stream(
         &self,
@@ -252,7 +242,7 @@ pub(crate) fn no_node(paths: &Paths, socket: &Path, program: &str, error: &std::
     if let Some(first) = others.first() {
         let names: Vec<String> = others.iter().map(|name| format!("{name} (running)")).collect();
         document =
-            document.detail("other nodes", format!("{:<18} use: wattle -n {first} status", names.join(", ")));
+            document.detail("other nodes", format!("{:<19} use: wattle -n {first} status", names.join(", ")));
     }
     document
 }

@@ -39,7 +39,7 @@ pub(super) struct Doctor {
 
 /// A bug report: everything the doctor saw, and the settings. No keys, no tokens.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
-pub struct BundleDocument {
+pub(super) struct BundleDocument {
     /// What this is.
     pub schema: BundleSchema,
     /// When it was made.

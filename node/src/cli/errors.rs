@@ -1,7 +1,6 @@
 //! How a command fails: what happened, why we think so, what to type. The texts are part of the contract.
 
 use std::ffi::OsString;
-use std::fmt::Write as _;
 use std::path::Path;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -39,7 +38,7 @@ impl From<ErrorCode> for Failure {
 /// `document` with one more row: what to type now. The first such row is the hint for programs too.
 pub(crate) fn advise(mut document: ErrorDocument, label: &str, command: &str, more: &str) -> ErrorDocument {
     document.hint.get_or_insert_with(|| command.to_owned());
-    let text = if more.is_empty() { command.to_owned() } else { format!("{command:<18} {more}") };
+    let text = if more.is_empty() { command.to_owned() } else { format!("{command:<19} {more}") };
     document.detail(label, text)
 }
 
@@ -48,17 +47,13 @@ pub(crate) fn to_text(document: &ErrorDocument, color: bool) -> String {
     let mut text = format!("{} {}", paint(color, Meaning::Bad, "error:"), tame(&document.message));
     for [label, row] in &document.details {
         let row = tame(row);
-        // Ignored because writing to a String cannot fail.
-        drop(if label.is_empty() {
-            write!(text, "\n  {row}")
-        } else {
-            write!(text, "\n  {label:<12} {row}")
-        });
+        let label = if label.is_empty() { String::new() } else { format!("{label:<12} ") };
+        text.push_str(&format!("\n  {label}{row}"));
     }
     if let Some(hint) = &document.hint
         && !document.details.iter().any(|[_, row]| row.contains(hint.as_str()))
     {
-        drop(write!(text, "\n  {:<12} {hint}", "try"));
+        text.push_str(&format!("\n  {:<12} {}", "try", tame(hint)));
     }
     text
 }

@@ -1,7 +1,5 @@
 //! What `--help` and the man pages add to the command tree: two examples at every leaf, its exit codes, what `--json` prints.
 
-use std::fmt::Write as _;
-
 use clap::Command;
 
 use super::pages::{Json, Page, page};
@@ -84,8 +82,7 @@ fn footer(page: &Page) -> String {
 pub(crate) fn exit_table() -> String {
     let mut text = "ErrorCode codes:".to_owned();
     for code in ErrorCode::ALL {
-        // Ignored because writing to a String cannot fail.
-        drop(write!(text, "\n  {:>3}  {:<12} {}", code.exit(), code.name(), meaning(code)));
+        text.push_str(&format!("\n  {:>3}  {:<12} {}", code.exit(), code.name(), meaning(code)));
     }
     text.push_str("\n`wattle health` alone uses the Nagios set: 0 ok, 1 warning, 2 critical, 3 unknown.");
     text

@@ -68,12 +68,13 @@ pub(super) struct Stop {
 
 /// Block until a condition holds (for scripts)
 #[derive(Args)]
+#[group(required = true, multiple = true)]
 pub(super) struct Wait {
     /// The node answers and listens; one that does not run yet is waited for
     #[arg(long)]
     ready: bool,
     /// It has at least N peers
-    #[arg(long, value_name = "N", required_unless_present = "ready")]
+    #[arg(long, value_name = "N")]
     peers: Option<u64>,
 }
 

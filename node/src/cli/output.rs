@@ -35,13 +35,14 @@ impl Color {
         match self {
             Self::Always => true,
             Self::Never => false,
-            Self::Auto => {
-                let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-                let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-                terminal && !no_color && !dumb
-            }
+            Self::Auto => terminal && is_wanted(std::env::var_os("NO_COLOR"), std::env::var_os("TERM")),
         }
     }
+}
+
+/// Whether a terminal should get colours (<https://no-color.org>: any value but an empty one forbids them).
+fn is_wanted(no_color: Option<OsString>, term: Option<OsString>) -> bool {
+    no_color.is_none_or(|value| value.is_empty()) && term.is_none_or(|term| term != "dumb")
 }
 
 /// How errors are to look, read from the raw arguments: it must be known before (and when) they cannot be parsed.
@@ -220,5 +221,31 @@ pub(crate) fn end(asked: &Asked, result: Result<(), Failure>) -> ExitCode {
             });
             ExitCode::from(document.exit)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn colours_are_for_terminals_that_want_them() {
+        let is_wanted = |no_color: Option<&str>, term: Option<&str>| {
+            is_wanted(no_color.map(OsString::from), term.map(OsString::from))
+        };
+        assert!(is_wanted(None, Some("xterm")));
+        assert!(is_wanted(Some(""), None));
+        assert!(!is_wanted(Some("1"), Some("xterm")));
+        assert!(!is_wanted(None, Some("dumb")));
+        assert!(!Color::Auto.on(false) && Color::Always.on(false) && !Color::Never.on(true));
+    }
+
+    #[test]
+    fn the_look_of_errors_is_known_before_arguments_are() {
+        let asked = |words: &[&str]| Asked::of(&words.iter().map(OsString::from).collect::<Vec<_>>());
+        assert!(asked(&["wattle", "sttus", "--json"]).json);
+        assert!(!asked(&["wattle", "topic", "pub", "a", "--", "--json"]).json);
+        assert_eq!(asked(&["wattle", "--color", "never"]).color, Color::Never);
+        assert_eq!(asked(&["wattle", "--color=always"]).color, Color::Always);
     }
 }

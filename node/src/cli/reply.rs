@@ -25,7 +25,7 @@ const ANSWER_BYTES_MAX: usize = wattle_types::limits::TOPIC_PAYLOAD_BYTES_MAX;
 /// One line of `topic reply --json`.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
-pub enum ReplyLine {
+pub(super) enum ReplyLine {
     /// A request was answered.
     Answered {
         /// When.

@@ -9,7 +9,6 @@ pub(super) const ID: &str = "/api/v1/id";
 pub(super) const STOP: &str = "/api/v1/stop";
 pub(super) const LOGS: &str = "/api/v1/logs";
 pub(super) const LOG_LEVEL: &str = "/api/v1/logs/level";
-pub(super) const EVENTS: &str = "/api/v1/events";
 pub(super) const PEERS: &str = "/api/v1/peers";
 pub(super) const CONNECT: &str = "/api/v1/peers/connect";
 pub(super) const DISCONNECT: &str = "/api/v1/peers/disconnect";

@@ -86,8 +86,8 @@ mod tests {
     #[test]
     fn columns_are_measured_as_a_terminal_does() {
         let mut table = Table::new(&["PEER", ">RTT"]);
-        table.detail(["小林".to_owned(), "1 ms".to_owned()]);
-        table.detail(["bob".to_owned(), "138 ms".to_owned()]);
+        table.row(["小林".to_owned(), "1 ms".to_owned()]);
+        table.row(["bob".to_owned(), "138 ms".to_owned()]);
         assert_eq!(table.render(), "PEER      RTT\n小林     1 ms\nbob    138 ms\n");
     }
 

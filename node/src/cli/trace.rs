@@ -1,7 +1,5 @@
 //! `dht trace`: the walk of a lookup, as a table and as a drawing.
 
-use std::fmt::Write as _;
-
 use hyper::Method;
 
 use super::client::{cut_off, read_line};
@@ -157,9 +155,10 @@ pub(super) fn svg(target: &str, steps: &[Step], summary: &str) -> String {
     for (index, step) in (0_u32..).zip(steps.iter().take(1000)) {
         let y = TOP + index * ROW + ROW / 2;
         let x = LEFT + step.shared_bits * (500 - LEFT) / most;
-        if let Some((from_x, from_y)) = last {
-            // Ignored because writing to a String cannot fail.
-            drop(writeln!(svg, "<line class=\"l\" x1=\"{from_x}\" y1=\"{from_y}\" x2=\"{x}\" y2=\"{y}\"/>"));
+        if let Some((from_x, from_y)) = last.filter(|_| step.end != End::Failed) {
+            svg.push_str(&format!(
+                "<line class=\"l\" x1=\"{from_x}\" y1=\"{from_y}\" x2=\"{x}\" y2=\"{y}\"/>\n"
+            ));
         }
         let class = match step.end {
             End::Answered => "answered",
@@ -167,12 +166,11 @@ pub(super) fn svg(target: &str, steps: &[Step], summary: &str) -> String {
             End::Failed => "failed",
         };
         let text_y = y + 4;
-        let rtt = step.rtt_ms.map(super::values::millis).unwrap_or_default();
-        drop(writeln!(
-            svg,
+        let rtt = step.rtt_ms.map(millis).unwrap_or_default();
+        svg.push_str(&format!(
             "<circle class=\"{class}\" cx=\"{x}\" cy=\"{y}\" r=\"6\"/>\
              <text class=\"t\" x=\"524\" y=\"{text_y}\">{hop}  {peer}  {bits} bits  {rtt}</text>\
-             <text class=\"f\" x=\"770\" y=\"{text_y}\">{answered}</text>",
+             <text class=\"f\" x=\"770\" y=\"{text_y}\">{answered}</text>\n",
             hop = step.hop,
             peer = escape(&step.peer),
             bits = step.shared_bits,
@@ -183,16 +181,12 @@ pub(super) fn svg(target: &str, steps: &[Step], summary: &str) -> String {
         }
     }
     let y = height - 20;
-    drop(writeln!(svg, "<text class=\"t\" x=\"{LEFT}\" y=\"{y}\">{}</text>\n</svg>", escape(summary)));
+    svg.push_str(&format!("<text class=\"t\" x=\"{LEFT}\" y=\"{y}\">{}</text>\n</svg>\n", escape(summary)));
     svg
 }
 
 fn escape(text: &str) -> String {
-    super::table::tame(text)
-        .replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
-        .replace('"', "&quot;")
+    tame(text).replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 //! Help texts and the error catalogue are kept as files under `snapshots/`; `UPDATE=1 cargo test -p wattle --test walker` writes
 //! them anew.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
+
 use std::collections::BTreeSet;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};

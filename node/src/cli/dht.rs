@@ -244,9 +244,8 @@ fn took(ms: u64) -> String {
 
 async fn provide(session: &Session, args: &Provide) -> Result<(), Failure> {
     let request = DhtProvideRequest { key: args.key.clone(), timeout_ms: session.timeout_ms() };
-    let method = if args.stop { Method::DELETE } else { Method::POST };
-    let answer =
-        session.client()?.ask::<DhtProvideDocument>(method, routes::DHT_PROVIDE, Some(&request)).await?;
+    let path = if args.stop { routes::DHT_STOP_PROVIDING } else { routes::DHT_PROVIDE };
+    let answer = session.client()?.post::<DhtProvideDocument>(path, &request).await?;
     session.show(&answer, |answer| {
         let said = if answer.provided { "announced" } else { "no longer announced:" };
         let text = format!("{said} {} ({})\n", tame(&answer.key), took(answer.took_ms));

@@ -1,16 +1,16 @@
 //! `logs`: read the node's log, change its level.
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use hyper::Method;
 
-use super::client::{part, read_line};
+use super::client::read_line;
 use super::errors::Failure;
 use super::output::Meaning;
 use super::routes;
 use super::session::{Session, Shown};
 use super::table::tame;
 use super::values::{Span, as_ms, clock};
-use crate::api::documents::{LogLevelDocument, LogLevelRequest, LogLine, LogSeverity};
+use crate::api::documents::{LogLevelDocument, LogLevelRequest, LogLine, LogSeverity, LogsDocument};
 
 /// Read the node's log; change its level
 #[derive(Args)]
@@ -21,12 +21,38 @@ pub(super) struct Logs {
     /// Go on with what comes
     #[arg(short, long)]
     follow: bool,
-    /// Only these: a level (warn), or levels by module (info,libp2p_kad=debug)
-    #[arg(long, value_name = "SPEC")]
-    level: Option<String>,
+    /// Only lines at least this bad
+    #[arg(long, value_name = "LEVEL")]
+    level: Option<Least>,
     /// Only what was logged in the last D
     #[arg(long, value_name = "D")]
     since: Option<Span>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Least {
+    /// Every step
+    Trace,
+    /// For those who look for a fault
+    Debug,
+    /// What an operator may want to know
+    Info,
+    /// Something is not as it should be
+    Warn,
+    /// Something failed
+    Error,
+}
+
+impl Least {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Trace => "trace",
+            Self::Debug => "debug",
+            Self::Info => "info",
+            Self::Warn => "warn",
+            Self::Error => "error",
+        }
+    }
 }
 
 #[derive(Subcommand)]
@@ -34,32 +60,39 @@ enum LogsCommand {
     Level(Level),
 }
 
-/// Show or change what the running node logs
+/// Change what the running node logs
 #[derive(Args)]
 struct Level {
-    /// Such as info,libp2p_kad=debug; without it, what is logged now
-    spec: Option<String>,
+    /// Such as debug, or by part: info,libp2p_kad=debug
+    spec: String,
 }
 pub(super) async fn logs(session: &Session, args: &Logs) -> Result<(), Failure> {
     if let Some(LogsCommand::Level(args)) = &args.command {
         return level(session, args).await;
     }
     let mut path = format!("{}?follow={}", routes::LOGS, args.follow);
-    if let Some(level) = &args.level {
-        path.push_str(&format!("&level={}", part(level)));
+    if let Some(level) = args.level {
+        path.push_str(&format!("&level={}", level.name()));
     }
     if let Some(since) = args.since {
         path.push_str(&format!("&since_ms={}", as_ms(since.0)));
     }
-    let mut lines = session.client()?.stream(Method::GET, &path, None::<&()>).await?;
-    while let Some(raw) = lines.next().await? {
-        if session.out.json {
-            session.out.document(&raw)?;
-        } else {
-            session.out.line(&line_text(session, &read_line(raw)?))?;
+    let client = session.client()?;
+    if !args.follow {
+        for line in client.get::<LogsDocument>(&path).await?.document.lines {
+            show(session, &line)?;
         }
+        return Ok(());
+    }
+    let mut lines = client.stream(Method::GET, &path, None::<&()>).await?;
+    while let Some(raw) = lines.next().await? {
+        show(session, &read_line(raw)?)?;
     }
     Ok(())
+}
+
+fn show(session: &Session, line: &LogLine) -> Result<(), Failure> {
+    if session.out.json { session.out.document(line) } else { session.out.line(&line_text(session, line)) }
 }
 
 fn line_text(session: &Session, line: &LogLine) -> String {
@@ -86,19 +119,10 @@ fn line_text(session: &Session, line: &LogLine) -> String {
 
 async fn level(session: &Session, args: &Level) -> Result<(), Failure> {
     let client = session.client()?;
-    let answer = match &args.spec {
-        Some(spec) => {
-            let request = LogLevelRequest { level: spec.clone() };
-            client.ask::<LogLevelDocument>(Method::PUT, routes::LOG_LEVEL, Some(&request)).await?
-        }
-        None => client.get::<LogLevelDocument>(routes::LOG_LEVEL).await?,
-    };
+    let request = LogLevelRequest { level: args.spec.clone() };
+    let answer = client.post::<LogLevelDocument>(routes::LOG_LEVEL, &request).await?;
     session.show(&answer, |answer| {
-        let text = if answer.level == answer.before {
-            format!("{}\n", answer.level)
-        } else {
-            format!("{}   (before: {})\n", answer.level, answer.before)
-        };
+        let text = format!("{}   (before: {})\n", tame(&answer.level), tame(&answer.before));
         Shown { text, ids: vec![answer.level.clone()] }
     })
 }

@@ -100,7 +100,7 @@ struct Unblock {
 pub(super) struct Ping {
     /// A petname, short id, full id or multiaddr
     peer: String,
-    /// How many
+    /// How many; 0 = until Ctrl-C
     #[arg(short, long, value_name = "N", default_value_t = 4)]
     count: u32,
     /// Time between two

@@ -21,6 +21,7 @@ pub(super) const TOKENS: &str = "/api/v1/tokens";
 pub(super) const TOKENS_REVOKE: &str = "/api/v1/tokens/revoke";
 pub(super) const DHT_RECORDS: &str = "/api/v1/dht/records";
 pub(super) const DHT_PROVIDE: &str = "/api/v1/dht/provide";
+pub(super) const DHT_STOP_PROVIDING: &str = "/api/v1/dht/stop-providing";
 pub(super) const DHT_PROVIDERS: &str = "/api/v1/dht/find-providers";
 pub(super) const DHT_FIND_PEER: &str = "/api/v1/dht/find-peer";
 pub(super) const DHT_CLOSEST: &str = "/api/v1/dht/closest";
@@ -37,5 +38,5 @@ pub(super) fn topic(topic: &str, what: &str) -> String {
 /// The stream of messages that match one of the patterns.
 pub(super) fn messages(patterns: &[String]) -> String {
     let patterns: Vec<String> = patterns.iter().map(|pattern| part(pattern)).collect();
-    format!("{TOPICS}/{}/messages", patterns.join(","))
+    format!("{TOPICS}/messages?patterns={}", patterns.join(","))
 }

@@ -12,7 +12,7 @@ use super::client::{Answer, Client};
 use super::errors::Failure;
 use super::output::{Color, Output};
 use super::table::tame;
-use super::values::{LONGEST, Span, as_ms};
+use super::values::{Span, as_ms};
 use crate::api::documents::ErrorDocument;
 use crate::exit::ErrorCode;
 use crate::paths::{Environment, NodeName, Paths, PathsError};
@@ -137,9 +137,9 @@ pub(crate) struct Shown {
 }
 
 impl Session {
-    /// `--timeout` as the node is told; `None` leaves it without one.
+    /// `--timeout` as the node is told: 0 is never.
     pub(crate) fn timeout_ms(&self) -> Option<u64> {
-        Some(as_ms(self.timeout().unwrap_or(LONGEST)))
+        Some(self.timeout().map_or(0, as_ms))
     }
 
     /// Shows an answer: as it came under `--json`, as ids under `-q`, else as a screen.

@@ -1,1 +1,3 @@
-//! Placeholder while the workspace resolves.
+//! What the tests and benchmarks of the whole share: overlays of many nodes in one process.
+
+pub mod overlay;

@@ -8,7 +8,8 @@ use libp2p::Multiaddr;
 use libp2p::multiaddr::Protocol;
 use wattle_types::{Endpoint, NodeId};
 
-/// A multiaddr such as `/ip4/10.0.0.4/udp/7710/quic-v1`, perhaps ending in the peer it leads to (`/p2p/12D3KooW…`).
+/// A multiaddr such as `/ip4/10.0.0.4/udp/7710/quic-v1`, perhaps ending in the peer it leads to
+/// (`/p2p/12D3KooW…`).
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Address(Multiaddr);
 

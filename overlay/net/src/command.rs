@@ -1,4 +1,5 @@
-//! What may be asked of the overlay task. Each command carries its own reply; a dropped reply cancels the work.
+//! What may be asked of the overlay task. Each command carries its own reply; a dropped reply cancels the
+//! work.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -25,12 +26,36 @@ pub(crate) enum Command {
 }
 
 pub(crate) enum PeersCommand {
-    Connect { peer: Option<NodeId>, addresses: Vec<Address>, reply: Reply<Result<PeerInfo, ConnectError>> },
-    Candidate { peer: NodeId, addresses: Vec<Address>, source: Source },
-    Disconnect { peer: NodeId, reply: Reply<bool> },
-    Block { peer: NodeId, blocked: bool, reply: Reply<()> },
+    Connect {
+        peer: Option<NodeId>,
+        addresses: Vec<Address>,
+        reply: Reply<Result<PeerInfo, ConnectError>>,
+    },
+    /// As `Connect`, for the overlay's own use: the connection may be trimmed again.
+    Reach {
+        peer: NodeId,
+        addresses: Vec<Address>,
+        reply: Reply<Result<PeerInfo, ConnectError>>,
+    },
+    Candidate {
+        peer: NodeId,
+        addresses: Vec<Address>,
+        source: Source,
+    },
+    Disconnect {
+        peer: NodeId,
+        reply: Reply<bool>,
+    },
+    Block {
+        peer: NodeId,
+        blocked: bool,
+        reply: Reply<()>,
+    },
     Blocked(Reply<BTreeSet<NodeId>>),
-    Addresses { peer: NodeId, reply: Reply<Vec<Address>> },
+    Addresses {
+        peer: NodeId,
+        reply: Reply<Vec<Address>>,
+    },
 }
 
 pub(crate) enum DhtCommand {
@@ -92,4 +117,11 @@ pub(crate) enum TopicsCommand {
         topic: Topic,
         reply: Reply<usize>,
     },
+}
+
+/// Replies. A caller that left does not want to know any more.
+pub(crate) fn answer<T>(reply: Reply<T>, value: T) {
+    if reply.send(value).is_err() {
+        tracing::trace!("nobody waits for this reply any more");
+    }
 }

@@ -18,7 +18,8 @@ pub struct Config {
     pub network_key: Option<NetworkKey>,
     /// Where to listen. Port 0 lets the system choose.
     pub listen: Vec<Address>,
-    /// Addresses under which others can reach this node although it does not listen on them (port forwarding).
+    /// Addresses under which others can reach this node although it does not listen on them (port
+    /// forwarding).
     pub external: Vec<Address>,
     /// Peers to dial at the start, each with a peer id or a `/dnsaddr` that resolves to such.
     pub bootstrap: Vec<Address>,
@@ -41,8 +42,8 @@ pub struct Config {
 /// Whether a node answers DHT queries. A client asks but is in nobody's routing table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DhtMode {
-    /// Server on private and loopback addresses and where an external address is configured, else client: a node that cannot
-    /// be dialed makes every lookup of others slower.
+    /// Server on private and loopback addresses and where an external address is configured, else client: a
+    /// node that cannot be dialed makes every lookup of others slower.
     Auto,
     /// Always ask only.
     Client,
@@ -59,8 +60,8 @@ pub enum Profile {
     Wan,
 }
 
-/// How many connections to keep. libp2p alone keeps every connection for ever once gossip runs, so that an overlay of N
-/// nodes drifts to N - 1 connections each.
+/// How many connections to keep. libp2p alone keeps every connection for ever once gossip runs, so that an
+/// overlay of N nodes drifts to N - 1 connections each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnectionLimits {
     /// Trimming stops here.
@@ -72,7 +73,8 @@ pub struct ConnectionLimits {
 }
 
 impl ConnectionLimits {
-    /// 48 to 64 connections, as many as a routing table of some thousand nodes has close peers; 20 s of grace.
+    /// 48 to 64 connections, as many as a routing table of some thousand nodes has close peers; 20 s of
+    /// grace.
     #[must_use]
     pub const fn standard() -> Self {
         Self {

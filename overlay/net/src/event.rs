@@ -100,3 +100,10 @@ impl std::fmt::Display for Misbehaviour {
         }
     }
 }
+
+/// Tells whoever watches, if anybody does.
+pub(crate) fn emit(watchers: &tokio::sync::broadcast::Sender<Event>, event: Event) {
+    if watchers.send(event).is_err() {
+        tracing::trace!("nobody watches");
+    }
+}

@@ -1,7 +1,8 @@
-//! The handle to the overlay: cheap to clone, and the only way to ask anything of the task that owns the swarm.
+//! The handle to the overlay: cheap to clone, and the only way to ask anything of the task that owns the
+//! swarm.
 //!
-//! Every method sends one typed command and awaits its one reply. The command channel is bounded: a caller waits when the
-//! task is busy, and nothing piles up. Dropping the returned future cancels the work.
+//! Every method sends one typed command and awaits its one reply. The command channel is bounded: a caller
+//! waits when the task is busy, and nothing piles up. Dropping the returned future cancels the work.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -18,7 +19,10 @@ use crate::report::{
     PingError, Pong, PublishError, Published, PutReport, RequestError, Source, Status, Stopped, TopicInfo,
     TraceEvent, TraceReport, TraceTarget,
 };
-use crate::{Address, Event};
+use crate::{Address, Event, Reach};
+
+/// How long the DHT is asked for a peer's addresses before a dial gives up.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Messages a subscriber may lag behind before it is told that it lost some.
 const SUBSCRIPTION_MESSAGES_MAX: usize = 1024;
@@ -91,8 +95,10 @@ impl Overlay {
 
     /// Closes every connection and ends the task, after everything noted is on disk.
     pub async fn stop(&self) {
-        // Ignored because a task that is already gone has stopped.
-        drop(self.ask(Command::Stop).await);
+        match self.ask(Command::Stop).await {
+            // A task that is already gone has stopped.
+            Ok(()) | Err(Stopped) => {}
+        }
     }
 }
 
@@ -107,7 +113,25 @@ impl Overlay {
         peer: Option<NodeId>,
         addresses: Vec<Address>,
     ) -> Result<PeerInfo, ConnectError> {
-        self.ask(|reply| Command::Peers(PeersCommand::Connect { peer, addresses, reply })).await?
+        let unknown = addresses.is_empty();
+        let first =
+            self.ask(|reply| Command::Peers(PeersCommand::Connect { peer, addresses, reply })).await?;
+        match (first, peer) {
+            (Err(ConnectError::NoAddress), Some(target)) if unknown => {
+                // The address book does not know it; the DHT may.
+                let Ok(addresses) = self.find_peer(target, LOOKUP_TIMEOUT).await else {
+                    return Err(ConnectError::NoAddress);
+                };
+                self.ask(|reply| Command::Peers(PeersCommand::Connect { peer, addresses, reply })).await?
+            }
+            (answer, _) => answer,
+        }
+    }
+
+    /// Makes sure of a connection to a peer met on a walk, without pinning it; how far away the peer is.
+    pub(crate) async fn reach(&self, peer: NodeId, addresses: Vec<Address>) -> Result<Reach, ConnectError> {
+        let info = self.ask(|reply| Command::Peers(PeersCommand::Reach { peer, addresses, reply })).await??;
+        Ok(info.path.address.reach())
     }
 
     /// Tells of a peer that could be dialed; the overlay decides whether it is worth a connection.
@@ -183,7 +207,8 @@ impl Overlay {
         self.ask(|reply| Command::Dht(DhtCommand::Get { key, timeout, reply })).await?
     }
 
-    /// Announces that this node has or offers what the key stands for, now and until [`Self::stop_providing`].
+    /// Announces that this node has or offers what the key stands for, now and until
+    /// [`Self::stop_providing`].
     ///
     /// # Errors
     /// [`DhtError`].
@@ -232,8 +257,8 @@ impl Overlay {
         self.ask(|reply| Command::Dht(DhtCommand::Closest { target, timeout, reply })).await?
     }
 
-    /// Walks to a target one question at a time and reports each step as it happens. The walk is its own: it speaks the
-    /// Kademlia protocol itself and changes nothing in the routing table.
+    /// Walks to a target one question at a time and reports each step as it happens. The walk is its own: it
+    /// speaks the Kademlia protocol itself and changes nothing in the routing table.
     ///
     /// # Errors
     /// [`DhtError`].

@@ -1,14 +1,22 @@
 //! The overlay: the one task that owns the libp2p swarm, and the handle to it.
 
+mod actor;
 mod address;
+mod address_book;
+mod behaviour;
 mod command;
 mod config;
+mod connections;
 mod dht;
 mod event;
 mod handle;
+mod peers;
 mod ping;
 mod report;
+mod start;
 mod topics;
+mod traffic;
+mod translate;
 
 pub use address::{Address, InvalidAddress, Reach};
 pub use config::{Config, ConnectionLimits, DhtMode, Profile, Restored, StartError};
@@ -20,21 +28,3 @@ pub use report::{
     QueryStats, RejectedAnswer, RequestError, Source, Status, Stopped, TopicInfo, TraceEvent, TraceReport,
     TraceTarget, Transport,
 };
-
-use tokio::sync::mpsc;
-
-impl Overlay {
-    /// Starts the overlay task. It listens when this returns; dials happen afterwards. `persist` receives what must survive
-    /// a restart.
-    ///
-    /// # Errors
-    /// [`StartError`]; nothing runs then.
-    pub async fn start(
-        config: Config,
-        restored: Restored,
-        persist: mpsc::Sender<PersistBatch>,
-    ) -> Result<Self, StartError> {
-        drop((config, restored, persist));
-        std::future::pending().await
-    }
-}

@@ -42,9 +42,9 @@ pub struct PeerInfo {
     pub protocols: Vec<String>,
     /// Where it says it listens.
     pub listens: Vec<Address>,
-    /// Bytes received from it and sent to it on this connection.
+    /// Bytes received from it since it connected.
     pub bytes_in: u64,
-    /// Bytes sent to it on this connection.
+    /// Bytes sent to it since it connected.
     pub bytes_out: u64,
     /// How it was found.
     pub source: Source,
@@ -118,7 +118,7 @@ pub enum ConnectError {
     #[error("another peer answered there: {0}")]
     WrongPeer(NodeId),
     /// Every address was tried.
-    #[error("no address answered: {}", tried.iter().map(|(address, why)| format!("{address}: {why}")).collect::<Vec<_>>().join("; "))]
+    #[error("no address answered: {}", said(tried))]
     Unreachable {
         /// What each address said.
         tried: Vec<(Address, String)>,
@@ -126,6 +126,11 @@ pub enum ConnectError {
     /// The peer answered and then hung up, mostly because it belongs to another network.
     #[error("the peer hung up: {0}")]
     HungUp(String),
+}
+
+fn said(tried: &[(Address, String)]) -> String {
+    let said = tried.iter().map(|(address, why)| format!("{address}: {why}"));
+    said.collect::<Vec<_>>().join("; ")
 }
 
 /// Why a ping got no answer.
@@ -446,7 +451,8 @@ pub enum PublishError {
 /// A message on its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Published {
-    /// Mesh peers (or known subscribers, when this node does not follow the topic itself) that it was given to.
+    /// Mesh peers (or known subscribers, when this node does not follow the topic itself) that it was given
+    /// to.
     pub mesh_peers: usize,
     /// Subscribers on this node that got it.
     pub local: usize,

@@ -1,7 +1,8 @@
 //! Canonical CBOR with exact decoding (RFC 8949, section 4.2 "Deterministically Encoded CBOR").
 //!
-//! One value has one encoding: definite lengths, shortest integers, fields in declaration order. Decoding accepts that
-//! encoding and no other, so bytes can be hashed and signed without asking how somebody else would spell them.
+//! One value has one encoding: definite lengths, shortest integers, fields in declaration order. Decoding
+//! accepts that encoding and no other, so bytes can be hashed and signed without asking how somebody else
+//! would spell them.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -33,7 +34,8 @@ pub enum DecodeError {
 /// The canonical encoding of a value.
 ///
 /// # Panics
-/// Never for the types of this crate: encoding into memory fails only when a `Serialize` implementation says so.
+/// Never for the types of this crate: encoding into memory fails only when a `Serialize` implementation says
+/// so.
 #[must_use]
 pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
     let mut bytes = Vec::new();

@@ -10,7 +10,8 @@ use zeroize::Zeroizing;
 
 use crate::{NetworkName, NodeId, cbor};
 
-/// What a signature is for. A signature made for one purpose proves nothing for another: the label is signed too.
+/// What a signature is for. A signature made for one purpose proves nothing for another: the label is signed
+/// too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Domain {
     /// A mutable DHT record of its owner.
@@ -67,8 +68,8 @@ impl fmt::Debug for SecretKey {
 }
 
 impl NodeId {
-    /// Whether `signature` is this node's, over `body`, for this purpose in this network. Strict: small-order keys and
-    /// malleable signatures are refused.
+    /// Whether `signature` is this node's, over `body`, for this purpose in this network. Strict: small-order
+    /// keys and malleable signatures are refused.
     #[must_use]
     pub fn verifies(&self, domain: Domain, network: &NetworkName, body: &[u8], signature: &[u8; 64]) -> bool {
         let Ok(key) = VerifyingKey::from_bytes(self.public_key()) else { return false };
@@ -77,7 +78,8 @@ impl NodeId {
     }
 }
 
-/// `label 0x00 network 0x00 body`: neither a label nor a network name can hold a zero byte, so no two triples collide.
+/// `label 0x00 network 0x00 body`: neither a label nor a network name can hold a zero byte, so no two triples
+/// collide.
 fn signed_bytes(domain: Domain, network: &NetworkName, body: &[u8]) -> Vec<u8> {
     [domain.label().as_bytes(), &[0], network.as_str().as_bytes(), &[0], body].concat()
 }
@@ -113,7 +115,8 @@ impl Envelope {
     /// Checks the signature, then decodes the body.
     ///
     /// # Errors
-    /// [`EnvelopeError`]; the signature is checked first, so a stranger never reaches the decoder of the body.
+    /// [`EnvelopeError`]; the signature is checked first, so a stranger never reaches the decoder of the
+    /// body.
     pub fn open<T>(&self, domain: Domain, network: &NetworkName) -> Result<Verified<T>, EnvelopeError>
     where
         T: Serialize + DeserializeOwned,

@@ -1,16 +1,17 @@
-//! What every wattle crate speaks: ids, time, limits, canonical CBOR, signatures, records, topics and tickets.
+//! What every wattle crate speaks: ids, time, limits, canonical CBOR, signatures, records, topics and
+//! tickets.
 //!
 //! # What it does
 //!
-//! Gives each concept of the overlay exactly one type, and each type exactly one encoding. Everything here is a
-//! pure function of its input: no clock, no file, no socket, no randomness.
+//! Gives each concept of the overlay exactly one type, and each type exactly one encoding. Everything here is
+//! a pure function of its input: no clock, no file, no socket, no randomness.
 //!
 //! # Invariants
 //!
-//! * **T1 exact decoding.** Bytes that decode are the bytes that the value encodes to ([`cbor`]): a size cap before
-//!   anything is allocated, a depth cap, no trailing bytes, no second spelling of one value.
-//! * **T2 verified by type.** A [`Verified<T>`] exists only where a signature was checked for the right domain and
-//!   network; nothing else can make one.
+//! * **T1 exact decoding.** Bytes that decode are the bytes that the value encodes to ([`cbor`]): a size cap
+//!   before anything is allocated, a depth cap, no trailing bytes, no second spelling of one value.
+//! * **T2 verified by type.** A [`Verified<T>`] exists only where a signature was checked for the right
+//!   domain and network; nothing else can make one.
 //! * **T3 bounded.** Every cap stands in [`limits`], each with its reasoning.
 //!
 //! # Not here

@@ -1,8 +1,10 @@
 //! Every cap of the node, in one place, each with its reasoning.
 //!
-//! A number that arrives from a peer becomes a length, a duration or an index only after it passed one of these.
+//! A number that arrives from a peer becomes a length, a duration or an index only after it passed one of
+//! these.
 
-/// Largest CBOR nesting that any message of ours needs is 4; 16 leaves room and keeps the decoder's stack small.
+/// Largest CBOR nesting that any message of ours needs is 4; 16 leaves room and keeps the decoder's stack
+/// small.
 pub const CBOR_DEPTH_MAX: usize = 16;
 
 /// Length of a network name in bytes: it is part of every protocol name and of every ticket.
@@ -20,8 +22,8 @@ pub const RECORD_NAME_BYTES_MAX: usize = 128;
 /// Length of a record key on the wire: network name, kind, owner and name with their slashes.
 pub const RECORD_KEY_BYTES_MAX: usize = 256;
 
-/// A record lives at most this long without its publisher: two days covers a weekend's power cut of one holder
-/// and is what Kademlia deployments use (libp2p kad: 48 h).
+/// A record lives at most this long without its publisher: two days covers a weekend's power cut of one
+/// holder and is what Kademlia deployments use (libp2p kad: 48 h).
 pub const RECORD_TTL_MAX_MS: u64 = 48 * 60 * 60 * 1000;
 
 /// Clocks may disagree by this much before a record from the future is refused.
@@ -39,7 +41,8 @@ pub const TOPIC_BYTES_MAX: usize = 200;
 /// Words in a topic (`a.b.c` has three).
 pub const TOPIC_WORDS_MAX: usize = 16;
 
-/// Addresses in a ticket: enough for quic and tcp on one LAN and one public address, few enough for a QR code.
+/// Addresses in a ticket: enough for quic and tcp on one LAN and one public address, few enough for a QR
+/// code.
 pub const TICKET_ENDPOINTS_MAX: usize = 3;
 
 /// Characters in a ticket of a public network: a QR code of version 7 or 8 in alphanumeric mode.
@@ -54,8 +57,8 @@ pub const ADDRESS_BOOK_PEERS_MAX: usize = 1024;
 /// Records that this node holds for others, in all. With the largest payload that is 64 MiB on disk.
 pub const RECORDS_HELD_MAX: usize = 8192;
 
-/// Records that one peer may store here: a sixteenth of the whole, so that sixteen hostile peers are needed to
-/// fill the store, and even then the records farthest from this node give way first.
+/// Records that one peer may store here: a sixteenth of the whole, so that sixteen hostile peers are needed
+/// to fill the store, and even then the records farthest from this node give way first.
 pub const RECORDS_PER_PEER_MAX: usize = RECORDS_HELD_MAX / 16;
 
 /// Provider records held for others, in all (about 200 bytes each in memory).

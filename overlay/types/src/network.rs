@@ -68,7 +68,8 @@ impl From<NetworkName> for String {
     }
 }
 
-/// The 32-byte key of a private overlay. Whoever has it can join; wiped from memory when dropped, never shown.
+/// The 32-byte key of a private overlay. Whoever has it can join; wiped from memory when dropped, never
+/// shown.
 #[derive(Clone, PartialEq, Eq, Zeroize)]
 #[zeroize(drop)]
 pub struct NetworkKey([u8; 32]);

@@ -5,12 +5,12 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// libp2p's encoding of an Ed25519 public key as a `PeerId` (peer-ids spec, "Peer IDs"): an identity multihash
-/// (0x00, 36 bytes) of the protobuf `PublicKey { Type: Ed25519, Data: 32 bytes }`.
+/// libp2p's encoding of an Ed25519 public key as a `PeerId` (peer-ids spec, "Peer IDs"): an identity
+/// multihash (0x00, 36 bytes) of the protobuf `PublicKey { Type: Ed25519, Data: 32 bytes }`.
 const PEER_ID_PREFIX: [u8; 6] = [0x00, 0x24, 0x08, 0x01, 0x12, 0x20];
 
-/// Who a node is: its Ed25519 public key. Shown as a libp2p `PeerId` (`12D3KooW…`), the same text every other libp2p
-/// program shows. Peers with other kinds of keys cannot connect, so no other identity exists here.
+/// Who a node is: its Ed25519 public key. Shown as a libp2p `PeerId` (`12D3KooW…`), the same text every other
+/// libp2p program shows. Peers with other kinds of keys cannot connect, so no other identity exists here.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId([u8; 32]);
 
@@ -83,7 +83,8 @@ impl FromStr for NodeId {
     type Err = InvalidNodeId;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        // 52 characters are what 38 bytes need; longer text is refused before it is decoded (base58 is quadratic).
+        // 52 characters are what 38 bytes need; longer text is refused before it is decoded (base58 is
+        // quadratic).
         if text.len() > 64 {
             return Err(InvalidNodeId::NotEd25519);
         }

@@ -1,14 +1,16 @@
 //! DHT records that can be trusted: what a key promises, and the checks that hold a value to it.
 //!
-//! A key says how its value is checked, so a holder and a reader reach the same verdict without trusting each other:
+//! A key says how its value is checked, so a holder and a reader reach the same verdict without trusting each
+//! other:
 //!
 //! | key | value | rule |
 //! | --- | --- | --- |
 //! | `/NETWORK/hash/DIGEST` | any bytes | BLAKE3 of the value is DIGEST: nobody can change it |
-//! | `/NETWORK/signed/OWNER/NAME` | a signed envelope | signed by OWNER for exactly this key; the highest sequence number wins |
+//! | `/NETWORK/signed/OWNER/NAME` | a signed envelope | signed by OWNER for this key; the highest sequence wins |
 //!
-//! The same checks run when a record is stored and on every answer of a lookup: a holder may be honest and wrong, or
-//! neither (Baumgart and Mies, "S/Kademlia", 2007, section 4.4; libp2p's own `publisher` field is not authenticated).
+//! The same checks run when a record is stored and on every answer of a lookup: a holder may be honest and
+//! wrong, or neither (Baumgart and Mies, "S/Kademlia", 2007, section 4.4; libp2p's own `publisher` field is
+//! not authenticated).
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -184,7 +186,8 @@ impl RecordKey {
     }
 }
 
-/// Where providers of something announce themselves: a BLAKE3 multihash, as other libp2p programs expect of provider keys.
+/// Where providers of something announce themselves: a BLAKE3 multihash, as other libp2p programs expect of
+/// provider keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ProviderKey([u8; 34]);
 
@@ -431,8 +434,8 @@ impl Record {
         }
     }
 
-    /// The one of two valid records under one key that every reader chooses: the higher sequence; where an owner signed
-    /// two with one number, the lower hash, so that all readers agree.
+    /// The one of two valid records under one key that every reader chooses: the higher sequence; where an
+    /// owner signed two with one number, the lower hash, so that all readers agree.
     #[must_use]
     pub fn better(self, other: Self) -> Self {
         match other.precedence_over(&self) {

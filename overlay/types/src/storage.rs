@@ -1,7 +1,7 @@
 //! What the disk owner keeps: tables of bytes, changed by batches of writes.
 //!
-//! The crates that decide what must survive (net, later the cores) and the one that makes it survive (store) meet in these
-//! two types and in nothing else.
+//! The crates that decide what must survive (net, later the cores) and the one that makes it survive (store)
+//! meet in these two types and in nothing else.
 
 /// A named, durable map from bytes to bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -3,12 +3,13 @@
 //! `wattle:1` and the base32 of
 //!
 //! ```text
-//! flags u8 | expires u32 | inviter 32 | [name length u8, name] | [network key 32] | endpoint count u8, endpoints | signature 64
-//! endpoint: tag u8 | [port u16] | address 4 or 16       integers are big-endian
+//! flags u8 | expires u32 | inviter 32 | [name length u8, name] | [network key 32] | endpoint count u8,
+//! endpoints | signature 64 endpoint: tag u8 | [port u16] | address 4 or 16       integers are big-endian
 //! ```
 //!
-//! Packed by hand instead of CBOR, because people paste it and cameras read it: a public ticket with three IPv4 addresses stays
-//! below [`TICKET_CHARS_MAX`]. The signature covers everything before it, so one changed character is noticed.
+//! Packed by hand instead of CBOR, because people paste it and cameras read it: a public ticket with three
+//! IPv4 addresses stays below [`TICKET_CHARS_MAX`]. The signature covers everything before it, so one changed
+//! character is noticed.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -75,8 +76,8 @@ pub enum TicketError {
 }
 
 impl Ticket {
-    /// Writes and signs the ticket. Endpoints beyond the third are left out, and further ones as long as a public ticket is too
-    /// long for a QR code that a phone reads.
+    /// Writes and signs the ticket. Endpoints beyond the third are left out, and further ones as long as a
+    /// public ticket is too long for a QR code that a phone reads.
     #[must_use]
     pub fn to_text(&self, key: &SecretKey) -> String {
         let mut endpoints = self.endpoints.as_slice();

@@ -44,7 +44,8 @@ impl Time {
     }
 }
 
-/// Wall-clock time: milliseconds since 1970-01-01T00:00Z. Only for what crosses a restart or a network: expiry.
+/// Wall-clock time: milliseconds since 1970-01-01T00:00Z. Only for what crosses a restart or a network:
+/// expiry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct UnixTime(u64);

@@ -21,8 +21,8 @@ pub struct Topic(String);
 #[serde(try_from = "String", into = "String")]
 pub struct TopicPattern(String);
 
-/// The first word of a topic. One gossip mesh carries everything below one root, so that a pattern is a filter at the
-/// subscriber and never a question to the network.
+/// The first word of a topic. One gossip mesh carries everything below one root, so that a pattern is a
+/// filter at the subscriber and never a question to the network.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TopicRoot(String);
 
@@ -161,7 +161,8 @@ macro_rules! text_of_words {
 text_of_words!(Topic, false);
 text_of_words!(TopicPattern, true);
 
-/// Where a request came from, in W3C Trace Context terms: it lets one trace cover every node a request touches.
+/// Where a request came from, in W3C Trace Context terms: it lets one trace cover every node a request
+/// touches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TraceContext {
     /// The trace, 16 bytes.

@@ -1,2 +1,409 @@
-//! The DHT.
+//! The DHT: Kademlia with records that prove themselves.
+//!
+//! # What it does
+//!
+//! Drives libp2p's Kademlia queries and holds everything they bring to the rules of [`wattle_types::Record`]:
+//! a record is checked when a peer wants it stored here and again on every answer of a lookup, since a holder
+//! may lie.
+//!
+//! # Steps of a get (Maymounkov and Mazieres, "Kademlia", 2002, section 2.3; S/Kademlia section 4.4)
+//!
+//! 1. Iterate towards the key over disjoint paths; every answer is checked, and a bad one is remembered with
+//!    its sender.
+//! 2. A content-addressed record ends the lookup at the first valid answer: there can be no better one. A
+//!    mutable one asks all k holders, because the highest sequence may be anywhere.
+//! 3. Holders of an older version are given the best one (Kademlia section 2.3, caching; read repair).
+//!
+//! # Deviations
+//!
+//! * A put is read back: libp2p answers "stored" before our peers' checks run, so the answer alone proves
+//!   nothing.
+//! * No bootstrap over all buckets: a joining node looks itself up, and far buckets follow one at a time
+//!   ([`Dht::on_tick`]).
+//!
+//! # Bounds
+//!
+//! 256 queries at once; records and providers by [`store::Caps`]; requests to store per peer by [`Rates`].
+
+mod publish;
+mod query;
+mod rates;
+mod start;
+pub(crate) mod store;
+mod table;
 pub(crate) mod trace;
+mod wire;
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use libp2p::kad::store::RecordStore as _;
+use libp2p::kad::{
+    KBucketKey, ProviderRecord, QueryId, QueryResult, Record as KadRecord, RecordKey as KadKey,
+};
+use libp2p::swarm::Swarm;
+use libp2p::{PeerId, kad};
+use tokio::sync::broadcast;
+use wattle_types::limits::RECORD_TTL_MAX_MS;
+use wattle_types::{NetworkName, NodeId, Precedence, Record, Time, UnixTime, Write};
+
+use crate::behaviour::{Behaviour, node_id, peer_id};
+use crate::command::{DhtCommand, answer};
+use crate::event::emit;
+use crate::report::{Bucket, BucketPeer, ClosestPeer, DhtStats, PersistBatch, TraceTarget};
+use crate::translate::{DhtInput, Progress};
+use crate::{Address, Event, Misbehaviour, Restored};
+use publish::Publisher;
+use query::{Outcome, Query, Statistics};
+use rates::Rates;
+use table::Diversity;
+
+/// Queries of callers under way at once; beyond it a caller is told that the node is busy by a timeout of its
+/// own.
+const QUERIES_MAX: usize = 256;
+/// A far bucket is refreshed this often (Kademlia section 2.3: hourly per bucket; about ten buckets are
+/// occupied).
+const REFRESH_EVERY: Duration = Duration::from_secs(6 * 60);
+
+/// The part of the actor that knows the DHT.
+pub(crate) struct Dht {
+    me: NodeId,
+    network: NetworkName,
+    events: broadcast::Sender<Event>,
+    queries: HashMap<QueryId, Query>,
+    statistics: Statistics,
+    publisher: Publisher,
+    rates: Rates,
+    gate: Diversity,
+    records_rejected: u64,
+    next_refresh: Time,
+    next_expiry: Time,
+}
+
+/// Leading bits that two keys share: 256 minus the position of the highest bit of their distance.
+pub(crate) fn shared_bits<A, B>(one: &KBucketKey<A>, other: &KBucketKey<B>) -> u32 {
+    one.distance(other).ilog2().map_or(256, |highest| 255_u32.saturating_sub(highest))
+}
+
+/// The DHT key of a target.
+pub(crate) fn target_key(network: &NetworkName, target: &TraceTarget) -> Vec<u8> {
+    match target {
+        TraceTarget::Peer(peer) => peer.to_peer_id_bytes().to_vec(),
+        TraceTarget::Record(key) => key.to_bytes(network),
+        TraceTarget::Provider(key) => key.as_bytes().to_vec(),
+    }
+}
+
+impl Dht {
+    pub(crate) fn new(
+        me: NodeId,
+        network: NetworkName,
+        restored: &Restored,
+        events: broadcast::Sender<Event>,
+    ) -> Self {
+        Self {
+            me,
+            network,
+            events,
+            queries: HashMap::new(),
+            statistics: Statistics::default(),
+            publisher: Publisher::new(&restored.published),
+            rates: Rates::default(),
+            gate: Diversity::default(),
+            records_rejected: 0,
+            next_refresh: Time::ZERO.after(REFRESH_EVERY),
+            next_expiry: Time::ZERO,
+        }
+    }
+
+    pub(crate) fn command(
+        &mut self,
+        now: Time,
+        wall: UnixTime,
+        swarm: &mut Swarm<Behaviour>,
+        command: DhtCommand,
+    ) -> PersistBatch {
+        let kad = &mut swarm.behaviour_mut().kad;
+        match command {
+            DhtCommand::Table(reply) => answer(reply, self.table(kad)),
+            DhtCommand::Stats(reply) => answer(reply, self.stats(kad)),
+            DhtCommand::Nearest { target, reply } => answer(reply, self.nearest(kad, &target)),
+            DhtCommand::StopProviding { key, reply } => {
+                kad.stop_providing(&KadKey::new(key.as_bytes()));
+                self.publisher.stop_providing(&key);
+                answer(reply, ());
+            }
+            command => {
+                let done = self.start_query(now, wall, swarm, command);
+                return PersistBatch { writes: self.take_writes(swarm), done };
+            }
+        }
+        PersistBatch { writes: self.take_writes(swarm), done: None }
+    }
+
+    /// What changed since the last call and must reach the disk.
+    pub(crate) fn take_writes(&mut self, swarm: &mut Swarm<Behaviour>) -> Vec<Write> {
+        let mut writes = swarm.behaviour_mut().kad.store_mut().take_writes();
+        writes.append(&mut self.publisher.take_writes());
+        writes
+    }
+
+    pub(crate) fn on_event(
+        &mut self,
+        now: Time,
+        wall: UnixTime,
+        swarm: &mut Swarm<Behaviour>,
+        input: DhtInput,
+    ) {
+        match input {
+            DhtInput::Progress(progress) => self.on_progress(now, wall, swarm, progress),
+            DhtInput::PutRequest { source, record } => self.on_put_request(wall, swarm, source, record),
+            DhtInput::ProvideRequest { record } => self.on_provide_request(wall, swarm, record),
+            DhtInput::TableChanged { added, evicted } => {
+                if let Some(peer) = evicted {
+                    self.gate.left(peer);
+                }
+                if added.is_some() || evicted.is_some() {
+                    let size = swarm.behaviour_mut().kad.kbuckets().map(|bucket| bucket.num_entries()).sum();
+                    emit(&self.events, Event::Table { size });
+                }
+            }
+        }
+    }
+
+    fn on_progress(&mut self, now: Time, wall: UnixTime, swarm: &mut Swarm<Behaviour>, progress: Progress) {
+        let Progress { query: id, result, stats, last } = progress;
+        let kad = &mut swarm.behaviour_mut().kad;
+        if let QueryResult::Bootstrap(_) = &result {
+            // The library's bootstrap goes on to ask for a random key in every bucket, so that joining costs
+            // more the larger the network is. Its first part, the lookup of this node itself, is all a
+            // joining node needs.
+            if let Some(mut query) = kad.query_mut(&id).filter(|_| !last) {
+                query.finish();
+            }
+            return;
+        }
+        let Some(query) = self.queries.get_mut(&id) else { return };
+        query.stats = stats;
+        let enough = query.on_progress(now, &self.network, wall, result);
+        if enough
+            && !last
+            && let Some(mut running) = kad.query_mut(&id)
+        {
+            running.finish();
+        }
+        if last && let Some(query) = self.queries.remove(&id) {
+            self.finish(now, swarm, query);
+        }
+    }
+
+    /// A query ended: answer, repair, or go on to its next phase.
+    fn finish(&mut self, now: Time, swarm: &mut Swarm<Behaviour>, query: Query) {
+        self.records_rejected = self.records_rejected.saturating_add(query.rejected_count());
+        let report = query.report();
+        self.statistics.note(&report);
+        emit(&self.events, report);
+        let kad = &mut swarm.behaviour_mut().kad;
+        match query.finish(now, self.me, &self.network) {
+            Outcome::Done => {}
+            Outcome::ReadBack { key, next } => {
+                let id = kad.get_record(KadKey::new(&key));
+                self.queries.insert(id, *next);
+            }
+            Outcome::Repair { record, stale } => {
+                let key = KadKey::new(&record.key_bytes(&self.network));
+                let fixed = KadRecord::new(key, record.value().to_vec());
+                kad.put_record_to(fixed, stale.into_iter().map(peer_id), kad::Quorum::One);
+            }
+        }
+    }
+
+    /// A peer wants a record stored here.
+    fn on_put_request(
+        &mut self,
+        wall: UnixTime,
+        swarm: &mut Swarm<Behaviour>,
+        source: PeerId,
+        record: KadRecord,
+    ) {
+        if !self.rates.allow(source, Instant::now()) {
+            return self.misbehaved(&source, Misbehaviour::OverQuota("requests to store"));
+        }
+        let key = record.key.to_vec();
+        let offered = match Record::check(&self.network, &key, &record.value, wall) {
+            Ok(offered) => offered,
+            Err(why) => {
+                self.records_rejected = self.records_rejected.saturating_add(1);
+                return self.misbehaved(&source, Misbehaviour::BadRecord(why.to_string()));
+            }
+        };
+        let store = swarm.behaviour_mut().kad.store_mut();
+        let held = store
+            .get(&record.key)
+            .and_then(|held| Record::check(&self.network, &key, &held.value, wall).ok());
+        match held.map(|held| offered.precedence_over(&held)) {
+            None | Some(Precedence::Newer | Precedence::Same) => {
+                let expires = void_at(wall, &offered, record.expires);
+                if store.accept(record, source, expires).is_err() {
+                    self.misbehaved(&source, Misbehaviour::OverQuota("records"));
+                }
+            }
+            // A slow holder, not a liar.
+            Some(Precedence::Stale) => {}
+            Some(Precedence::Conflicting) => {
+                let why = "another record with the same sequence number is held".to_owned();
+                self.misbehaved(&source, Misbehaviour::BadRecord(why));
+            }
+        }
+    }
+
+    /// A peer says that it has something.
+    fn on_provide_request(
+        &mut self,
+        wall: UnixTime,
+        swarm: &mut Swarm<Behaviour>,
+        mut record: ProviderRecord,
+    ) {
+        let provider = record.provider;
+        if !self.rates.allow(provider, Instant::now()) {
+            return self.misbehaved(&provider, Misbehaviour::OverQuota("requests to store"));
+        }
+        // A peer's whereabouts come from the peer itself (identify) or a lookup, not from a claim that we
+        // would pass on.
+        record.addresses.clear();
+        let expires = wall.after(Duration::from_millis(RECORD_TTL_MAX_MS));
+        if swarm.behaviour_mut().kad.store_mut().accept_provider(record, expires).is_err() {
+            self.misbehaved(&provider, Misbehaviour::OverQuota("provider keys"));
+        }
+    }
+
+    fn misbehaved(&self, peer: &PeerId, what: Misbehaviour) {
+        if let Some(peer) = node_id(peer) {
+            emit(&self.events, Event::Misbehaved { peer, what });
+        }
+    }
+
+    /// A peer of this network that serves the DHT said where it listens.
+    pub(crate) fn offer(&mut self, swarm: &mut Swarm<Behaviour>, peer: NodeId, addresses: &[Address]) {
+        let me = KBucketKey::from(peer_id(self.me));
+        let bucket = shared_bits(&me, &KBucketKey::from(peer_id(peer)));
+        for address in addresses {
+            if self.gate.admit(peer, bucket, address) {
+                swarm.behaviour_mut().kad.add_address(&peer_id(peer), address.as_multiaddr().clone());
+            }
+        }
+    }
+
+    /// A peer no longer serves the DHT.
+    pub(crate) fn withdraw(&mut self, swarm: &mut Swarm<Behaviour>, peer: NodeId) {
+        self.gate.left(peer);
+        swarm.behaviour_mut().kad.remove_peer(&peer_id(peer));
+    }
+
+    pub(crate) fn on_tick(&mut self, now: Time, wall: UnixTime, swarm: &mut Swarm<Behaviour>) {
+        self.end_overdue(now, swarm);
+        let kad = &mut swarm.behaviour_mut().kad;
+        let alone = kad.kbuckets().all(|bucket| bucket.is_empty());
+        if self.next_expiry <= now {
+            kad.store_mut().expire(wall);
+            self.rates.forget_idle(Instant::now());
+            self.next_expiry = now.after(Duration::from_secs(30));
+        }
+        if alone {
+            return;
+        }
+        if self.next_refresh <= now {
+            kad.get_closest_peers(PeerId::random());
+            self.next_refresh = now.after(REFRESH_EVERY);
+        }
+        self.publisher.on_tick(now, wall, kad);
+    }
+
+    /// Ends queries whose time is over or whose caller has left.
+    fn end_overdue(&mut self, now: Time, swarm: &mut Swarm<Behaviour>) {
+        let overdue: Vec<QueryId> =
+            self.queries.iter().filter(|(_, query)| query.is_over(now)).map(|(id, _)| *id).collect();
+        let stalled = self.queries.iter().filter(|(_, query)| query.has_stalled(now)).map(|(id, _)| *id);
+        for id in stalled {
+            if let Some(mut running) = swarm.behaviour_mut().kad.query_mut(&id) {
+                running.finish();
+            }
+        }
+        for id in overdue {
+            if let Some(mut running) = swarm.behaviour_mut().kad.query_mut(&id) {
+                running.finish();
+            }
+            if let Some(query) = self.queries.remove(&id) {
+                let report = query.report();
+                self.statistics.note(&report);
+                emit(&self.events, report);
+                query.time_out(now);
+            }
+        }
+    }
+
+    fn nearest(&self, kad: &mut kad::Behaviour<store::Records>, target: &TraceTarget) -> Vec<ClosestPeer> {
+        let key = KBucketKey::new(target_key(&self.network, target));
+        let me = peer_id(self.me);
+        kad.find_closest_local_peers(&key, &me)
+            .filter_map(|found| {
+                Some(ClosestPeer {
+                    peer: node_id(&found.node_id)?,
+                    shared_bits: shared_bits(&key, &KBucketKey::from(found.node_id)),
+                    addresses: found
+                        .multiaddrs
+                        .into_iter()
+                        .map(|a| Address::from_multiaddr(a).without_peer())
+                        .collect(),
+                })
+            })
+            .collect()
+    }
+
+    fn table(&self, kad: &mut kad::Behaviour<store::Records>) -> Vec<Bucket> {
+        let me = KBucketKey::from(peer_id(self.me));
+        let buckets = kad.kbuckets().filter(|bucket| !bucket.is_empty()).map(|bucket| {
+            let mut shared = 0;
+            let peers = bucket
+                .iter()
+                .filter_map(|entry| {
+                    shared = shared_bits(&me, entry.node.key);
+                    let addresses = entry.node.value.iter();
+                    Some(BucketPeer {
+                        peer: node_id(entry.node.key.preimage())?,
+                        connected: entry.status == kad::NodeStatus::Connected,
+                        addresses: addresses
+                            .map(|a| Address::from_multiaddr(a.clone()).without_peer())
+                            .collect(),
+                    })
+                })
+                .collect();
+            Bucket { shared_bits: shared, peers }
+        });
+        let mut buckets: Vec<Bucket> = buckets.collect();
+        buckets.sort_by_key(|bucket| bucket.shared_bits);
+        buckets
+    }
+
+    fn stats(&self, kad: &mut kad::Behaviour<store::Records>) -> DhtStats {
+        let store = kad.store_mut();
+        DhtStats {
+            queries: self.statistics.rows(),
+            records_held: store.record_count(),
+            providers_held: store.provider_count(),
+            published: self.publisher.len(),
+            records_rejected: self.records_rejected,
+        }
+    }
+
+    pub(crate) fn published(&self) -> usize {
+        self.publisher.len()
+    }
+}
+
+/// When a record is void: its signed expiry, the sender's wish, and the cap, whichever is first.
+fn void_at(wall: UnixTime, record: &Record, wished: Option<Instant>) -> UnixTime {
+    let cap = wall.after(Duration::from_millis(RECORD_TTL_MAX_MS));
+    let wished = wished.map_or(cap, |at| wall.after(at.saturating_duration_since(Instant::now())));
+    cap.min(wished).min(record.expires().unwrap_or(cap))
+}

@@ -1,0 +1,209 @@
+//! The task that owns the swarm. It alone touches libp2p; everybody else has the [`Overlay`] handle.
+//!
+//! One loop: a command or a libp2p event or a tick goes to the part that it concerns ([`Peers`], [`Dht`],
+//! [`Topics`]), and what must survive a restart goes to the disk owner. No arm waits for anything but the
+//! disk owner's queue: when the disk does not keep up the node stops reading from the network instead of
+//! piling up.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use futures::StreamExt as _;
+use libp2p::metrics::{Metrics, Recorder as _, Registry};
+use libp2p::swarm::Swarm;
+use tokio::sync::{broadcast, mpsc};
+use tokio::time::MissedTickBehavior;
+use wattle_types::{Time, UnixTime};
+
+use crate::behaviour::{Behaviour, kad_protocol};
+use crate::command::{Command, DhtCommand, answer};
+use crate::dht::Dht;
+use crate::event::emit;
+use crate::peers::Peers;
+use crate::report::{PeerInfo, PersistBatch, Status};
+use crate::topics::Topics;
+use crate::traffic::Traffic;
+use crate::translate::{DialFailure, Input, translate};
+use crate::{Address, Event};
+
+const TICK: Duration = Duration::from_millis(200);
+
+/// The task.
+pub(crate) struct Actor {
+    pub(crate) swarm: Swarm<Behaviour>,
+    pub(crate) commands: mpsc::Receiver<Command>,
+    pub(crate) events: broadcast::Sender<Event>,
+    pub(crate) persist: mpsc::Sender<PersistBatch>,
+    pub(crate) peers: Peers,
+    pub(crate) dht: Dht,
+    pub(crate) topics: Topics,
+    pub(crate) traffic: Traffic,
+    pub(crate) external: Vec<Address>,
+    pub(crate) dht_server: bool,
+    pub(crate) kad_protocol: String,
+    pub(crate) registry: Registry,
+    pub(crate) metrics: Metrics,
+    pub(crate) started: Instant,
+}
+
+/// The wall clock, for what crosses a restart or the network.
+pub(crate) fn wall_clock() -> UnixTime {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    UnixTime::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+impl Actor {
+    pub(crate) async fn run(mut self) {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.peers.arm(&mut self.swarm);
+        loop {
+            let mut batch = None;
+            tokio::select! {
+                command = self.commands.recv() => match command {
+                    Some(Command::Stop(reply)) => {
+                        self.flush(None).await;
+                        answer(reply, ());
+                        return;
+                    }
+                    Some(command) => batch = self.on_command(command),
+                    // Every handle is gone: nobody can ask for anything any more.
+                    None => return,
+                },
+                event = self.swarm.select_next_some() => {
+                    self.metrics.record(&event);
+                    if let Some(input) = translate(event) {
+                        self.on_input(input);
+                    }
+                }
+                _ = tick.tick() => self.on_tick(),
+            }
+            self.flush(batch).await;
+        }
+    }
+
+    fn now(&self) -> Time {
+        Time::since_start(self.started.elapsed())
+    }
+
+    /// Hands to the disk owner what changed. A disk owner that is gone took the node with it.
+    async fn flush(&mut self, batch: Option<PersistBatch>) {
+        let mut batch = batch.unwrap_or(PersistBatch { writes: Vec::new(), done: None });
+        batch.writes.append(&mut self.dht.take_writes(&mut self.swarm));
+        batch.writes.append(&mut self.peers.take_writes());
+        if (!batch.writes.is_empty() || batch.done.is_some()) && self.persist.send(batch).await.is_err() {
+            // The promise in `done` is dropped with the batch, and so nothing is acknowledged.
+            tracing::debug!("the disk owner is gone");
+        }
+    }
+
+    fn on_command(&mut self, command: Command) -> Option<PersistBatch> {
+        let now = self.now();
+        match command {
+            Command::Peers(command) => self.peers.command(now, &mut self.swarm, command),
+            Command::Dht(DhtCommand::FindPeer { peer, reply, .. }) if self.peers.is_connected(peer) => {
+                answer(reply, Ok(self.peers.addresses_of(peer)));
+            }
+            Command::Dht(command) => {
+                return Some(self.dht.command(now, wall_clock(), &mut self.swarm, command));
+            }
+            Command::Topics(command) => self.topics.command(&mut self.swarm, command),
+            Command::Status(reply) => answer(reply, self.status()),
+            Command::Metrics(reply) => answer(reply, self.encode_metrics()),
+            Command::Stop(reply) => answer(reply, ()),
+        }
+        None
+    }
+
+    fn on_input(&mut self, input: Input) {
+        let now = self.now();
+        match input {
+            Input::Listening(address) => {
+                tracing::info!(%address, "listening");
+                emit(&self.events, Event::Listening(address));
+            }
+            Input::ListenClosed { addresses, why } => {
+                for address in addresses {
+                    tracing::warn!(%address, ?why, "no longer listening");
+                    emit(&self.events, Event::ListenClosed(address));
+                }
+            }
+            Input::Opened(opened) => self.peers.on_opened(now, &mut self.swarm, opened),
+            Input::Closed { connection, peer, reason } => {
+                if self.peers.on_closed(now, connection, peer, reason) {
+                    self.traffic.forget(&crate::behaviour::peer_id(peer));
+                }
+            }
+            Input::DialFailed { connection, peer, failure } => {
+                if let (Some(peer), DialFailure::Unreachable(_)) = (peer, &failure)
+                    && !self.peers.is_connected(peer)
+                {
+                    // libp2p keeps dead peers in the table, where every lookup waits for them again.
+                    self.dht.withdraw(&mut self.swarm, peer);
+                }
+                self.peers.on_dial_failed(connection, peer, failure);
+            }
+            Input::Identified { peer, info } => {
+                let serves = info.protocols.contains(&self.kad_protocol);
+                let addresses = self.peers.on_identified(now, wall_clock(), &mut self.swarm, peer, info);
+                if serves {
+                    self.dht.offer(&mut self.swarm, peer, &addresses);
+                } else {
+                    self.dht.withdraw(&mut self.swarm, peer);
+                }
+            }
+            Input::RoundTrip { peer, rtt } => self.peers.on_round_trip(peer, rtt),
+            Input::LanFound(found) => self.peers.on_lan_found(&mut self.swarm, found),
+            Input::Dht(input) => self.dht.on_event(now, wall_clock(), &mut self.swarm, input),
+            Input::Gossip(input) => self.topics.on_event(&mut self.swarm, input),
+        }
+    }
+
+    fn on_tick(&mut self) {
+        let now = self.now();
+        self.peers.on_tick(now, &mut self.swarm);
+        self.dht.on_tick(now, wall_clock(), &mut self.swarm);
+        self.topics.on_tick(&mut self.swarm);
+    }
+
+    fn infos(&self) -> Vec<PeerInfo> {
+        let mut infos = self.peers.infos(self.now());
+        for info in &mut infos {
+            (info.bytes_in, info.bytes_out) = self.traffic.of(&crate::behaviour::peer_id(info.peer));
+        }
+        infos
+    }
+
+    fn status(&mut self) -> Status {
+        let peers = self.infos();
+        let buckets = self.swarm.behaviour_mut().kad.kbuckets().map(|bucket| bucket.num_entries());
+        let buckets: Vec<usize> = buckets.filter(|entries| *entries > 0).collect();
+        Status {
+            listening: self.swarm.listeners().cloned().map(Address::from_multiaddr).collect(),
+            external: self.external.clone(),
+            peers,
+            dht_server: self.dht_server,
+            table_size: buckets.iter().sum(),
+            table_buckets: buckets.len(),
+            records_held: self.swarm.behaviour_mut().kad.store_mut().record_count(),
+            published: self.dht.published(),
+            lan: self.peers.lan(),
+            bootstrap: self.peers.bootstrap_count(),
+            address_book: self.peers.book.len(),
+            inbound_seen: self.peers.inbound_seen(),
+            up: self.started.elapsed(),
+        }
+    }
+
+    fn encode_metrics(&self) -> String {
+        let mut text = String::new();
+        if let Err(error) = prometheus_client::encoding::text::encode(&mut text, &self.registry) {
+            tracing::warn!(%error, "the metrics could not be written");
+        }
+        text
+    }
+}
+
+/// The name of the Kademlia protocol, as identify lists it.
+pub(crate) fn kad_protocol_name(network: &wattle_types::NetworkName) -> String {
+    kad_protocol(network).to_string()
+}

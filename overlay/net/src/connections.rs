@@ -1,0 +1,291 @@
+//! Which connections to keep: a pure machine.
+//!
+//! # What it does
+//!
+//! Keeps at most one connection per peer and at most `high_water` in all. libp2p alone keeps every connection
+//! for ever once gossip runs over it, so an overlay of N nodes drifts to N - 1 connections each.
+//!
+//! # Rules
+//!
+//! 1. When both sides dialed at once, both keep the connection that the lower node id dialed, and close the
+//!    other. Of two that one side dialed, that side closes the younger.
+//! 2. Above `high_water` connections, close the least valuable until `low_water` are left: first old
+//!    connections that serve nothing, then young ones (below `grace`), by value. A connection of a gossip
+//!    mesh or one that a person asked for goes only when nothing else is left above `high_water`: a
+//!    stranger's flood of dials cannot push them out.
+//!
+//! # Invariants
+//!
+//! * **C1** after every input that opened a connection, those not being closed are at most `high_water`.
+//! * **C2** a peer has at most two connections, and two only until one is closed.
+//!
+//! # Bounds
+//!
+//! One entry per connection (at most `2 * high_water`, which libp2p's own limit enforces below us); work per
+//! input is O(n log n) when trimming, else O(log n).
+
+use std::collections::BTreeMap;
+
+use libp2p::swarm::ConnectionId;
+use wattle_types::{Machine, NodeId, Outbox, Time};
+
+use crate::ConnectionLimits;
+
+/// What a peer is good for, least important last: derived order is the order of worth.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Value {
+    /// A person, the configuration or an application asked for it.
+    pub(crate) pinned: bool,
+    /// In a gossip mesh, or among the nearest peers of the DHT.
+    pub(crate) woven: bool,
+    /// In the routing table: leading bits shared with this node, plus one; 0 when not in it.
+    pub(crate) nearness: u32,
+}
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub(crate) enum Input {
+    Opened {
+        key: ConnectionId,
+        peer: NodeId,
+        outbound: bool,
+    },
+    Closed {
+        key: ConnectionId,
+    },
+    /// What the connected peers are good for now.
+    Valued(BTreeMap<NodeId, Value>),
+}
+
+/// What must happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Output {
+    Close { key: ConnectionId, why: Why },
+}
+
+/// Why a connection must go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Why {
+    Duplicate,
+    Trimmed,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Connection {
+    peer: NodeId,
+    outbound: bool,
+    opened: Time,
+    closing: bool,
+}
+
+/// The machine.
+pub(crate) struct Connections {
+    me: NodeId,
+    limits: ConnectionLimits,
+    open: BTreeMap<ConnectionId, Connection>,
+    values: BTreeMap<NodeId, Value>,
+}
+
+impl Connections {
+    pub(crate) const fn new(me: NodeId, limits: ConnectionLimits) -> Self {
+        Self { me, limits, open: BTreeMap::new(), values: BTreeMap::new() }
+    }
+
+    /// Connections that are not being closed.
+    pub(crate) fn count(&self) -> usize {
+        self.open.values().filter(|connection| !connection.closing).count()
+    }
+
+    fn on_opened(&mut self, now: Time, key: ConnectionId, connection: Connection, out: &mut Outbox<Output>) {
+        let twin = self.open.iter().find(|(_, other)| other.peer == connection.peer && !other.closing);
+        let loser = twin.and_then(|(twin_key, twin)| self.loser((*twin_key, twin), (key, &connection)));
+        self.open.insert(key, connection);
+        if let Some(loser) = loser {
+            self.close(loser, Why::Duplicate, out);
+        }
+        if self.count() > self.limits.high_water.get() {
+            self.trim(now, out);
+        }
+        self.check_invariants();
+    }
+
+    /// Which of two connections to one peer this side closes; `None` when the other side does.
+    fn loser(
+        &self,
+        old: (ConnectionId, &Connection),
+        new: (ConnectionId, &Connection),
+    ) -> Option<ConnectionId> {
+        match (old.1.outbound, new.1.outbound) {
+            (true, true) => Some(new.0),
+            (false, false) => None,
+            (old_is_mine, _) => {
+                let keep_mine = self.me < new.1.peer;
+                Some(if keep_mine == old_is_mine { new.0 } else { old.0 })
+            }
+        }
+    }
+
+    fn trim(&mut self, now: Time, out: &mut Outbox<Output>) {
+        let mut ranked: Vec<_> = self
+            .open
+            .iter()
+            .filter(|(_, connection)| !connection.closing)
+            .map(|(key, connection)| {
+                let value = self.values.get(&connection.peer).copied().unwrap_or_default();
+                let young = now.since(connection.opened) < self.limits.grace;
+                (
+                    (value.pinned, value.woven, young, value.nearness, std::cmp::Reverse(connection.opened)),
+                    *key,
+                )
+            })
+            .collect();
+        ranked.sort_unstable();
+        let mut left = ranked.len();
+        for ((pinned, woven, ..), key) in ranked {
+            let spared = pinned || woven;
+            if left <= self.limits.low_water.get() || (spared && left <= self.limits.high_water.get()) {
+                break;
+            }
+            self.close(key, Why::Trimmed, out);
+            left -= 1;
+        }
+    }
+
+    fn close(&mut self, key: ConnectionId, why: Why, out: &mut Outbox<Output>) {
+        if let Some(connection) = self.open.get_mut(&key) {
+            connection.closing = true;
+            out.push(Output::Close { key, why });
+        }
+    }
+
+    fn check_invariants(&self) {
+        debug_assert!(self.count() <= self.limits.high_water.get(), "C1: at most high_water connections");
+    }
+}
+
+impl Machine for Connections {
+    type Input = Input;
+    type Output = Output;
+
+    fn handle(&mut self, now: Time, input: Input, out: &mut Outbox<Output>) {
+        match input {
+            Input::Opened { key, peer, outbound } => {
+                self.on_opened(now, key, Connection { peer, outbound, opened: now, closing: false }, out);
+            }
+            Input::Closed { key } => {
+                self.open.remove(&key);
+            }
+            Input::Valued(values) => self.values = values,
+        }
+    }
+
+    /// Nothing happens here by time alone.
+    fn deadline(&self) -> Option<Time> {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn node(number: u8) -> NodeId {
+        NodeId::from_public_key([number; 32])
+    }
+
+    fn limits(low: usize, high: usize) -> ConnectionLimits {
+        ConnectionLimits {
+            low_water: NonZeroUsize::new(low).unwrap(),
+            high_water: NonZeroUsize::new(high).unwrap(),
+            grace: Duration::from_secs(20),
+        }
+    }
+
+    fn open(machine: &mut Connections, at: u64, key: usize, peer: u8, outbound: bool) -> Vec<Output> {
+        let mut out = Outbox::new();
+        let now = Time::from_micros(at * 1_000_000);
+        machine.handle(
+            now,
+            Input::Opened { key: ConnectionId::new_unchecked(key), peer: node(peer), outbound },
+            &mut out,
+        );
+        out.drain().collect()
+    }
+
+    fn closes(key: usize, why: Why) -> Vec<Output> {
+        vec![Output::Close { key: ConnectionId::new_unchecked(key), why }]
+    }
+
+    #[test]
+    fn of_two_simultaneous_dials_both_sides_keep_the_lower_ids() {
+        // Connection 1 was dialed by node 3, connection 2 by node 5.
+        let mut three = Connections::new(node(3), limits(4, 8));
+        assert_eq!(open(&mut three, 0, 1, 5, true), []);
+        assert_eq!(open(&mut three, 0, 2, 5, false), closes(2, Why::Duplicate));
+        let mut five = Connections::new(node(5), limits(4, 8));
+        assert_eq!(open(&mut five, 0, 2, 3, true), []);
+        assert_eq!(open(&mut five, 0, 1, 3, false), closes(2, Why::Duplicate));
+    }
+
+    #[test]
+    fn the_side_that_dialed_twice_closes_the_younger() {
+        let mut dialer = Connections::new(node(3), limits(4, 8));
+        assert_eq!(open(&mut dialer, 0, 1, 5, true), []);
+        assert_eq!(open(&mut dialer, 0, 2, 5, true), closes(2, Why::Duplicate));
+        let mut listener = Connections::new(node(5), limits(4, 8));
+        assert_eq!(open(&mut listener, 0, 1, 3, false), []);
+        assert_eq!(open(&mut listener, 0, 2, 3, false), []);
+    }
+
+    #[test]
+    fn trimming_spares_the_mesh_and_what_people_asked_for() {
+        let mut machine = Connections::new(node(0), limits(3, 5));
+        for peer in 1..=5 {
+            assert_eq!(open(&mut machine, u64::from(peer), usize::from(peer), peer, true), []);
+        }
+        let woven = Value { woven: true, ..Value::default() };
+        let pinned = Value { pinned: true, ..Value::default() };
+        let values = BTreeMap::from([(node(1), woven), (node(2), pinned)]);
+        machine.handle(Time::ZERO, Input::Valued(values), &mut Outbox::new());
+        let closed = open(&mut machine, 60, 6, 6, false);
+        // The old and idle ones go, the newest first; the mesh, the pinned and the young one stay.
+        assert_eq!(closed, [5, 4, 3].map(|key| closes(key, Why::Trimmed)).concat());
+    }
+
+    #[test]
+    fn a_flood_of_strangers_pushes_out_no_valuable_peer() {
+        let mut machine = Connections::new(node(0), limits(4, 8));
+        for peer in 1..=4 {
+            open(&mut machine, 0, usize::from(peer), peer, true);
+        }
+        let pinned = Value { pinned: true, ..Value::default() };
+        let values = (1..=4).map(|peer| (node(peer), pinned)).collect();
+        machine.handle(Time::ZERO, Input::Valued(values), &mut Outbox::new());
+        for stranger in 5..=200 {
+            for Output::Close { key, .. } in open(&mut machine, 1, usize::from(stranger), stranger, false) {
+                assert!(key > ConnectionId::new_unchecked(4), "a pinned peer was closed");
+                machine.handle(Time::ZERO, Input::Closed { key }, &mut Outbox::new());
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn never_more_than_high_water(dials in prop::collection::vec((0u8..40, any::<bool>(), 0u64..100), 1..300)) {
+            let mut machine = Connections::new(node(0), limits(4, 9));
+            let mut clock = 0;
+            for (key, (peer, outbound, wait)) in dials.into_iter().enumerate() {
+                clock += wait;
+                for Output::Close { key, .. } in open(&mut machine, clock, key, peer + 1, outbound) {
+                    machine.handle(Time::ZERO, Input::Closed { key }, &mut Outbox::new());
+                }
+                prop_assert!(machine.count() <= 9);
+            }
+        }
+    }
+}

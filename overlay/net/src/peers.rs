@@ -1,0 +1,582 @@
+//! Peers: who is connected and how, whom to dial, and who waits for that.
+//!
+//! Dials are by peer and on condition that no connection or dial to it exists, with all addresses in one
+//! dial: one connection per peer is the aim, and [`Connections`] closes what slips through.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
+use libp2p::swarm::{ConnectionId, Swarm};
+use tokio::sync::broadcast;
+use wattle_types::{Machine as _, NodeId, Outbox, Table, Time, UnixTime, Write};
+
+use crate::address_book::{AddressBook, is_believable};
+use crate::behaviour::{Behaviour, network_protocol, node_id, peer_id};
+use crate::command::{PeersCommand, Reply, answer};
+use crate::connections::{self, Connections, Value, Why};
+use crate::event::emit;
+use crate::report::{ConnectError, LanStatus, Path, PeerInfo, Source};
+use crate::translate::{DialFailure, Identity};
+use crate::{Address, Config, DisconnectReason, Event, Restored};
+
+/// How long a person waits for a dial, identification included.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+/// Below this many connections, remembered peers are dialed.
+const WANTED_CONNECTIONS: usize = 8;
+/// How many remembered peers are dialed at once.
+const DIALS_PER_ROUND: usize = 8;
+/// Peers of other networks to remember, so that they are not dialed again and again.
+const FOREIGN_MAX: usize = 1024;
+
+/// One connected peer.
+struct Peer {
+    connections: BTreeMap<ConnectionId, (Path, bool)>,
+    since: Time,
+    source: Source,
+    rtt: Option<Duration>,
+    identity: Option<Identity>,
+}
+
+/// Somebody who waits for a connection.
+struct Waiting {
+    peer: Option<NodeId>,
+    dials: BTreeSet<ConnectionId>,
+    tried: Vec<(Address, String)>,
+    deadline: Time,
+    wish: Wish,
+}
+
+/// Whom to tell, and whether the connection is to be kept for their sake.
+struct Wish {
+    pin: bool,
+    reply: Reply<Result<PeerInfo, ConnectError>>,
+}
+
+/// The part of the actor that knows peers.
+pub(crate) struct Peers {
+    me: NodeId,
+    network_protocol: String,
+    events: broadcast::Sender<Event>,
+    pub(crate) book: AddressBook,
+    connections: Connections,
+    high_water: usize,
+    connected: BTreeMap<NodeId, Peer>,
+    closing: BTreeMap<ConnectionId, DisconnectReason>,
+    waiting: Vec<Waiting>,
+    sources: BTreeMap<NodeId, Source>,
+    pinned: BTreeSet<NodeId>,
+    blocked: BTreeSet<NodeId>,
+    foreign: BTreeSet<NodeId>,
+    bootstrap: Vec<Address>,
+    mdns: bool,
+    lan_heard: BTreeSet<NodeId>,
+    inbound_seen: u64,
+    next_round: Time,
+    round_pause: Duration,
+    writes: Vec<Write>,
+}
+
+impl Peers {
+    pub(crate) fn new(config: &Config, restored: &Restored, events: broadcast::Sender<Event>) -> Self {
+        let me = config.key.node_id();
+        let mut book = AddressBook::default();
+        book.restore(&restored.addresses);
+        let blocked =
+            restored.blocked.iter().filter_map(|(key, _)| <[u8; 32]>::try_from(key.as_slice()).ok());
+        Self {
+            me,
+            network_protocol: network_protocol(&config.network),
+            events,
+            book,
+            connections: Connections::new(me, config.connections),
+            high_water: config.connections.high_water.get(),
+            connected: BTreeMap::new(),
+            closing: BTreeMap::new(),
+            waiting: Vec::new(),
+            sources: BTreeMap::new(),
+            pinned: BTreeSet::new(),
+            blocked: blocked.map(NodeId::from_public_key).collect(),
+            foreign: BTreeSet::new(),
+            bootstrap: config.bootstrap.clone(),
+            mdns: config.mdns,
+            lan_heard: BTreeSet::new(),
+            inbound_seen: 0,
+            next_round: Time::ZERO,
+            round_pause: Duration::from_secs(1),
+            writes: Vec::new(),
+        }
+    }
+
+    /// Lets the swarm know whom an earlier run blocked.
+    pub(crate) fn arm(&self, swarm: &mut Swarm<Behaviour>) {
+        for peer in &self.blocked {
+            swarm.behaviour_mut().blocked.block_peer(peer_id(*peer));
+        }
+    }
+
+    pub(crate) fn command(&mut self, now: Time, swarm: &mut Swarm<Behaviour>, command: PeersCommand) {
+        match command {
+            PeersCommand::Connect { peer, addresses, reply } => {
+                self.connect(now, swarm, peer, addresses, Wish { pin: true, reply });
+            }
+            PeersCommand::Reach { peer, addresses, reply } => {
+                self.connect(now, swarm, Some(peer), addresses, Wish { pin: false, reply });
+            }
+            PeersCommand::Candidate { peer, addresses, source } => {
+                self.candidate(swarm, peer, &addresses, source);
+            }
+            PeersCommand::Disconnect { peer, reply } => {
+                self.pinned.remove(&peer);
+                let was = self.close_peer(swarm, peer, &DisconnectReason::Asked);
+                answer(reply, was);
+            }
+            PeersCommand::Block { peer, blocked, reply } => {
+                self.block(swarm, peer, blocked);
+                answer(reply, ());
+            }
+            PeersCommand::Blocked(reply) => answer(reply, self.blocked.clone()),
+            PeersCommand::Addresses { peer, reply } => answer(reply, self.addresses_of(peer)),
+        }
+    }
+
+    /// Where a peer can be reached: the path that works now, then the book.
+    pub(crate) fn addresses_of(&self, peer: NodeId) -> Vec<Address> {
+        let now = self.connected.get(&peer).into_iter().flat_map(|peer| peer.connections.values());
+        let outbound = now.filter(|(_, outbound)| *outbound).map(|(path, _)| path.address.clone());
+        let mut addresses: Vec<Address> = outbound.collect();
+        for address in self.book.addresses(peer) {
+            if !addresses.contains(&address) {
+                addresses.push(address);
+            }
+        }
+        addresses
+    }
+
+    fn connect(
+        &mut self,
+        now: Time,
+        swarm: &mut Swarm<Behaviour>,
+        peer: Option<NodeId>,
+        addresses: Vec<Address>,
+        wish: Wish,
+    ) {
+        let peer = peer.or_else(|| addresses.iter().find_map(Address::peer));
+        if let Some(peer) = peer {
+            self.foreign.remove(&peer);
+            let refusal = match self.info(now, peer) {
+                _ if peer == self.me => Some(Err(ConnectError::Myself)),
+                _ if self.blocked.contains(&peer) => Some(Err(ConnectError::Blocked)),
+                Some(info) => Some(Ok(info)),
+                None => None,
+            };
+            if let Some(outcome) = refusal {
+                if wish.pin && outcome.is_ok() {
+                    self.pinned.insert(peer);
+                }
+                answer(wish.reply, outcome);
+                return;
+            }
+        }
+        let dials = self.dial(swarm, peer, addresses);
+        let under_way = peer.is_some_and(|peer| self.connected.contains_key(&peer));
+        let dials = match dials {
+            Err(ConnectError::NoAddress) if under_way => BTreeSet::new(),
+            Err(error) => {
+                answer(wish.reply, Err(error));
+                return;
+            }
+            Ok(dials) => dials,
+        };
+        let deadline = now.after(CONNECT_TIMEOUT);
+        self.waiting.push(Waiting { peer, dials, tried: Vec::new(), deadline, wish });
+    }
+
+    /// Dials a known peer at all its addresses at once, or an unknown one at each address by itself.
+    fn dial(
+        &mut self,
+        swarm: &mut Swarm<Behaviour>,
+        peer: Option<NodeId>,
+        mut addresses: Vec<Address>,
+    ) -> Result<BTreeSet<ConnectionId>, ConnectError> {
+        let dials: Vec<DialOpts> = match peer {
+            Some(peer) => {
+                if addresses.is_empty() {
+                    addresses = self.book.addresses(peer);
+                }
+                if addresses.is_empty() {
+                    return Err(ConnectError::NoAddress);
+                }
+                let addresses = addresses.iter().map(|address| address.as_multiaddr().clone()).collect();
+                let dial =
+                    DialOpts::peer_id(peer_id(peer)).condition(PeerCondition::DisconnectedAndNotDialing);
+                vec![dial.addresses(addresses).build()]
+            }
+            None if addresses.is_empty() => return Err(ConnectError::NoAddress),
+            None => addresses
+                .iter()
+                .map(|address| DialOpts::unknown_peer_id().address(address.as_multiaddr().clone()).build())
+                .collect(),
+        };
+        let mut started = BTreeSet::new();
+        for dial in dials {
+            let connection = dial.connection_id();
+            match swarm.dial(dial) {
+                Ok(()) => {
+                    started.insert(connection);
+                }
+                // Another dial to the same peer is under way: its outcome is ours.
+                Err(libp2p::swarm::DialError::DialPeerConditionFalse(_)) => {}
+                Err(error) => return Err(ConnectError::HungUp(error.to_string())),
+            }
+        }
+        Ok(started)
+    }
+
+    /// Somebody told of a peer: dial it when there is room and no reason against it.
+    fn candidate(
+        &mut self,
+        swarm: &mut Swarm<Behaviour>,
+        peer: NodeId,
+        addresses: &[Address],
+        source: Source,
+    ) {
+        let known = self.connected.contains_key(&peer)
+            || self.blocked.contains(&peer)
+            || self.foreign.contains(&peer);
+        if peer == self.me || known || self.connections.count() >= self.high_water {
+            return;
+        }
+        if self.sources.len() < FOREIGN_MAX {
+            self.sources.insert(peer, source);
+        }
+        // Ignored because a candidate that cannot be dialed is not missed.
+        drop(self.dial(swarm, Some(peer), addresses.to_vec()));
+    }
+
+    fn block(&mut self, swarm: &mut Swarm<Behaviour>, peer: NodeId, blocked: bool) {
+        let key = peer.public_key().to_vec();
+        if blocked {
+            self.blocked.insert(peer);
+            self.writes.push(Write::Put { table: Table::Blocked, key, value: Vec::new() });
+            for connection in self.connected.get(&peer).into_iter().flat_map(|peer| peer.connections.keys()) {
+                self.closing.insert(*connection, DisconnectReason::Denied);
+            }
+            swarm.behaviour_mut().blocked.block_peer(peer_id(peer));
+        } else {
+            self.blocked.remove(&peer);
+            self.writes.push(Write::Remove { table: Table::Blocked, key });
+            swarm.behaviour_mut().blocked.unblock_peer(peer_id(peer));
+        }
+    }
+
+    fn close_peer(&mut self, swarm: &mut Swarm<Behaviour>, peer: NodeId, reason: &DisconnectReason) -> bool {
+        let Some(known) = self.connected.get(&peer) else { return false };
+        for connection in known.connections.keys() {
+            self.closing.insert(*connection, reason.clone());
+            swarm.close_connection(*connection);
+        }
+        true
+    }
+
+    pub(crate) fn on_opened(&mut self, now: Time, swarm: &mut Swarm<Behaviour>, opened: Opened) {
+        let Opened { connection, peer, path, outbound, failed } = opened;
+        for address in failed {
+            self.book.failed(peer, &address);
+        }
+        if !outbound {
+            self.inbound_seen = self.inbound_seen.saturating_add(1);
+        }
+        let source = self.sources.remove(&peer).unwrap_or(Source::Overlay);
+        let entry = self.connected.entry(peer).or_insert_with(|| Peer {
+            connections: BTreeMap::new(),
+            since: now,
+            source,
+            rtt: None,
+            identity: None,
+        });
+        entry.connections.insert(connection, (path, outbound));
+        for waiting in &mut self.waiting {
+            if waiting.dials.contains(&connection) {
+                waiting.peer = Some(peer);
+            }
+        }
+        let mut out = Outbox::new();
+        self.connections.handle(
+            now,
+            connections::Input::Opened { key: connection, peer, outbound },
+            &mut out,
+        );
+        self.carry_out(swarm, &mut out);
+    }
+
+    fn carry_out(&mut self, swarm: &mut Swarm<Behaviour>, out: &mut Outbox<connections::Output>) {
+        for connections::Output::Close { key, why } in out.drain() {
+            let reason = match why {
+                Why::Duplicate => DisconnectReason::Asked,
+                Why::Trimmed => DisconnectReason::Trimmed,
+            };
+            self.closing.insert(key, reason);
+            swarm.close_connection(key);
+        }
+    }
+
+    /// A connection ended. Returns the peer when it was the last one to it.
+    pub(crate) fn on_closed(
+        &mut self,
+        now: Time,
+        connection: ConnectionId,
+        peer: NodeId,
+        reason: DisconnectReason,
+    ) -> bool {
+        self.connections.handle(now, connections::Input::Closed { key: connection }, &mut Outbox::new());
+        let reason = self.closing.remove(&connection).unwrap_or(reason);
+        let Some(known) = self.connected.get_mut(&peer) else { return false };
+        known.connections.remove(&connection);
+        if !known.connections.is_empty() {
+            return false;
+        }
+        let was_known = known.identity.is_some();
+        self.connected.remove(&peer);
+        self.settle(peer, |_| Err(ConnectError::HungUp(reason.to_string())));
+        if was_known {
+            emit(&self.events, Event::Disconnected { peer, reason });
+        }
+        true
+    }
+
+    pub(crate) fn on_dial_failed(
+        &mut self,
+        connection: ConnectionId,
+        peer: Option<NodeId>,
+        failure: DialFailure,
+    ) {
+        if let (Some(peer), DialFailure::Unreachable(tried)) = (peer, &failure) {
+            for (address, _) in tried {
+                self.book.failed(peer, address);
+            }
+        }
+        let concerned = |waiting: &Waiting| {
+            waiting.dials.contains(&connection)
+                || (peer.is_some() && waiting.peer == peer && waiting.dials.is_empty())
+        };
+        for mut waiting in self.waiting.extract_if(.., |waiting| concerned(waiting)).collect::<Vec<_>>() {
+            waiting.dials.remove(&connection);
+            let error = match &failure {
+                DialFailure::Redundant => {
+                    self.waiting.push(waiting);
+                    continue;
+                }
+                DialFailure::NoAddress => ConnectError::NoAddress,
+                DialFailure::Myself => ConnectError::Myself,
+                DialFailure::WrongPeer(Some(other)) => ConnectError::WrongPeer(*other),
+                DialFailure::WrongPeer(None) => {
+                    ConnectError::HungUp("it has a key that is not Ed25519".to_owned())
+                }
+                DialFailure::Denied(why) => ConnectError::HungUp(why.clone()),
+                DialFailure::Unreachable(tried) => {
+                    waiting.tried.extend(tried.iter().cloned());
+                    if !waiting.dials.is_empty() {
+                        self.waiting.push(waiting);
+                        continue;
+                    }
+                    ConnectError::Unreachable { tried: std::mem::take(&mut waiting.tried) }
+                }
+            };
+            answer(waiting.wish.reply, Err(error));
+        }
+    }
+
+    /// The peer said what it is. Returns an address for the routing table when it serves this network's DHT.
+    pub(crate) fn on_identified(
+        &mut self,
+        now: Time,
+        wall: UnixTime,
+        swarm: &mut Swarm<Behaviour>,
+        peer: NodeId,
+        identity: Identity,
+    ) -> Vec<Address> {
+        let wattle_peer = identity.network_protocol.strip_prefix("/wattle/");
+        if let Some(theirs) = wattle_peer.filter(|_| identity.network_protocol != self.network_protocol) {
+            let name = theirs.strip_suffix("/1").unwrap_or(theirs).to_owned();
+            if self.foreign.len() < FOREIGN_MAX {
+                self.foreign.insert(peer);
+            }
+            self.close_peer(swarm, peer, &DisconnectReason::OtherNetwork(name));
+            return Vec::new();
+        }
+        let Some(known) = self.connected.get_mut(&peer) else { return Vec::new() };
+        let Some((path, outbound)) = known.connections.values().next().cloned() else { return Vec::new() };
+        let from = path.address.reach();
+        if outbound {
+            self.book.worked(peer, &path.address, wall);
+        }
+        let believable: Vec<Address> =
+            identity.listens.iter().filter(|a| is_believable(a, from)).cloned().collect();
+        if let Some(first) =
+            believable.iter().find(|address| address.ip() == path.address.ip()).filter(|_| !outbound)
+        {
+            // It came to us from where it says it listens: as good as dialed.
+            self.book.worked(peer, first, wall);
+        }
+        for address in &believable {
+            self.book.claimed(peer, address, from);
+        }
+        let first_time = known.identity.is_none();
+        known.identity = Some(identity);
+        if let (true, Some(info)) = (first_time, self.info(now, peer)) {
+            self.settle(peer, |_| Ok(info.clone()));
+            emit(&self.events, Event::Connected(info));
+        }
+        let dialed = outbound.then_some(path.address);
+        dialed.into_iter().chain(believable).map(|address| address.without_peer()).collect()
+    }
+
+    /// Answers everybody who waits for `peer`.
+    fn settle(&mut self, peer: NodeId, outcome: impl Fn(&Waiting) -> Result<PeerInfo, ConnectError>) {
+        for waiting in self.waiting.extract_if(.., |waiting| waiting.peer == Some(peer)).collect::<Vec<_>>() {
+            let outcome = outcome(&waiting);
+            if waiting.wish.pin && outcome.is_ok() {
+                self.pinned.insert(peer);
+            }
+            answer(waiting.wish.reply, outcome);
+        }
+    }
+
+    pub(crate) fn on_round_trip(&mut self, peer: NodeId, rtt: Duration) {
+        if let Some(known) = self.connected.get_mut(&peer) {
+            // RFC 6298, section 2: SRTT moves by an eighth of each new sample.
+            known.rtt = Some(known.rtt.map_or(rtt, |smooth| (smooth * 7 + rtt) / 8));
+        }
+    }
+
+    pub(crate) fn on_lan_found(&mut self, swarm: &mut Swarm<Behaviour>, found: Vec<(NodeId, Address)>) {
+        let mut by_peer: BTreeMap<NodeId, Vec<Address>> = BTreeMap::new();
+        for (peer, address) in found {
+            by_peer.entry(peer).or_default().push(address);
+        }
+        for (peer, addresses) in by_peer {
+            if self.lan_heard.len() < FOREIGN_MAX {
+                self.lan_heard.insert(peer);
+            }
+            self.candidate(swarm, peer, &addresses, Source::Mdns);
+        }
+    }
+
+    /// Time passed: give up on those who waited too long, and dial when there are too few peers.
+    pub(crate) fn on_tick(&mut self, now: Time, swarm: &mut Swarm<Behaviour>) {
+        for waiting in self.waiting.extract_if(.., |w| w.deadline <= now || w.wish.reply.is_closed()) {
+            let error = ConnectError::Unreachable { tried: waiting.tried };
+            answer(waiting.wish.reply, Err(error));
+        }
+        if self.connected.len() < WANTED_CONNECTIONS && self.next_round <= now {
+            self.round(swarm);
+            // The pause doubles from 1 s to a minute: a lone node does not hammer dead addresses.
+            self.round_pause = if self.connected.is_empty() {
+                (self.round_pause * 2).min(Duration::from_secs(60))
+            } else {
+                Duration::from_secs(60)
+            };
+            self.next_round = now.after(self.round_pause);
+        }
+        let values = self.values(swarm);
+        self.connections.handle(now, connections::Input::Valued(values), &mut Outbox::new());
+    }
+
+    /// Dials the configured bootstraps, then those seen last.
+    fn round(&mut self, swarm: &mut Swarm<Behaviour>) {
+        for address in self.bootstrap.clone() {
+            match address.peer() {
+                Some(peer) => self.candidate(swarm, peer, &[address], Source::Bootstrap),
+                // Ignored because the next round tries again.
+                None if self.connected.is_empty() => drop(self.dial(swarm, None, vec![address])),
+                None => {}
+            }
+        }
+        let away = self.book.recent().into_iter().filter(|(peer, _)| !self.connected.contains_key(peer));
+        for (peer, addresses) in away.take(DIALS_PER_ROUND).collect::<Vec<_>>() {
+            self.candidate(swarm, peer, &addresses, Source::AddressBook);
+        }
+    }
+
+    /// What each connected peer is good for.
+    fn values(&self, swarm: &mut Swarm<Behaviour>) -> BTreeMap<NodeId, Value> {
+        let behaviour = swarm.behaviour_mut();
+        let mesh: BTreeSet<NodeId> = behaviour.gossip.all_mesh_peers().filter_map(node_id).collect();
+        let me = libp2p::kad::KBucketKey::from(peer_id(self.me));
+        let nearest: Vec<_> = behaviour.kad.get_closest_local_peers(&me).collect();
+        let near: BTreeMap<NodeId, (usize, u32)> = nearest
+            .iter()
+            .enumerate()
+            .filter_map(|(rank, key)| {
+                Some((node_id(key.preimage())?, (rank, crate::dht::shared_bits(&me, key))))
+            })
+            .collect();
+        let value = |peer: &NodeId| Value {
+            pinned: self.pinned.contains(peer),
+            woven: mesh.contains(peer) || near.get(peer).is_some_and(|(rank, _)| *rank < WANTED_CONNECTIONS),
+            nearness: near.get(peer).map_or(0, |(_, bits)| bits.saturating_add(1)),
+        };
+        self.connected.keys().map(|peer| (*peer, value(peer))).collect()
+    }
+
+    fn info(&self, now: Time, peer: NodeId) -> Option<PeerInfo> {
+        let known = self.connected.get(&peer)?;
+        let (path, outbound) = known.connections.values().next()?;
+        let identity = known.identity.as_ref()?;
+        Some(PeerInfo {
+            peer,
+            path: path.clone(),
+            rtt: known.rtt,
+            connected: now.since(known.since),
+            outbound: *outbound,
+            agent: Some(identity.agent.clone()),
+            protocols: identity.protocols.clone(),
+            listens: identity.listens.clone(),
+            bytes_in: 0,
+            bytes_out: 0,
+            source: known.source,
+        })
+    }
+
+    /// Everybody who is connected and said what it is.
+    pub(crate) fn infos(&self, now: Time) -> Vec<PeerInfo> {
+        self.connected.keys().filter_map(|peer| self.info(now, *peer)).collect()
+    }
+
+    pub(crate) fn is_connected(&self, peer: NodeId) -> bool {
+        self.connected.contains_key(&peer)
+    }
+
+    pub(crate) fn lan(&self) -> LanStatus {
+        match (self.mdns, self.lan_heard.len()) {
+            (false, _) => LanStatus::Off,
+            (true, 0) => LanStatus::Silent,
+            (true, heard) => LanStatus::Heard(heard),
+        }
+    }
+
+    pub(crate) const fn inbound_seen(&self) -> u64 {
+        self.inbound_seen
+    }
+
+    pub(crate) fn bootstrap_count(&self) -> usize {
+        self.bootstrap.len()
+    }
+
+    /// What changed since the last call and must reach the disk.
+    pub(crate) fn take_writes(&mut self) -> Vec<Write> {
+        let mut writes = self.book.take_writes();
+        writes.append(&mut self.writes);
+        writes
+    }
+}
+
+/// A new connection.
+pub(crate) struct Opened {
+    pub(crate) connection: ConnectionId,
+    pub(crate) peer: NodeId,
+    pub(crate) path: Path,
+    pub(crate) outbound: bool,
+    pub(crate) failed: Vec<Address>,
+}

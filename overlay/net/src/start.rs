@@ -1,0 +1,143 @@
+//! How the overlay starts: swarm, listeners, restored state, then the task.
+
+use std::time::{Duration, Instant};
+
+use futures::StreamExt as _;
+use libp2p::metrics::{Metrics, Registry};
+use libp2p::swarm::{Swarm, SwarmEvent};
+use tokio::sync::{broadcast, mpsc};
+
+use crate::actor::{Actor, kad_protocol_name, wall_clock};
+use crate::behaviour::{self, Behaviour, peer_id};
+use crate::dht::Dht;
+use crate::dht::store::{Caps, Records};
+use crate::peers::Peers;
+use crate::report::PersistBatch;
+use crate::topics::Topics;
+use crate::traffic::Traffic;
+use crate::{Address, Config, DhtMode, Overlay, Reach, Restored, StartError};
+
+/// Commands that may wait for the task; a caller beyond it waits itself.
+const COMMANDS_MAX: usize = 256;
+/// Events that a slow watcher may lag behind.
+const EVENTS_MAX: usize = 1024;
+/// Listening on an address of this machine is a matter of microseconds; a second means that it will not
+/// happen.
+const LISTEN_TIMEOUT: Duration = Duration::from_secs(1);
+
+impl Overlay {
+    /// Starts the overlay task. It listens when this returns; dials happen afterwards. `persist` receives
+    /// what must survive a restart.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing runs then.
+    pub async fn start(
+        mut config: Config,
+        restored: Restored,
+        persist: mpsc::Sender<PersistBatch>,
+    ) -> Result<Self, StartError> {
+        check(&config)?;
+        config.dht_mode = decided_mode(&config);
+        let me = config.key.node_id();
+        let (events, _) = broadcast::channel(EVENTS_MAX);
+        let (sender, commands) = mpsc::channel(COMMANDS_MAX);
+        let mut records = Records::new(peer_id(me), Caps::standard());
+        records.restore(&restored, wall_clock(), Instant::now());
+        let traffic = Traffic::default();
+        let mut swarm = behaviour::build(&config, records, &traffic)?;
+        let mut registry = Registry::default();
+        let metrics = Metrics::new(&mut registry);
+        listen(&mut swarm, &config.listen).await?;
+        for address in &config.external {
+            swarm.add_external_address(address.as_multiaddr().clone());
+        }
+        let overlay = Self {
+            me,
+            network: config.network.clone(),
+            commands: sender,
+            events: events.clone(),
+            streams: swarm.behaviour().streams.new_control(),
+        };
+        let actor = Actor {
+            commands,
+            events: events.clone(),
+            persist,
+            peers: Peers::new(&config, &restored, events.clone()),
+            dht: Dht::new(me, config.network.clone(), &restored, events.clone()),
+            topics: Topics::new(me, config.network.clone(), events),
+            traffic,
+            external: config.external.clone(),
+            dht_server: config.dht_mode == DhtMode::Server,
+            kad_protocol: kad_protocol_name(&config.network),
+            registry,
+            metrics,
+            started: Instant::now(),
+            swarm,
+        };
+        tokio::spawn(actor.run());
+        Ok(overlay)
+    }
+}
+
+fn check(config: &Config) -> Result<(), StartError> {
+    let (low, high) = (config.connections.low_water.get(), config.connections.high_water.get());
+    if high < low {
+        return Err(StartError::Water { low, high });
+    }
+    match config.listen.iter().find(|address| address.is_quic()) {
+        Some(address) if config.network_key.is_some() => Err(StartError::QuicIsNeverPrivate(address.clone())),
+        _ => Ok(()),
+    }
+}
+
+/// A node that only the internet leads to and that nobody there can dial would make lookups of others wait
+/// for it: it asks only. Without a bootstrap on the internet the overlay is local, and everybody can be
+/// dialed.
+fn decided_mode(config: &Config) -> DhtMode {
+    let global = |addresses: &[Address]| addresses.iter().any(|address| address.reach() == Reach::Global);
+    match config.dht_mode {
+        DhtMode::Auto
+            if config.external.is_empty() && global(&config.bootstrap) && !global(&config.listen) =>
+        {
+            DhtMode::Client
+        }
+        DhtMode::Auto => DhtMode::Server,
+        chosen => chosen,
+    }
+}
+
+/// Listens everywhere that was asked for, or nowhere.
+async fn listen(swarm: &mut Swarm<Behaviour>, addresses: &[Address]) -> Result<(), StartError> {
+    for address in addresses {
+        let failed = |why: String| StartError::Listen { address: address.clone(), why };
+        let listener =
+            swarm.listen_on(address.as_multiaddr().clone()).map_err(|error| failed(deepest(&error)))?;
+        let heard = tokio::time::timeout(LISTEN_TIMEOUT, async {
+            loop {
+                match swarm.select_next_some().await {
+                    SwarmEvent::NewListenAddr { listener_id, .. } if listener_id == listener => return Ok(()),
+                    SwarmEvent::ListenerClosed { listener_id, reason, .. } if listener_id == listener => {
+                        return Err(reason
+                            .err()
+                            .map_or_else(|| "it closed at once".to_owned(), |e| e.to_string()));
+                    }
+                    // Nobody is dialed yet, so nothing else can be lost here.
+                    _ => {}
+                }
+            }
+        });
+        match heard.await {
+            Ok(outcome) => outcome.map_err(failed)?,
+            Err(_elapsed) => return Err(failed("the system gave no address".to_owned())),
+        }
+    }
+    Ok(())
+}
+
+fn deepest(error: &dyn std::error::Error) -> String {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string()
+}

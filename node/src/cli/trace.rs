@@ -102,6 +102,7 @@ impl Step {
         let answered = match (end, best) {
             (End::Found, _) => "has the peer".to_owned(),
             (End::Failed, _) => tame(step.why.as_deref().unwrap_or("no answer")),
+            (End::Answered, Some(best)) if step.closer.len() == 1 => format!("1 peer, {best} bits"),
             (End::Answered, Some(best)) => format!("{} peers, best {best} bits", step.closer.len()),
             (End::Answered, None) => "no peers".to_owned(),
         };

@@ -11,6 +11,15 @@
 
 pub mod api;
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod exit;
+pub mod health;
+pub mod metrics;
+pub mod neighbours;
+pub mod node;
 pub mod paths;
+pub mod ports;
+pub mod ring;
+pub mod run;
+pub mod telemetry;

@@ -79,7 +79,7 @@ fn invitation(answer: &InviteDocument, valid: Duration, qr: bool) -> String {
 fn long(span: Duration) -> String {
     let seconds = span.as_secs();
     let units = [(86_400, "day"), (3600, "hour"), (60, "minute")];
-    let whole = units.into_iter().find(|(length, _)| seconds >= *length && seconds % length == 0);
+    let whole = units.into_iter().find(|(length, _)| seconds >= *length && seconds.is_multiple_of(*length));
     let (count, unit) = whole.map_or((seconds, "second"), |(length, unit)| (seconds / length, unit));
     format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
 }

@@ -48,9 +48,12 @@ impl Disk {
                 Change::Length(length) => left.resize(*length, 0),
                 Change::Bytes(offset, bytes) => {
                     for (number, sector) in bytes.chunks(SECTOR).enumerate() {
-                        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                        state = state
+                            .wrapping_mul(6_364_136_223_846_793_005)
+                            .wrapping_add(1_442_695_040_888_963_407);
                         let start = offset + number * SECTOR;
-                        if seed != 0 && (state >> 63 == 1 || seed == 1) && start + sector.len() <= left.len() {
+                        if seed != 0 && (state >> 63 == 1 || seed == 1) && start + sector.len() <= left.len()
+                        {
                             left[start..start + sector.len()].copy_from_slice(sector);
                         }
                     }
@@ -133,7 +136,10 @@ fn put(table: Table, key: &[u8], value: &[u8]) -> Write {
 /// Batch `number`: one entry in each of two tables, large enough to move pages about.
 fn batch(number: u32) -> Vec<Write> {
     let value = number.to_be_bytes().repeat(100);
-    vec![put(Table::Records, &number.to_be_bytes(), &value), put(Table::Providers, &number.to_be_bytes(), &value)]
+    vec![
+        put(Table::Records, &number.to_be_bytes(), &value),
+        put(Table::Providers, &number.to_be_bytes(), &value),
+    ]
 }
 
 /// Which batches are there, in both tables with the right values.
@@ -172,7 +178,11 @@ async fn the_first_failure_at_any_step_ends_the_store_and_loses_nothing_acknowle
             break;
         };
         survived += 1;
-        assert_eq!(matches!(failure, Failure::DiskFull { .. }), kind == io::ErrorKind::StorageFull, "{failure}");
+        assert_eq!(
+            matches!(failure, Failure::DiskFull { .. }),
+            kind == io::ErrorKind::StorageFull,
+            "{failure}"
+        );
         assert_eq!(store.failed().await, failure);
         assert_eq!(store.get(Table::Records, b"x"), Err(failure.clone()));
         assert_eq!(store.scan(Table::Blocked), Err(failure));
@@ -180,7 +190,10 @@ async fn the_first_failure_at_any_step_ends_the_store_and_loses_nothing_acknowle
         // The power goes, and the disk is well afterwards.
         for seed in 0..8 {
             let found = batches(&tables(&Backend::with(backend.disk().after_power_cut(seed))).unwrap());
-            assert!(found.starts_with(&acknowledged), "step {step}, seed {seed}: {acknowledged:?} of {found:?}");
+            assert!(
+                found.starts_with(&acknowledged),
+                "step {step}, seed {seed}: {acknowledged:?} of {found:?}"
+            );
             assert!(found.len() <= acknowledged.len() + 1, "step {step}, seed {seed}: {found:?}");
         }
     }
@@ -257,8 +270,14 @@ async fn a_batch_over_a_cap_is_refused_and_the_store_goes_on() {
         let error = store.commit(writes).await.unwrap_err();
         assert!(matches!(error, CommitError::TooLarge { what: found, .. } if found == what), "{error}");
     }
-    store.commit(vec![put(Table::Records, &[0; KEY_BYTES_MAX], &vec![7; BATCH_BYTES_MAX - KEY_BYTES_MAX])]).await.unwrap();
-    assert_eq!(store.get(Table::Records, &[0; KEY_BYTES_MAX]).unwrap().unwrap().len(), BATCH_BYTES_MAX - KEY_BYTES_MAX);
+    store
+        .commit(vec![put(Table::Records, &[0; KEY_BYTES_MAX], &vec![7; BATCH_BYTES_MAX - KEY_BYTES_MAX])])
+        .await
+        .unwrap();
+    assert_eq!(
+        store.get(Table::Records, &[0; KEY_BYTES_MAX]).unwrap().unwrap().len(),
+        BATCH_BYTES_MAX - KEY_BYTES_MAX
+    );
     store.commit(Vec::new()).await.unwrap();
 }
 

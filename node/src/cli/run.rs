@@ -46,7 +46,7 @@ const LOG_BYTES_MAX: u64 = 8 << 20;
 pub(super) fn run(session: &Session, args: &Run) -> Result<(), Failure> {
     let paths = session.paths()?;
     if !args.detach {
-        return foreground(session, &paths, args);
+        return foreground(session, args);
     }
     let ready = start_detached(session, &paths, &flags_of(args))?;
     session.show_own(&ready, |ready| Shown {
@@ -86,10 +86,15 @@ fn flags_of(args: &Run) -> Vec<String> {
     listen.chain(bootstrap).chain(args.no_mdns.then(|| "--no-mdns".to_owned())).collect()
 }
 
-fn foreground(session: &Session, paths: &Paths, args: &Run) -> Result<(), Failure> {
-    let config = files::load_config_with(paths, overrides(args))?;
-    drop((session, config));
-    Err(ErrorDocument::new(ErrorCode::Failed, "this build cannot run a node").into())
+fn foreground(session: &Session, args: &Run) -> Result<(), Failure> {
+    let options = crate::run::Options {
+        node: session.globals.node.clone(),
+        home: session.globals.home.clone(),
+        overrides: overrides(args),
+        json: session.globals.json,
+        quiet: session.globals.quiet,
+    };
+    Ok(crate::run::run(&options)?)
 }
 
 /// Starts this node in the background and waits until it answers. What it says goes to its log file; when it ends instead, its own

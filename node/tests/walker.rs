@@ -182,7 +182,7 @@ fn without_a_node_the_others_work_or_fail_with_a_document() {
             (Some(0), Json::Plain) => assert!(!output.stdout.is_empty(), "{}", page.path),
             (Some(0), Json::Document(schema)) => check_document(page, schema, &output),
             (Some(2), Json::Document(schema)) if page.path == "health" => {
-                check_document(page, schema, &output)
+                check_document(page, schema, &output);
             }
             (_, _) => {
                 let document = error_of(page.path, &output);

@@ -22,6 +22,7 @@ use crate::api::documents::{ErrorDocument, ReadyKind, ReadyLine, RunSchema, Stat
 use crate::config::Override;
 use crate::exit::ErrorCode;
 use crate::paths::Paths;
+use crate::run::Options;
 
 /// Start the node (creates it first if needed)
 #[derive(Args)]
@@ -44,10 +45,10 @@ pub(super) struct Run {
 const LOG_BYTES_MAX: u64 = 8 << 20;
 
 pub(super) fn run(session: &Session, args: &Run) -> Result<(), Failure> {
-    let paths = session.paths()?;
     if !args.detach {
         return foreground(session, args);
     }
+    let paths = session.paths()?;
     let ready = start_detached(session, &paths, &flags_of(args))?;
     session.show_own(&ready, |ready| Shown {
         text: format!(
@@ -86,13 +87,14 @@ fn flags_of(args: &Run) -> Vec<String> {
     listen.chain(bootstrap).chain(args.no_mdns.then(|| "--no-mdns".to_owned())).collect()
 }
 
+/// Runs the node in this process until it is stopped.
 fn foreground(session: &Session, args: &Run) -> Result<(), Failure> {
-    let options = crate::run::Options {
+    let options = Options {
         node: session.globals.node.clone(),
         home: session.globals.home.clone(),
         overrides: overrides(args),
-        json: session.globals.json,
-        quiet: session.globals.quiet,
+        json: session.out.json,
+        quiet: session.out.quiet,
     };
     Ok(crate::run::run(&options)?)
 }
@@ -239,7 +241,7 @@ pub(super) fn already_running(session: &Session, paths: &Paths, owner: &Owner) -
     let port = owner.p2p_port.map(|port| format!(", port {port}")).unwrap_or_default();
     let message = format!("node \"{}\" is already running (pid {}{since}{port})", paths.node, owner.pid);
     let status = format!("{} status", session.program());
-    let other = if paths.node.as_str() == "bob" { "carol" } else { "bob" };
+    let other = if paths.node.as_str() == "bob" { "alice" } else { "bob" };
     let second = format!("second node: wattle -n {other} run");
     advise(ErrorDocument::new(ErrorCode::Conflict, message), "see it", &status, &second)
 }

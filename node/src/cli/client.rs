@@ -15,7 +15,6 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -52,14 +51,14 @@ pub(crate) struct Client {
 
 /// What the node answered: the document as it is for `--json`, and what this program understands of it.
 pub(crate) struct Answer<T> {
-    pub(crate) raw: Value,
+    pub(crate) raw: String,
     pub(crate) document: T,
 }
 
 impl<T: Serialize> Answer<T> {
     /// An answer that this program gave itself.
     pub(crate) fn own(document: T) -> Result<Self, Failure> {
-        let raw = serde_json::to_value(&document).map_err(|error| strange(&error))?;
+        let raw = serde_json::to_string(&document).map_err(|error| strange(&error))?;
         Ok(Self { raw, document })
     }
 }
@@ -102,8 +101,8 @@ impl Client {
         let work = async {
             let response = self.send(method, path, body).await?;
             let bytes = whole(response.into_body()).await?;
-            let raw: Value = serde_json::from_slice(&bytes).map_err(|error| strange(&error))?;
-            let document = T::deserialize(&raw).map_err(|error| strange(&error))?;
+            let document = serde_json::from_slice(&bytes).map_err(|error| strange(&error))?;
+            let raw = String::from_utf8(bytes.to_vec()).map_err(|error| strange(&error))?;
             Ok(Answer { raw, document })
         };
         self.within(work, path).await
@@ -263,7 +262,7 @@ pub(crate) struct Lines {
 
 impl Lines {
     /// The next object; `None` at the end of the stream. Cancel safe.
-    pub(crate) async fn next(&mut self) -> Result<Option<Value>, Failure> {
+    pub(crate) async fn next(&mut self) -> Result<Option<String>, Failure> {
         loop {
             while let Some(length) = self.buffer[self.read..].iter().position(|byte| *byte == b'\n') {
                 let line = &self.buffer[self.read..self.read + length];
@@ -295,19 +294,19 @@ impl Lines {
 }
 
 /// One line of a stream: an object, or nothing (blank lines, comments and the other fields of an event).
-fn parse_line(line: &[u8]) -> Result<Option<Value>, Failure> {
+fn parse_line(line: &[u8]) -> Result<Option<String>, Failure> {
     let line = line.trim_ascii();
     let line = match line.strip_prefix(b"data:") {
         Some(data) => data.trim_ascii_start(),
         None if line.starts_with(b"{") => line,
         None => return Ok(None),
     };
-    serde_json::from_slice(line).map(Some).map_err(|error| strange(&error))
+    String::from_utf8(line.to_vec()).map(Some).map_err(|error| strange(&error))
 }
 
 /// A line of a stream as the type it should be.
-pub(crate) fn read_line<T: DeserializeOwned>(raw: Value) -> Result<T, Failure> {
-    serde_json::from_value(raw).map_err(|error| strange(&error))
+pub(crate) fn read_line<T: DeserializeOwned>(raw: &str) -> Result<T, Failure> {
+    serde_json::from_str(raw).map_err(|error| strange(&error))
 }
 
 /// The stream ended before it said how it ended.
@@ -397,12 +396,12 @@ mod tests {
 
     #[test]
     fn streams_are_read_as_lines_or_as_events() {
-        let read = |line: &[u8]| parse_line(line).ok().flatten().map(|value| value.to_string());
+        let read = |line: &[u8]| parse_line(line).ok().flatten();
         assert_eq!(read(b"{\"a\":1}\r").as_deref(), Some("{\"a\":1}"));
         assert_eq!(read(b"data: {\"a\":1}").as_deref(), Some("{\"a\":1}"));
         assert_eq!(read(b"event: peer"), None);
         assert_eq!(read(b": keep-alive"), None);
-        assert!(parse_line(b"{broken").is_err());
+        assert!(read_line::<serde_json::Value>("{broken").is_err());
     }
 
     #[test]

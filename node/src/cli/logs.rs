@@ -86,7 +86,7 @@ pub(super) async fn logs(session: &Session, args: &Logs) -> Result<(), Failure> 
     }
     let mut lines = client.stream(Method::GET, &path, None::<&()>).await?;
     while let Some(raw) = lines.next().await? {
-        show(session, &read_line(raw)?)?;
+        show(session, &read_line(&raw)?)?;
     }
     Ok(())
 }

@@ -188,7 +188,7 @@ pub(super) async fn status(session: &Session, args: &Status) -> Result<(), Failu
         return watch(session.out, async || {
             let answer = client.get::<StatusDocument>(routes::STATUS).await?;
             Ok(if session.out.json {
-                format!("{}\n", answer.raw)
+                format!("{}\n", answer.raw.trim())
             } else {
                 screen(session, &answer.document).text
             })
@@ -331,9 +331,8 @@ pub(super) async fn wait(session: &Session, args: &Wait) -> Result<(), Failure> 
             }
             Err(message) => message,
         };
-        if session.timeout().is_some_and(|limit| begun.elapsed() >= limit) {
-            let message =
-                format!("timed out after {} waiting for: {}", short(begun.elapsed()), wanted.join(", "));
+        if let Some(limit) = session.timeout().filter(|limit| begun.elapsed() >= *limit) {
+            let message = format!("timed out after {} waiting for: {}", short(limit), wanted.join(", "));
             let status = format!("{} status", session.program());
             let document = ErrorDocument::new(ErrorCode::Timeout, message).detail("got as far as", got);
             return Err(advise(document, "look", &status, "").into());

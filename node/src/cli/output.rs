@@ -155,6 +155,11 @@ impl Output {
         self.line(&text)
     }
 
+    /// Writes a document of the node as the node wrote it: fields that this program does not know stay.
+    pub(crate) fn raw(&self, json: &str) -> Result<(), Failure> {
+        self.line(json.trim())
+    }
+
     /// Writes bytes to stdout.
     pub(crate) fn bytes(&self, bytes: &[u8]) -> Result<(), Failure> {
         let mut stdout = io::stdout().lock();

@@ -155,7 +155,11 @@ async fn list(session: &Session, args: &Peers) -> Result<(), Failure> {
     if args.watch {
         return watch(session.out, async || {
             let answer = once().await?;
-            Ok(if session.out.json { format!("{}\n", answer.raw) } else { table_of(&answer.document).text })
+            Ok(if session.out.json {
+                format!("{}\n", answer.raw.trim())
+            } else {
+                table_of(&answer.document).text
+            })
         })
         .await;
     }
@@ -281,9 +285,9 @@ pub(super) async fn ping(session: &Session, args: &Ping) -> Result<(), Failure> 
     let mut losses = None;
     while let Some(raw) = lines.next().await? {
         if session.out.json {
-            session.out.document(&raw)?;
+            session.out.raw(&raw)?;
         }
-        let line: PingLine = read_line(raw)?;
+        let line: PingLine = read_line(&raw)?;
         if !session.out.json {
             show_ping(session, &line)?;
         }

@@ -63,7 +63,7 @@ pub(super) async fn reply(session: &Session, args: &Reply) -> Result<(), Failure
     let mut answered = 0;
     while args.count.is_none_or(|count| answered < count) {
         let Some(raw) = lines.next().await? else { return Err(cut_off()) };
-        let message = match read_line::<TopicLine>(raw)? {
+        let message = match read_line::<TopicLine>(&raw)? {
             TopicLine::Message(message) => message,
             TopicLine::Subscribed { .. } => continue,
             TopicLine::Gap { lost, .. } => {

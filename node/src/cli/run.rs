@@ -189,9 +189,8 @@ async fn await_ready(session: &Session, child: &mut Child) -> Result<Option<Stat
         {
             return Ok(Some(answer.document));
         }
-        if session.timeout().is_some_and(|limit| begun.elapsed() >= limit) {
-            let message =
-                format!("timed out after {} waiting for the node to be ready", short(begun.elapsed()));
+        if let Some(limit) = session.timeout().filter(|limit| begun.elapsed() >= *limit) {
+            let message = format!("timed out after {} waiting for the node to be ready", short(limit));
             let log = format!("{} run", session.program());
             return Err(advise(ErrorDocument::new(ErrorCode::Timeout, message), "watch it", &log, "").into());
         }

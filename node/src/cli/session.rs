@@ -149,7 +149,7 @@ impl Session {
         screen: impl FnOnce(&T) -> Shown,
     ) -> Result<(), Failure> {
         if self.out.json {
-            return self.out.document(&answer.raw);
+            return self.out.raw(&answer.raw);
         }
         let shown = screen(&answer.document);
         if self.out.quiet {

@@ -78,12 +78,9 @@ fn invitation(answer: &InviteDocument, valid: Duration, qr: bool) -> String {
 /// A validity in words: `7 days`, `1 hour`.
 fn long(span: Duration) -> String {
     let seconds = span.as_secs();
-    let (count, unit) = match seconds {
-        0..120 => (seconds, "second"),
-        120..7200 => (seconds / 60, "minute"),
-        7200..172_800 => (seconds / 3600, "hour"),
-        _ => (seconds / 86_400, "day"),
-    };
+    let units = [(86_400, "day"), (3600, "hour"), (60, "minute")];
+    let whole = units.into_iter().find(|(length, _)| seconds >= *length && seconds.is_multiple_of(*length));
+    let (count, unit) = whole.map_or((seconds, "second"), |(length, unit)| (seconds / length, unit));
     format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
 }
 
@@ -204,7 +201,8 @@ mod tests {
     #[test]
     fn validity_is_said_in_words() {
         assert_eq!(long(Duration::from_secs(7 * 86_400)), "7 days");
-        assert_eq!(long(Duration::from_secs(3600)), "60 minutes");
+        assert_eq!(long(Duration::from_secs(3600)), "1 hour");
+        assert_eq!(long(Duration::from_secs(5400)), "90 minutes");
         assert_eq!(long(Duration::from_secs(1)), "1 second");
     }
 }

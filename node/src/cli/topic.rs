@@ -225,9 +225,9 @@ async fn subscribe(session: &Session, args: &Sub) -> Result<(), Failure> {
         while args.count.is_none_or(|count| got < count) {
             let Some(raw) = lines.next().await? else { return Err(cut_off()) };
             if session.out.json {
-                session.out.document(&raw)?;
+                session.out.raw(&raw)?;
             }
-            match read_line::<TopicLine>(raw)? {
+            match read_line::<TopicLine>(&raw)? {
                 TopicLine::Subscribed { patterns, .. } => {
                     session.out.detail(&format!("following {}", patterns.join(", ")));
                 }
@@ -316,7 +316,7 @@ async fn request(session: &Session, args: &Request) -> Result<(), Failure> {
     let path = routes::topic(&args.topic, "request");
     let answer = session.client()?.post::<TopicReplyDocument>(&path, &question).await?;
     if session.out.json {
-        return session.out.document(&answer.raw);
+        return session.out.raw(&answer.raw);
     }
     let (reply, from) = (&answer.document, who(&answer.document.from, &answer.document.name));
     if session.out.terminal {

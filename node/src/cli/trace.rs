@@ -47,9 +47,9 @@ pub(super) async fn trace(session: &Session, args: &Trace) -> Result<(), Failure
     let mut steps = Vec::new();
     while let Some(raw) = lines.next().await? {
         if out.json {
-            out.document(&raw)?;
+            out.raw(&raw)?;
         }
-        let (step, end) = match read_line(raw)? {
+        let (step, end) = match read_line(&raw)? {
             TraceLine::Query(_) => continue,
             TraceLine::Response(step) if step.has_target => (step, End::Found),
             TraceLine::Response(step) => (step, End::Answered),

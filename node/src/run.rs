@@ -105,6 +105,8 @@ async fn goodbye(running: start::Running, node: Arc<Node>, stop: &CancellationTo
     if tokio::time::timeout(TASKS_MAX, tasks.wait()).await.is_err() {
         tracing::debug!("some tasks were still busy");
     }
+    // The directory goes when nothing is left in it. Ignored because an empty one harms nobody.
+    drop(std::fs::remove_dir(&node.paths.runtime_dir));
     let telemetry = Arc::clone(&node.telemetry);
     drop((running, node));
     // Ignored because a panic while flushing traces must not keep the node from ending.

@@ -4,6 +4,7 @@
 //! Nothing is ever sent without `telemetry.otlp_endpoint`. What peers say appears in fields, escaped and cut.
 
 use std::fmt::Debug;
+use std::io::IsTerminal as _;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -30,6 +31,10 @@ use crate::ring::Ring;
 
 /// Lines kept for `wattle logs`.
 const LINES_MAX: usize = 2048;
+/// What is kept in memory besides what is shown: enough to tell what happened before somebody looked.
+const KEPT: &str = "info,libp2p_swarm=warn,libp2p_mdns=warn,libp2p_kad=error";
+/// Which spans are traces. Those of libp2p are many and say nothing to who called.
+const TRACED: &str = "off,wattle=info,wattle_net=info,wattle_store=info";
 /// Characters of a field in memory: what a peer says must not fill it.
 const FIELD_CHARS_MAX: usize = 512;
 /// The last traces have this long when the node stops.
@@ -54,10 +59,13 @@ pub enum TelemetryError {
     Twice,
 }
 
+/// Puts another filter in place of one.
+type Reload = Box<dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send + Sync>;
+
 /// What the node logs, and how that is changed while it runs.
 pub struct Telemetry {
     lines: Arc<Ring<LogLine>>,
-    filter: Option<reload::Handle<EnvFilter, Registry>>,
+    reload: Vec<Reload>,
     shown: RwLock<String>,
     provider: Option<SdkTracerProvider>,
 }
@@ -73,21 +81,27 @@ impl Telemetry {
         endpoint: Option<&str>,
         node: &str,
     ) -> Result<Self, TelemetryError> {
-        let (filter, handle) = reload::Layer::new(read_filter(level)?);
+        let (shown, reload_shown) = reloadable(read_filter(level)?);
+        let (kept, reload_kept) = reloadable(read_filter(&format!("{KEPT},{level}"))?);
         let lines = Arc::new(Ring::new(LINES_MAX));
         let provider = endpoint.map(|endpoint| tracer(endpoint, node)).transpose()?;
-        let traces = provider
-            .as_ref()
-            .map(|provider| tracing_opentelemetry::layer().with_tracer(provider.tracer("wattle")));
-        let output = fmt::layer().with_writer(std::io::stderr);
-        let output: Box<dyn Layer<_> + Send + Sync> = match format {
-            LogFormat::Text => output.boxed(),
-            LogFormat::Json => output.json().boxed(),
-            LogFormat::Journald => output.without_time().with_ansi(false).event_format(Journald).boxed(),
+        let output = fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
+        let output: BoxedLayer = match format {
+            LogFormat::Text => output.with_filter(shown).boxed(),
+            LogFormat::Json => output.json().with_filter(shown).boxed(),
+            LogFormat::Journald => {
+                output.without_time().with_ansi(false).event_format(Journald).with_filter(shown).boxed()
+            }
         };
-        let registry = tracing_subscriber::registry().with(filter).with(traces).with(output);
-        registry.with(Remember(Arc::clone(&lines))).try_init().map_err(|_taken| TelemetryError::Twice)?;
-        Ok(Self { lines, filter: Some(handle), shown: RwLock::new(level.to_owned()), provider })
+        let mut layers = vec![output, Remember(Arc::clone(&lines)).with_filter(kept).boxed()];
+        if let Some(provider) = &provider {
+            let traces = tracing_opentelemetry::layer().with_tracer(provider.tracer("wattle"));
+            layers.push(traces.with_filter(read_filter(TRACED)?).boxed());
+        }
+        let set = tracing_subscriber::registry().with(layers).try_init();
+        set.map_err(|_taken| TelemetryError::Twice)?;
+        let reload = vec![reload_shown, reload_kept];
+        Ok(Self { lines, reload, shown: RwLock::new(level.to_owned()), provider })
     }
 
     /// Remembers nothing and changes nothing: for tests that share a process.
@@ -95,7 +109,7 @@ impl Telemetry {
     pub fn none() -> Self {
         Self {
             lines: Arc::new(Ring::new(1)),
-            filter: None,
+            reload: Vec::new(),
             shown: RwLock::new("off".to_owned()),
             provider: None,
         }
@@ -119,12 +133,12 @@ impl Telemetry {
     /// [`TelemetryError::Filter`]; nothing changed then.
     pub fn set_filter(&self, filter: &str) -> Result<String, TelemetryError> {
         let parsed = read_filter(filter)?;
-        if let Some(handle) = &self.filter {
+        for reload in &self.reload {
             let wrong = |error: reload::Error| TelemetryError::Filter {
                 filter: filter.to_owned(),
                 why: error.to_string(),
             };
-            handle.reload(parsed).map_err(wrong)?;
+            reload(parsed.clone()).map_err(wrong)?;
         }
         let mut shown = self.shown.write().unwrap_or_else(PoisonError::into_inner);
         Ok(std::mem::replace(&mut *shown, filter.to_owned()))
@@ -138,6 +152,13 @@ impl Telemetry {
             tracing::debug!(%error, "the last traces were not sent");
         }
     }
+}
+
+type BoxedLayer = Box<dyn Layer<Registry> + Send + Sync>;
+
+fn reloadable(filter: EnvFilter) -> (reload::Layer<EnvFilter, Registry>, Reload) {
+    let (layer, handle) = reload::Layer::new(filter);
+    (layer, Box::new(move |filter| handle.reload(filter)))
 }
 
 fn read_filter(filter: &str) -> Result<EnvFilter, TelemetryError> {

@@ -1,7 +1,7 @@
 //! The two doors of the API: a Unix socket for this user, loopback TCP for browsers and other programs.
 //!
 //! Bounds: 256 connections over both doors (the next ones wait in the kernel's backlog), 10 s for the headers of a request,
-//! 32 KiB of headers. Bodies are bounded where they are read.
+//! some 32 KiB of headers. Bodies are bounded where they are read.
 
 use std::io;
 use std::net::SocketAddr;

@@ -1,5 +1,10 @@
 //! Every route.
 
+#![expect(
+    unused_qualifications,
+    reason = "the path attribute of utoipa qualifies the parameters it is given"
+)]
+
 mod admin;
 mod dht;
 mod events;

@@ -188,8 +188,8 @@ pub const KEYS: &[Key] = &[
     key(
         "log.level",
         Kind::Text,
-        "\"info\"",
-        "error, warn, info, debug or trace; also per part: \"info,libp2p_kad=debug\".",
+        "\"warn,libp2p_kad=error\"",
+        "error, warn, info, debug or trace; also per part: \"info,libp2p_kad=debug\".\n`wattle logs` keeps more than is written, and `wattle logs level` changes both.",
     ),
     key(
         "log.format",

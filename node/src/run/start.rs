@@ -282,8 +282,9 @@ async fn keep(store: Arc<Store>, mut batches: mpsc::Receiver<PersistBatch>) {
             return;
         }
         for done in waiting {
-            // Ignored because whoever asked may have stopped waiting.
-            drop(done.send(()));
+            if done.send(()).is_err() {
+                tracing::trace!("whoever asked for this write has stopped waiting");
+            }
         }
     }
 }

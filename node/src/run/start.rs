@@ -150,7 +150,7 @@ async fn open_data(paths: &Paths) -> Result<(Arc<Store>, SecretKey, Created)> {
 
 fn open_error(node: &NodeName, error: OpenError) -> ErrorDocument {
     match error {
-        OpenError::Locked { owner, .. } => already_running(node, owner.as_ref()),
+        OpenError::Locked { owner, .. } => already_running(node, owner.as_deref()),
         OpenError::Newer { ref needs, .. } => {
             let document = ErrorDocument::new(ErrorCode::Conflict, error.to_string())
                 .detail("nothing was", "changed")

@@ -39,7 +39,9 @@
 //! * **S4 stopped is stopped.** After the first failure of the disk nothing is acknowledged and nothing is read, until the
 //!   directory is opened anew; [`Store::failed`] tells the node.
 //! * **S5 never wrong.** A damaged file is an error that names it; it is never a panic, and never other data than was
-//!   committed. Damage done while the store is open is found at the next open.
+//!   committed. Damage done while the store is open is found at the next open. One bit of the database is outside every
+//!   checksum, the one that says which of the two last commits is current: flipped in a file that was not closed, it
+//!   brings back the whole state before the last commit.
 //! * **S6 forward only.** A directory of a newer format is not touched, not even its timestamps.
 //! * **S7 secrets are private.** A secret file has mode 0600 before its first byte; one that others can reach is not
 //!   read; none is overwritten; buffers are wiped.

@@ -67,11 +67,13 @@ impl Owner {
 #[must_use]
 pub fn read_owner(dir: &Path) -> Option<Owner> {
     let file = File::open(dir.join(FILE)).ok()?;
-    // A shared lock is to be had only while nobody holds the exclusive one. It goes when `file` is dropped.
-    match flock(&file, FlockOperation::NonBlockingLockShared) {
-        Ok(()) => None,
-        Err(_held) => read_content(&file),
+    // A shared lock is to be had only while nobody holds the exclusive one.
+    if flock(&file, FlockOperation::NonBlockingLockShared).is_err() {
+        return read_content(&file);
     }
+    // Ignored because closing the file unlocks it as well, only later while a process is being started by this one.
+    flock(&file, FlockOperation::Unlock).ok();
+    None
 }
 
 fn read_content(file: &File) -> Option<Owner> {
@@ -123,12 +125,11 @@ impl Lock {
             }
             // A shared lock is to be had beside those who only look, never beside a node.
             match flock(&file, FlockOperation::NonBlockingLockShared) {
-                Ok(()) => {
-                    flock(&file, FlockOperation::Unlock).map_err(|error| NotLocked::Io(error.into()))?
-                }
+                Ok(()) => {}
                 Err(rustix::io::Errno::WOULDBLOCK) => return Err(NotLocked::Held(read_content(&file))),
                 Err(error) => return Err(NotLocked::Io(error.into())),
             }
+            flock(&file, FlockOperation::Unlock).map_err(|error| NotLocked::Io(error.into()))?;
             wait();
         }
         Err(NotLocked::Held(None))
@@ -147,8 +148,10 @@ impl Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // Ignored because the content is not believed once the lock is gone, which closing the file brings about.
+        // Ignored because the content is not believed once the lock is gone, which closing the file brings about at the
+        // latest: a process that is just being started by this one shares the open file, and with it the lock, for a moment.
         drop(self.file.set_len(0));
+        flock(&self.file, FlockOperation::Unlock).ok();
     }
 }
 
@@ -201,6 +204,16 @@ mod tests {
             flock(&looker, FlockOperation::Unlock).unwrap();
         });
         assert_eq!(lock.map(|_| waits).unwrap(), 1);
+    }
+
+    #[test]
+    fn a_process_that_is_just_being_started_does_not_keep_the_lock() {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = Lock::take(dir.path(), Owner::this_process("alice")).unwrap();
+        // What fork leaves in the new process until exec.
+        let _inherited = lock.file.try_clone().unwrap();
+        drop(lock);
+        Lock::take(dir.path(), Owner::this_process("alice")).unwrap();
     }
 
     #[test]

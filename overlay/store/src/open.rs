@@ -41,12 +41,12 @@ pub enum OpenError {
     },
     /// Another process runs on this directory. To do: use that node, stop it, or start a second one under another name. There
     /// is never a lock to remove by hand.
-    #[error("{dir} is in use by another process{}", described(.owner.as_ref()))]
+    #[error("{dir} is in use by another process{}", described(.owner.as_deref()))]
     Locked {
         /// The directory.
         dir: PathBuf,
         /// Who runs there, if it has said so yet.
-        owner: Option<Owner>,
+        owner: Option<Box<Owner>>,
     },
     /// The database cannot be opened. What it holds stays as it is; a full disk may leave `VERSION`, `LOCK` and an empty
     /// database behind, which the next start takes up. To do: see the [`Failure`].
@@ -87,7 +87,7 @@ pub(crate) fn open(dir: &Path, owner: Owner) -> Result<(Lock, Tables), OpenError
     version::check(dir)?;
     make_dir(dir)?;
     let lock = Lock::take(dir, owner).map_err(|error| match error {
-        NotLocked::Held(owner) => OpenError::Locked { dir: dir.to_owned(), owner },
+        NotLocked::Held(owner) => OpenError::Locked { dir: dir.to_owned(), owner: owner.map(Box::new) },
         NotLocked::Io(source) => OpenError::from_io(&dir.join("LOCK"), source),
     })?;
     // Again: another program may have upgraded the directory between the first look and the lock.

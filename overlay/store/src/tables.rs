@@ -141,14 +141,6 @@ fn guard<T>(file: &Path, work: impl FnOnce() -> Result<T, redb::Error>) -> Resul
     }
 }
 
-impl Drop for Tables {
-    fn drop(&mut self) {
-        // Closing happens in the field's own drop; a panic there would abort an unwinding node, so it is kept short:
-        // redb returns errors from it and only asserts on files that the check at open refused.
-        tracing::debug!(file = %self.file.display(), "database closes");
-    }
-}
-
 /// Makes an empty database at `file` through a neighbouring name, so that a kill leaves either none or a whole one.
 pub(crate) fn create(file: &Path) -> Result<(), Failure> {
     let unfinished = file.with_extension("unfinished");
@@ -161,4 +153,16 @@ pub(crate) fn create(file: &Path) -> Result<(), Failure> {
     std::fs::File::open(&unfinished).and_then(|made| made.sync_all()).map_err(io)?;
     std::fs::rename(&unfinished, file).map_err(io)?;
     crate::files::sync_parent(file).map_err(io)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_of_the_database_is_damage_and_not_the_end_of_the_process() {
+        let outcome: Result<(), _> = guard(Path::new("tables.redb"), || panic!("page 7 is its own parent"));
+        let Err(Failure::Corrupt { why, .. }) = outcome else { panic!("{outcome:?}") };
+        assert!(why.contains("page 7 is its own parent"), "{why}");
+    }
 }

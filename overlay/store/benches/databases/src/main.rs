@@ -19,14 +19,23 @@ const SINGLE_COMMITS: u64 = 200;
 const GROUP: u64 = 64;
 const GROUP_COMMITS: u64 = 60;
 const FILL_ENTRIES: u64 = 20_480;
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 7;
+const DAMAGED_ENTRIES: u64 = 2048;
+const FLIPS: u64 = 100;
 const CACHE_BYTES: usize = 16 << 20;
 const CANDIDATES: [&str; 5] = ["redb-1pc", "redb-2pc", "redb-2pc-verify", "fjall", "sqlite"];
 
 /// One database under test. A commit returns when its writes are on disk.
 trait Candidate {
     fn commit(&mut self, numbers: std::ops::Range<u64>) -> Result<()>;
-    fn has(&self, number: u64) -> Result<bool>;
+    fn get(&self, number: u64) -> Result<Option<Vec<u8>>>;
+
+    fn has(&self, number: u64) -> Result<bool> {
+        match self.get(number)? {
+            Some(found) if found != value(number) => Err("another value".into()),
+            found => Ok(found.is_some()),
+        }
+    }
 }
 
 fn key(number: u64) -> [u8; KEY_BYTES] {
@@ -70,9 +79,14 @@ impl Candidate for Redb {
         Ok(transaction.commit()?)
     }
 
-    fn has(&self, number: u64) -> Result<bool> {
-        use redb::{ReadableDatabase, ReadableTable};
-        Ok(self.database.begin_read()?.open_table(REDB_TABLE)?.get(&key(number)[..])?.is_some())
+    fn get(&self, number: u64) -> Result<Option<Vec<u8>>> {
+        use redb::ReadableDatabase;
+        Ok(self
+            .database
+            .begin_read()?
+            .open_table(REDB_TABLE)?
+            .get(&key(number)[..])?
+            .map(|value| value.value().to_vec()))
     }
 }
 
@@ -90,8 +104,8 @@ impl Candidate for Fjall {
         Ok(batch.commit()?)
     }
 
-    fn has(&self, number: u64) -> Result<bool> {
-        Ok(self.keyspace.get(key(number))?.is_some())
+    fn get(&self, number: u64) -> Result<Option<Vec<u8>>> {
+        Ok(self.keyspace.get(key(number))?.map(|value| value.to_vec()))
     }
 }
 
@@ -109,9 +123,10 @@ impl Candidate for Sqlite {
         Ok(transaction.commit()?)
     }
 
-    fn has(&self, number: u64) -> Result<bool> {
-        let mut select = self.0.prepare_cached("SELECT 1 FROM t WHERE k = ?1")?;
-        Ok(select.exists((key(number),))?)
+    fn get(&self, number: u64) -> Result<Option<Vec<u8>>> {
+        use rusqlite::OptionalExtension;
+        let mut select = self.0.prepare_cached("SELECT v FROM t WHERE k = ?1")?;
+        Ok(select.query_row((key(number),), |row| row.get(0)).optional()?)
     }
 }
 
@@ -208,6 +223,26 @@ fn measure(measurement: &str, candidate: &str, dir: &Path) -> Result<()> {
                 assert!(database.has(number)?, "acknowledged write {number} is lost");
             }
         }
+        "write-and-die" => {
+            let mut database = open(candidate, dir)?;
+            for first in (0..DAMAGED_ENTRIES).step_by(64) {
+                database.commit(first..first + 64)?;
+            }
+            // As after a kill: nothing is closed.
+            println!("0");
+            std::process::exit(0);
+        }
+        "audit" => {
+            let database = open(candidate, dir)?;
+            let mut wrong = 0;
+            for number in 0..DAMAGED_ENTRIES {
+                match database.get(number)? {
+                    Some(found) if found == value(number) => {}
+                    _ => wrong += 1,
+                }
+            }
+            println!("{wrong}");
+        }
         other => return Err(format!("no measurement {other}").into()),
     }
     Ok(())
@@ -215,7 +250,12 @@ fn measure(measurement: &str, candidate: &str, dir: &Path) -> Result<()> {
 
 fn command(measurement: &str, candidate: &str, dir: &Path) -> Result<Command> {
     let mut command = Command::new(std::env::current_exe()?);
-    command.args([measurement, candidate]).arg(dir).stdin(Stdio::piped()).stdout(Stdio::piped());
+    command
+        .args([measurement, candidate])
+        .arg(dir)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
     Ok(command)
 }
 
@@ -241,6 +281,56 @@ fn kill_a_writer(candidate: &str, dir: &Path) -> Result<String> {
     child.kill()?;
     child.wait()?;
     Ok(lines.map_while(|line| line.ok()).last().unwrap_or(last))
+}
+
+/// Files below `dir`, in one fixed order.
+fn files(dir: &Path) -> Result<Vec<std::path::PathBuf>> {
+    let mut entries = std::fs::read_dir(dir)?.map(|it| Ok(it?.path())).collect::<Result<Vec<_>>>()?;
+    entries.sort();
+    let mut all = Vec::new();
+    for path in entries {
+        if path.is_dir() { all.extend(files(&path)?) } else { all.push(path) }
+    }
+    Ok(all)
+}
+
+/// One flipped byte in each of [`FLIPS`] copies of a database that was not closed: how many copies were refused, and how many
+/// opened and answered every read, yet with entries missing or other values.
+fn damage(candidate: &str) -> Result<(u64, u64)> {
+    let parent = std::env::current_exe()?.parent().ok_or("no parent")?.to_owned();
+    let whole = tempfile::tempdir_in(&parent)?;
+    run("write-and-die", candidate, whole.path(), "")?;
+    let originals: Vec<_> = files(whole.path())?
+        .into_iter()
+        .map(|path| Ok((std::fs::read(&path)?, path)))
+        .collect::<Result<_>>()?;
+    let places: Vec<(usize, usize)> = originals
+        .iter()
+        .enumerate()
+        .filter(|(_, (_, path))| !path.extension().is_some_and(|it| it == "sqlite-shm"))
+        .flat_map(|(file, (bytes, _))| {
+            (0..bytes.len()).filter(|&at| bytes[at] != 0).map(move |at| (file, at))
+        })
+        .collect();
+    let (mut refused, mut silent) = (0, 0);
+    for flip in 0..FLIPS {
+        let (flipped, at) = places[(flip * places.len() as u64 / FLIPS) as usize];
+        let copy = tempfile::tempdir_in(&parent)?;
+        for (file, (bytes, path)) in originals.iter().enumerate() {
+            let target = copy.path().join(path.strip_prefix(whole.path())?);
+            std::fs::create_dir_all(target.parent().ok_or("no parent")?)?;
+            let mut bytes = bytes.clone();
+            if file == flipped {
+                bytes[at] ^= 0x10;
+            }
+            std::fs::write(target, bytes)?;
+        }
+        match run("audit", candidate, copy.path(), "") {
+            Ok(wrong) => silent += u64::from(wrong > 0.0),
+            Err(_) => refused += 1,
+        }
+    }
+    Ok((refused, silent))
 }
 
 fn round(candidate: &str) -> Result<[f64; 6]> {
@@ -269,13 +359,21 @@ fn main() -> Result<()> {
             rounds.push(round(candidate)?);
         }
     }
-    println!("| candidate | 1 write/commit, us | 64 writes/commit, us | open, ms | open after kill -9, ms | disk, MiB | peak memory, MiB |");
-    println!("| --- | --- | --- | --- | --- | --- | --- |");
+    println!(
+        "| candidate | 1 write/commit, us | 64 writes/commit, us | open, ms | open after kill -9, ms | disk, MiB | peak memory, MiB | {FLIPS} flips: refused | silently wrong |"
+    );
+    println!("| --- | --- | --- | --- | --- | --- | --- | --- | --- |");
     for (candidate, rounds) in CANDIDATES.iter().zip(&results) {
         let column = |at: usize| median(&mut rounds.iter().map(|round| round[at]).collect::<Vec<_>>());
+        let (refused, silent) = damage(candidate)?;
         println!(
-            "| {candidate} | {:.0} | {:.0} | {:.1} | {:.1} | {:.1} | {:.1} |",
-            column(0), column(1), column(2), column(3), column(4), column(5)
+            "| {candidate} | {:.0} | {:.0} | {:.1} | {:.1} | {:.1} | {:.1} | {refused} | {silent} |",
+            column(0),
+            column(1),
+            column(2),
+            column(3),
+            column(4),
+            column(5)
         );
     }
     Ok(())

@@ -71,7 +71,7 @@ fn why_alone(status: &Status) -> Vec<Warning> {
     let dial = "wattle join <ticket>   or   wattle connect <multiaddr>";
     match (status.bootstrap, status.address_book) {
         (0, 0) => {
-            warnings.push(warning("no_bootstrap", "no bootstrap peers are configured".to_owned(), dial))
+            warnings.push(warning("no_bootstrap", "no bootstrap peers are configured".to_owned(), dial));
         }
         (0, known) => {
             let message = format!("{known} peers are known from earlier, none answered");

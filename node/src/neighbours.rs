@@ -130,7 +130,7 @@ fn open(directory: &Path, uid: u32) -> io::Result<Option<(OwnedFd, Stamp)>> {
     if !plain || !small || stat.st_uid != uid {
         return Ok(None);
     }
-    let changed = (i64::from(stat.st_mtime), i64::try_from(stat.st_mtime_nsec).unwrap_or(0));
+    let changed = (stat.st_mtime, i64::try_from(stat.st_mtime_nsec).unwrap_or(0));
     Ok(Some((file, Stamp { inode: stat.st_ino, changed, bytes: stat.st_size })))
 }
 

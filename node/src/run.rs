@@ -1,8 +1,12 @@
 //! `wattle run`: from nothing to a node, and back to nothing.
 //!
-//! 1. Paths, configuration, logging. 2. The data directory (its lock says whether the node runs already), the key. 3. Ports.
-//! 4. The overlay, with what an earlier run left; what it wants kept goes to the disk. 5. The API, then the files by which others
-//! find it. 6. Until a signal, `stop`, or the disk fails. 7. Goodbye in at most two seconds, and no file of the run is left.
+//! 1. Paths, configuration, logging.
+//! 2. The data directory (its lock says whether the node runs already) and the key.
+//! 3. Ports.
+//! 4. The overlay, with what an earlier run left; what it wants kept goes to the disk.
+//! 5. The API, then the files by which others find it.
+//! 6. Until a signal, `stop`, or the disk fails.
+//! 7. Goodbye in at most two seconds, and no file of the run is left.
 
 mod screen;
 mod start;

@@ -1,5 +1,7 @@
 //! Every configuration we ship is valid and says what it promises.
 
+#![expect(clippy::panic, reason = "a test that cannot go on fails")]
+
 use std::path::{Path, PathBuf};
 
 use wattle::config::{Config, Settings, Sources, defaults_toml};

@@ -68,6 +68,8 @@ impl Drop for Home {
 fn run(home: &Home, node: &str) {
     let (quic, tcp) = ("/ip4/127.0.0.1/udp/0/quic-v1", "/ip4/127.0.0.1/tcp/0");
     home.ok(&["-n", node, "config", "set", "api.listen", "off"]);
+    // Quiet by default; this test wants lines to read back.
+    home.ok(&["-n", node, "config", "set", "log.level", "info"]);
     home.ok(&["-n", node, "run", "-d", "--no-mdns", "--listen", quic, "--listen", tcp]);
 }
 

@@ -105,7 +105,7 @@ pub fn words(span: Duration) -> String {
     let millis = span.as_millis();
     match millis {
         0..1000 => format!("{millis}ms"),
-        1000..60_000 if millis % 1000 == 0 => format!("{}s", millis / 1000),
+        1000..60_000 if millis.is_multiple_of(1000) => format!("{}s", millis / 1000),
         1000..60_000 => format!("{:.1}s", span.as_secs_f64()),
         60_000..3_600_000 => format!("{}m", millis / 60_000),
         _ => format!("{}h{:02}m", millis / 3_600_000, millis / 60_000 % 60),

@@ -1,5 +1,7 @@
 //! Overlays of real nodes on loopback: what a user of the handle is promised.
 
+#![expect(clippy::unwrap_used, reason = "a test ends where something is not as it must be")]
+
 use std::time::Duration;
 
 use tokio::sync::mpsc;

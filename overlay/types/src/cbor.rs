@@ -98,5 +98,5 @@ mod tests {
     }
 
     #[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize)]
-    struct Nested(Vec<Nested>);
+    struct Nested(Vec<Self>);
 }

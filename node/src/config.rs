@@ -1,8 +1,8 @@
 //! What a node is told to do: one TOML file, checked to the last key before anything starts.
 //!
-//! A value comes from the strongest place that has it: flags, then `WATTLE_*` in the environment, then the node's file, then
-//! `/etc/wattle/config.toml`, then the defaults. Every value remembers its origin. Unknown keys and wrong values are errors that
-//! name file, line and column; nothing is ever guessed.
+//! A value comes from the strongest place that has it: flags, then `WATTLE_*` in the environment, then the
+//! node's file, then `/etc/wattle/config.toml`, then the defaults. Every value remembers its origin. Unknown
+//! keys and wrong values are errors that name file, line and column; nothing is ever guessed.
 
 mod keys;
 mod layers;

@@ -11,7 +11,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
-/// Which requests. The path is the route's pattern, never what a caller wrote, so the number of series is bounded.
+/// Which requests. The path is the route's pattern, never what a caller wrote, so the number of series is
+/// bounded.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
     method: String,

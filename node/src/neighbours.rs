@@ -1,10 +1,11 @@
 //! Same-machine discovery: nodes of one user find each other by files, where no multicast gets through.
 //!
-//! Every node writes `neighbour.json` into its runtime directory and looks at those of the others, at once and then every two
-//! seconds. The one that starts last finds the others at once, and dials.
+//! Every node writes `neighbour.json` into its runtime directory and looks at those of the others, at once
+//! and then every two seconds. The one that starts last finds the others at once, and dials.
 //!
-//! A file is believed only as far as the directory is: it must be a plain file of this user behind no link, at most 16 KiB, of a
-//! process that lives. What it says is a hint where to dial; who answers there proves itself by its key.
+//! A file is believed only as far as the directory is: it must be a plain file of this user behind no link,
+//! at most 16 KiB, of a process that lives. What it says is a hint where to dial; who answers there proves
+//! itself by its key.
 
 use std::collections::BTreeMap;
 use std::fs::File;

@@ -7,10 +7,11 @@
 //! | log | `~/.local/state/wattle/nodes/NODE/wattle.log` | `DIR/state/nodes/NODE/wattle.log` |
 //! | runtime | `$XDG_RUNTIME_DIR/wattle/NODE/` | `DIR/run/NODE/` |
 //!
-//! Without `XDG_RUNTIME_DIR` the runtime directory is `/tmp/wattle-UID`, owned by that user and closed to others. The path of a
-//! Unix socket has at most 107 bytes (`sun_path`, unix(7)); below a deep `--home` the socket alone moves to a short place that
-//! every process computes the same way. With `--home` the system's `/etc/wattle/config.toml` is not read and nodes below other
-//! homes are not neighbours: a testnet or a test stays by itself.
+//! Without `XDG_RUNTIME_DIR` the runtime directory is `/tmp/wattle-UID`, owned by that user and closed to
+//! others. The path of a Unix socket has at most 107 bytes (`sun_path`, unix(7)); below a deep `--home` the
+//! socket alone moves to a short place that every process computes the same way. With `--home` the system's
+//! `/etc/wattle/config.toml` is not read and nodes below other homes are not neighbours: a testnet or a test
+//! stays by itself.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -217,7 +218,8 @@ impl Paths {
         self.data_dir.join("api.token")
     }
 
-    /// How programs on this machine reach the running node: a [`RuntimeDocument`](crate::api::documents::RuntimeDocument).
+    /// How programs on this machine reach the running node: a
+    /// [`RuntimeDocument`](crate::api::documents::RuntimeDocument).
     #[must_use]
     pub fn api_file(&self) -> PathBuf {
         self.runtime_dir.join("api.json")

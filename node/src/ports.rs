@@ -1,7 +1,7 @@
 //! Which ports a node listens on.
 //!
-//! libp2p binds TCP with `SO_REUSEPORT`, so a second node would silently share the port of the first and take half of its
-//! connections. A plain bind tells whether somebody listens; it is tried first, and closed again.
+//! libp2p binds TCP with `SO_REUSEPORT`, so a second node would silently share the port of the first and take
+//! half of its connections. A plain bind tells whether somebody listens; it is tried first, and closed again.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
@@ -18,7 +18,8 @@ const STEP: u16 = 10;
 /// Nodes on one machine that find a port by themselves.
 const TRIED: u16 = 200;
 
-/// Where to listen when the first choice is a default: on the first port from `from` that is free for all addresses.
+/// Where to listen when the first choice is a default: on the first port from `from` that is free for all
+/// addresses.
 #[must_use]
 pub fn free_default(addresses: &[Address], from: u16) -> Option<(u16, Vec<Address>)> {
     (0..TRIED).map_while(|step| from.checked_add(step.saturating_mul(STEP))).find_map(|port| {

@@ -1,6 +1,7 @@
 //! The newest lines of something, numbered, for any number of readers that each go at their own pace.
 //!
-//! One bounded buffer for all readers: a slow reader costs nothing and delays nobody; it finds a gap and is told how wide.
+//! One bounded buffer for all readers: a slow reader costs nothing and delays nobody; it finds a gap and is
+//! told how wide.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
@@ -64,8 +65,8 @@ impl<T: Clone> Ring<T> {
         *self.newest.borrow()
     }
 
-    /// What came after the line `seen`. A number that was never given out counts as the newest: a reader from before a restart
-    /// starts over.
+    /// What came after the line `seen`. A number that was never given out counts as the newest: a reader from
+    /// before a restart starts over.
     #[must_use]
     pub fn after(&self, seen: u64) -> Unread<T> {
         let state = self.lock();

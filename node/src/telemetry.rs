@@ -1,5 +1,5 @@
-//! What the node says about itself while it runs: lines on stderr, the newest of them in memory for `wattle logs`, and, only when
-//! an endpoint is configured, traces for an OpenTelemetry collector.
+//! What the node says about itself while it runs: lines on stderr, the newest of them in memory for `wattle
+//! logs`, and, only when an endpoint is configured, traces for an OpenTelemetry collector.
 //!
 //! Nothing is ever sent without `telemetry.otlp_endpoint`. What peers say appears in fields, escaped and cut.
 
@@ -20,6 +20,7 @@ use serde_bytes::ByteArray;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Span, Subscriber};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::{Context, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
@@ -82,7 +83,7 @@ impl Telemetry {
         node: &str,
     ) -> Result<Self, TelemetryError> {
         let (shown, reload_shown) = reloadable(read_filter(level)?);
-        let (kept, reload_kept) = reloadable(read_filter(&format!("{KEPT},{level}"))?);
+        let (kept, reload_kept) = reloadable(kept_filter(level)?);
         let lines = Arc::new(Ring::new(LINES_MAX));
         let provider = endpoint.map(|endpoint| tracer(endpoint, node)).transpose()?;
         let output = fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
@@ -155,6 +156,13 @@ impl Telemetry {
 }
 
 type BoxedLayer = Box<dyn Layer<Registry> + Send + Sync>;
+
+/// What is kept: the standard, or what is shown when that is more.
+fn kept_filter(level: &str) -> Result<EnvFilter, TelemetryError> {
+    let shown = read_filter(level)?;
+    let more = shown.max_level_hint().is_some_and(|most| most > LevelFilter::INFO);
+    if more { Ok(shown) } else { read_filter(KEPT) }
+}
 
 fn reloadable(filter: EnvFilter) -> (reload::Layer<EnvFilter, Registry>, Reload) {
     let (layer, handle) = reload::Layer::new(filter);
@@ -353,6 +361,14 @@ mod tests {
         let line = lines.after(0).lines.remove(0);
         assert_eq!((line.id, line.level, line.message.as_str()), (1, LogSeverity::Warn, "it broke"));
         assert_eq!((line.fields["peer"].as_str(), line.fields["count"].as_i64()), (Some("bob"), Some(3)));
+    }
+
+    #[test]
+    fn more_is_kept_than_shown_and_never_less() {
+        let most = |level| kept_filter(level).unwrap().max_level_hint();
+        assert_eq!(most("error"), Some(LevelFilter::INFO));
+        assert_eq!(most("warn,libp2p_kad=debug"), Some(LevelFilter::DEBUG));
+        assert_eq!(most("trace"), Some(LevelFilter::TRACE));
     }
 
     #[test]

@@ -312,7 +312,8 @@ async fn the_socket_needs_no_token_but_still_refuses_forms() {
     assert_eq!(form.status, 415);
 }
 
-/// Runs `connect` as a user who is nobody's: only root can, so others see the check that needs no second user.
+/// Runs `connect` as a user who is nobody's: only root can, so others see the check that needs no second
+/// user.
 #[test]
 fn another_user_is_not_let_in_by_the_socket() {
     let runtime = tokio::runtime::Runtime::new().unwrap();

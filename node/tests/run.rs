@@ -88,7 +88,8 @@ fn raw_call(socket: &Path, request: &str, headers: &str, body: &str) -> (u16, St
     let length = body.len();
     write!(
         stream,
-        "{request} HTTP/1.0\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n{headers}\r\n{body}"
+        "{request} HTTP/1.0\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+         Content-Length: {length}\r\n{headers}\r\n{body}"
     )
     .unwrap();
     let mut answer = String::new();

@@ -1,7 +1,7 @@
 //! Who may use the API over TCP: tokens, one-time login codes and browser sessions.
 //!
-//! A secret is 32 random bytes and is never kept, only its BLAKE3 hash: a copy of the data directory lets nobody in. Every check
-//! compares with all hashes in constant time.
+//! A secret is 32 random bytes and is never kept, only its BLAKE3 hash: a copy of the data directory lets
+//! nobody in. Every check compares with all hashes in constant time.
 //!
 //! | secret | where its hash is | lives |
 //! | --- | --- | --- |

@@ -1,8 +1,9 @@
 //! Every JSON document the API returns or accepts.
 //!
-//! The rules: a top-level document says what it is (`"schema": "wattle.<command>/1"`); times are RFC 3339 in UTC, durations
-//! `*_ms`, ids in full, bytes `*_b64`; enumerations are lower_snake; what is unknown is absent, never null. Streams are JSON
-//! Lines, each line with `type` and `ts`; the last line of a stream that failed is `{"type":"error",..}`.
+//! The rules: a top-level document says what it is (`"schema": "wattle.<command>/1"`); times are RFC 3339 in
+//! UTC, durations `*_ms`, ids in full, bytes `*_b64`; enumerations are lower_snake; what is unknown is
+//! absent, never null. Streams are JSON Lines, each line with `type` and `ts`; the last line of a stream that
+//! failed is `{"type":"error",..}`.
 
 mod admin;
 mod dht;
@@ -43,8 +44,8 @@ impl<'de> Deserialize<'de> for Bytes {
     }
 }
 
-/// Names of documents: each a type of its own with one value, so that a document can neither be written nor read under a
-/// name that is not its own.
+/// Names of documents: each a type of its own with one value, so that a document can neither be written nor
+/// read under a name that is not its own.
 macro_rules! schemas {
     ($($(#[$doc:meta])* $name:ident = $text:tt,)*) => {$(
         $(#[$doc])*
@@ -158,7 +159,8 @@ pub struct ErrorDocument {
     /// Where more is written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub docs: Option<String>,
-    /// Rows of label and text for a person, such as `["start it", "wattle run"]`. An empty label continues the message.
+    /// Rows of label and text for a person, such as `["start it", "wattle run"]`. An empty label continues
+    /// the message.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub details: Vec<[String; 2]>,
 }
@@ -231,7 +233,10 @@ mod tests {
             ErrorDocument::new(ErrorCode::NoNode, "node \"default\" is not running").hint("wattle run");
         assert_eq!(
             serde_json::to_string(&error).unwrap(),
-            r#"{"schema":"wattle.error/1","code":"no_node","exit":3,"message":"node \"default\" is not running","hint":"wattle run"}"#
+            concat!(
+                r#"{"schema":"wattle.error/1","code":"no_node","exit":3,"#,
+                r#""message":"node \"default\" is not running","hint":"wattle run"}"#
+            )
         );
         assert_eq!(
             serde_json::from_str::<ErrorDocument>(&serde_json::to_string(&error).unwrap()).unwrap(),

@@ -1,4 +1,5 @@
-//! From a failed operation to the catalogue: code, exit status, HTTP status, message, hint and rows for a person.
+//! From a failed operation to the catalogue: code, exit status, HTTP status, message, hint and rows for a
+//! person.
 
 use std::time::Duration;
 

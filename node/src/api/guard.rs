@@ -1,12 +1,13 @@
 //! The one place where a request is let in or turned away, before anything reads its body.
 //!
-//! 1. **Rebinding.** Over TCP, `Host` must be a name of this API with its port, else 421: a page of another site cannot make a
-//!    browser talk to us under a name of its own (DNS rebinding).
-//! 2. **Cross-site.** A present `Origin` must be our own, and `Sec-Fetch-Site` not `cross-site` or `same-site`, else 403.
-//! 3. **Forms.** What changes something has `Content-Type: application/json`, else 415: no HTML form can send that, and a script
-//!    that wants to must ask first, which rule 2 refuses.
-//! 4. **Who.** Over TCP a bearer token or the session cookie, else 401; over the Unix socket the kernel said who it is, and
-//!    only this user and `api.allow_uids` get that far.
+//! 1. **Rebinding.** Over TCP, `Host` must be a name of this API with its port, else 421: a page of another
+//!    site cannot make a browser talk to us under a name of its own (DNS rebinding).
+//! 2. **Cross-site.** A present `Origin` must be our own, and `Sec-Fetch-Site` not `cross-site` or
+//!    `same-site`, else 403.
+//! 3. **Forms.** What changes something has `Content-Type: application/json`, else 415: no HTML form can send
+//!    that, and a script that wants to must ask first, which rule 2 refuses.
+//! 4. **Who.** Over TCP a bearer token or the session cookie, else 401; over the Unix socket the kernel said
+//!    who it is, and only this user and `api.allow_uids` get that far.
 //! 5. **Rights.** The role must cover what the route needs ([`needed`]), else 403.
 //!
 //! Answers carry no CORS headers, so no page of another origin can read one.
@@ -205,7 +206,8 @@ pub fn needed(method: &Method, path: &str) -> Needs {
 pub(super) async fn guard(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
     let pattern = request.extensions().get::<MatchedPath>();
     let path = pattern.map_or_else(|| request.uri().path().to_owned(), |path| path.as_str().to_owned());
-    // A request without a door did not come through a listener of ours; it is treated as the most dangerous kind.
+    // A request without a door did not come through a listener of ours; it is treated as the most dangerous
+    // kind.
     let door = request.extensions().get::<Door>().copied().unwrap_or(Door::Tcp { port: 0 });
     let mut response = match guard.check(door, &path, &request) {
         Ok(()) => next.run(request).await,

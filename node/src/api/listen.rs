@@ -1,7 +1,7 @@
 //! The two doors of the API: a Unix socket for this user, loopback TCP for browsers and other programs.
 //!
-//! Bounds: 256 connections over both doors (the next ones wait in the kernel's backlog), 10 s for the headers of a request,
-//! some 32 KiB of headers. Bodies are bounded where they are read.
+//! Bounds: 256 connections over both doors (the next ones wait in the kernel's backlog), 10 s for the headers
+//! of a request, some 32 KiB of headers. Bodies are bounded where they are read.
 
 use std::io;
 use std::net::SocketAddr;
@@ -142,8 +142,8 @@ pub struct Socket {
 }
 
 impl Socket {
-    /// Binds the socket, replacing one that a killed process left. The caller holds the lock of the data directory, so no other
-    /// process of this node can be using it.
+    /// Binds the socket, replacing one that a killed process left. The caller holds the lock of the data
+    /// directory, so no other process of this node can be using it.
     ///
     /// # Errors
     /// What the system said.

@@ -1,7 +1,8 @@
 //! The local API: one router, served on a Unix socket and on loopback TCP.
 //!
-//! The walk of a request: `listen` (which door, which user) -> `guard` (host, origin, token, role) -> `observe` (span, counters)
-//! -> a route -> the overlay -> a document, or an [`ErrorDocument`](documents::ErrorDocument).
+//! The walk of a request: `listen` (which door, which user) -> `guard` (host, origin, token, role) ->
+//! `observe` (span, counters) -> a route -> the overlay -> a document, or an
+//! [`ErrorDocument`](documents::ErrorDocument).
 
 mod access;
 pub mod documents;

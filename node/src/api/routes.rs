@@ -112,7 +112,8 @@ pub fn router(node: Arc<Node>, gate: Arc<Gate>) -> Router {
     finish(gate_router(&gate).merge(routes.merge(open).with_state(node)), gate, Some(metrics))
 }
 
-/// The part of the API that needs no overlay: tokens, sessions, version. With the guard before it, as in the whole.
+/// The part of the API that needs no overlay: tokens, sessions, version. With the guard before it, as in the
+/// whole.
 pub fn gate_only(gate: Arc<Gate>) -> Router {
     finish(gate_router(&gate), gate, None)
 }
@@ -147,7 +148,8 @@ async fn not_that_method(request: Request) -> Response {
         .into_response()
 }
 
-/// One span and one count a request. The span is the parent of whatever the overlay is asked, and of messages that leave.
+/// One span and one count a request. The span is the parent of whatever the overlay is asked, and of messages
+/// that leave.
 async fn observe(metrics: Option<Arc<Metrics>>, request: Request, next: Next) -> Response {
     let began = Instant::now();
     let pattern = request.extensions().get::<MatchedPath>();

@@ -1,4 +1,5 @@
-//! Every key there is: its kind, its default, and what to say about it. The reference file `configs/node.toml` is made of this.
+//! Every key there is: its kind, its default, and what to say about it. The reference file
+//! `configs/node.toml` is made of this.
 
 /// What values a key takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,13 +113,15 @@ pub const KEYS: &[Key] = &[
         "network.key_file",
         Kind::Text,
         "\"\"",
-        "The file with the network key, 64 hexadecimal digits, mode 0600.\nEmpty: network.key in the data directory, made when it is absent.",
+        "The file with the network key, 64 hexadecimal digits, mode 0600.\n\
+         Empty: network.key in the data directory, made when it is absent.",
     ),
     key(
         "p2p.listen",
         Kind::Texts,
         "[\"/ip4/0.0.0.0/udp/7710/quic-v1\", \"/ip4/0.0.0.0/tcp/7710\"]",
-        "Where to listen. When the default port is busy, the next free of 7720, 7730, ... is taken;\na port that is configured here is never changed.",
+        "Where to listen. When the default port is busy, the next free of 7720, 7730, ... is taken;\n\
+         a port that is configured here is never changed.",
     ),
     key(
         "p2p.external",
@@ -165,7 +168,8 @@ pub const KEYS: &[Key] = &[
         "api.listen",
         Kind::Text,
         "\"127.0.0.1:7711\"",
-        "Where browsers and TCP clients reach the API: a loopback address, or \"off\".\nWhen the default port is busy, the next free one is taken.",
+        "Where browsers and TCP clients reach the API: a loopback address, or \"off\".\n\
+         When the default port is busy, the next free one is taken.",
     ),
     key(
         "api.host_names",
@@ -189,7 +193,8 @@ pub const KEYS: &[Key] = &[
         "log.level",
         Kind::Text,
         "\"warn,libp2p_kad=error\"",
-        "error, warn, info, debug or trace; also per part: \"info,libp2p_kad=debug\".\n`wattle logs` keeps more than is written, and `wattle logs level` changes both.",
+        "error, warn, info, debug or trace; also per part: \"info,libp2p_kad=debug\".\n\
+         `wattle logs` keeps more than is written, and `wattle logs level` changes both.",
     ),
     key(
         "log.format",

@@ -154,7 +154,8 @@ fn command_prefix(name: &NodeName, options: &Options) -> String {
     prefix
 }
 
-/// `192.168.1.5  udp/7710 (quic), tcp/7710`, one line an address; this machine's own only when there is no other.
+/// `192.168.1.5  udp/7710 (quic), tcp/7710`, one line an address; this machine's own only when there is no
+/// other.
 fn listening_lines(listening: &[Address]) -> Vec<String> {
     let mut by_ip: BTreeMap<IpAddr, Vec<String>> = BTreeMap::new();
     for address in listening {

@@ -267,8 +267,8 @@ fn restored(store: &Store) -> Result<Restored> {
     })
 }
 
-/// Brings the overlay's batches to the disk, in their order. Those that wait together are written together. When the disk fails
-/// nothing is answered any more, and the node ends through `Store::failed`.
+/// Brings the overlay's batches to the disk, in their order. Those that wait together are written together.
+/// When the disk fails nothing is answered any more, and the node ends through `Store::failed`.
 async fn keep(store: Arc<Store>, mut batches: mpsc::Receiver<PersistBatch>) {
     let mut together = Vec::new();
     while batches.recv_many(&mut together, PERSIST_TOGETHER).await > 0 {
@@ -329,7 +329,8 @@ fn serve(
     Ok(())
 }
 
-/// Writes the files by which programs and neighbours on this machine find the node; they are removed at the end.
+/// Writes the files by which programs and neighbours on this machine find the node; they are removed at the
+/// end.
 fn write_runtime_files(node: &Node, listening: &[Address]) -> Result<Vec<PathBuf>> {
     let port = listening.iter().find_map(Address::port);
     let document = RuntimeDocument {

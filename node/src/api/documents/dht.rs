@@ -218,8 +218,8 @@ pub struct DhtPeerDocument {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DhtTargetRequest {
-    /// A key (`hash:..`, a bare name, `OWNER/NAME`, a full path) or a peer (petname, short id, peer id). A peer's name or id
-    /// goes before a key that is spelled the same.
+    /// A key (`hash:..`, a bare name, `OWNER/NAME`, a full path) or a peer (petname, short id, peer id). A
+    /// peer's name or id goes before a key that is spelled the same.
     pub target: String,
     /// When to give up; 30 s when absent.
     #[serde(skip_serializing_if = "Option::is_none")]

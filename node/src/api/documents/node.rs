@@ -386,7 +386,8 @@ pub enum ReadyKind {
     Ready,
 }
 
-/// `api.json` in the runtime directory: how to reach a running node. Written at the start, removed at the end.
+/// `api.json` in the runtime directory: how to reach a running node. Written at the start, removed at the
+/// end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RuntimeDocument {
     /// `wattle.runtime/1`.

@@ -1,9 +1,10 @@
 //! Routes about the DHT. How keys are written stands in [`super::keys`].
 //!
-//! `put NAME VALUE` signs a record `/NETWORK/signed/ME/NAME` whose sequence number is the time, and announces that this node has
-//! something under NAME. `get NAME` takes the caller's own record first; else it asks who announced NAME, fetches the record of
-//! each, and chooses the owner with the lowest id: every reader who sees the same owners chooses the same one. A bare name belongs
-//! to nobody, so the answer says who else uses it; `PEER/NAME` is the name that cannot be contested.
+//! `put NAME VALUE` signs a record `/NETWORK/signed/ME/NAME` whose sequence number is the time, and announces
+//! that this node has something under NAME. `get NAME` takes the caller's own record first; else it asks who
+//! announced NAME, fetches the record of each, and chooses the owner with the lowest id: every reader who
+//! sees the same owners chooses the same one. A bare name belongs to nobody, so the answer says who else uses
+//! it; `PEER/NAME` is the name that cannot be contested.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -129,7 +130,8 @@ fn sign(node: &Node, name: RecordName, request: &DhtPutRequest) -> Result<Record
         return Err(ApiFailure::usage("a record lives for more than nothing and at most 48h"));
     }
     let now = unix_now();
-    // The time is the sequence number: it grows with every put of every copy of this key, without being remembered.
+    // The time is the sequence number: it grows with every put of every copy of this key, without being
+    // remembered.
     Record::sign(
         &node.key,
         node.overlay.network(),

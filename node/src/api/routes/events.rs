@@ -33,8 +33,8 @@ pub(super) struct EventsQuery {
     since: Option<u64>,
 }
 
-/// What happens, as server-sent events. Ids grow by one; an event of type `gap` says how many were missed. A reader that comes back
-/// with `Last-Event-ID` goes on where it was.
+/// What happens, as server-sent events. Ids grow by one; an event of type `gap` says how many were missed. A
+/// reader that comes back with `Last-Event-ID` goes on where it was.
 #[utoipa::path(get, path = "/events", tag = "node", params(EventsQuery),
     responses((status = 200, body = EventLine, content_type = "text/event-stream"),
         (status = "default", body = ErrorDocument)))]

@@ -287,8 +287,8 @@ pub(super) async fn invite(
     }))
 }
 
-/// The addresses worth a place in a ticket: those from outside first, then the local network's; this machine's only when there is
-/// no other.
+/// The addresses worth a place in a ticket: those from outside first, then the local network's; this
+/// machine's only when there is no other.
 fn endpoints(status: &Status) -> Vec<Endpoint> {
     let mut found: Vec<(u8, Endpoint)> = Vec::new();
     for (external, address) in (status.external.iter().map(|address| (true, address)))

@@ -18,7 +18,7 @@ use crate::connections::{self, Connections, Value, Why};
 use crate::event::emit;
 use crate::report::{ConnectError, LanStatus, Path, PeerInfo, Source};
 use crate::translate::{DialFailure, Identity};
-use crate::{Address, Config, DisconnectReason, Event, Restored};
+use crate::{Address, Config, DisconnectReason, Event, Reach, Restored};
 
 /// How long a person waits for a dial, identification included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
@@ -284,7 +284,7 @@ impl Peers {
         for address in failed {
             self.book.failed(peer, &address);
         }
-        if !outbound {
+        if !outbound && path.address.reach() == Reach::Global {
             self.inbound_seen = self.inbound_seen.saturating_add(1);
         }
         let source = self.sources.remove(&peer).unwrap_or(Source::Overlay);

@@ -184,7 +184,7 @@ pub struct Status {
     pub bootstrap: usize,
     /// Peers in the address book.
     pub address_book: usize,
-    /// Connections from outside that arrived since the start.
+    /// Connections that arrived from the internet since the start: the proof that others can dial this node.
     pub inbound_seen: u64,
     /// Time since the overlay started.
     pub up: Duration,

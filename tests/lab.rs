@@ -1,6 +1,7 @@
 //! The real binary on machines of their own: network namespaces on a bridge, with and without multicast.
 //!
-//! Needs root, `ip` and `nft`. Everything made here has this process's number in its name and goes when the test ends.
+//! Needs root, `ip` and `nft`. Everything made here has this process's number in its name and goes when the
+//! test ends.
 
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -1,7 +1,8 @@
-//! Walks the command tree: what holds for every leaf is checked for every leaf, and a new one cannot be forgotten.
+//! Walks the command tree: what holds for every leaf is checked for every leaf, and a new one cannot be
+//! forgotten.
 //!
-//! Help texts and the error catalogue are kept as files under `snapshots/`; `UPDATE=1 cargo test -p wattle --test walker` writes
-//! them anew.
+//! Help texts and the error catalogue are kept as files under `snapshots/`; `UPDATE=1 cargo test -p wattle
+//! --test walker` writes them anew.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 

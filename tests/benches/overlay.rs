@@ -1,6 +1,7 @@
 //! What an overlay of many nodes in one process costs and delivers. Prints tables; asserts nothing.
 //!
-//! `cargo bench -p wattle-tests --bench overlay -- dht 200` and likewise `join`, `gossip 10 150 60`, `handle 100`, `soak 300 600`.
+//! `cargo bench -p wattle-tests --bench overlay -- dht 200` and likewise `join`, `gossip 10 150 60`, `handle
+//! 100`, `soak 300 600`.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
 

@@ -1,4 +1,5 @@
-//! The real binary, run as a user runs it: in a home of its own, with nothing else of the machine's configuration.
+//! The real binary, run as a user runs it: in a home of its own, with nothing else of the machine's
+//! configuration.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -23,8 +24,8 @@ pub fn wattle() -> PathBuf {
     binary
 }
 
-/// Whether a test that needs `what` may pass without having run: on a user's machine yes, with a word about it; where
-/// `WATTLE_TEST_ALL` is set no.
+/// Whether a test that needs `what` may pass without having run: on a user's machine yes, with a word about
+/// it; where `WATTLE_TEST_ALL` is set no.
 ///
 /// # Panics
 /// Where `WATTLE_TEST_ALL` is set.

@@ -1,7 +1,7 @@
 //! The decoders that strangers reach, each as a function of bytes that must never panic.
 //!
-//! `tests/fuzz/` runs them under libFuzzer; `tests/fuzz_corpus.rs` replays the corpus that it found in every test run. Each target
-//! also holds what decodes to what it promises: the one spelling, the caps.
+//! `tests/fuzz/` runs them under libFuzzer; `tests/fuzz_corpus.rs` replays the corpus that it found in every
+//! test run. Each target also holds what decodes to what it promises: the one spelling, the caps.
 
 use wattle_types::limits::{RECORD_PAYLOAD_BYTES_MAX, TICKET_ENDPOINTS_MAX, TOPIC_MESSAGE_BYTES_MAX};
 use wattle_types::{

@@ -1,7 +1,7 @@
 //! HTTP to the node: over its Unix socket, or to `--api http://...` with a token.
 //!
-//! One connection a request. That the node is not running is known from the failed connect, so it is said at once. A reply that
-//! is an error carries a `wattle.error/1`, which becomes the error of the command.
+//! One connection a request. That the node is not running is known from the failed connect, so it is said at
+//! once. A reply that is an error carries a `wattle.error/1`, which becomes the error of the command.
 
 use std::path::{Path, PathBuf};
 use std::pin::Pin;

@@ -180,7 +180,8 @@ async fn put(session: &Session, args: &Put) -> Result<(), Failure> {
         }
         Shown { text, ids: vec![answer.get.clone()] }
     })?;
-    // How many of those asked keep a record differs from network to network; the node knows when it was too few.
+    // How many of those asked keep a record differs from network to network; the node knows when it was too
+    // few.
     if answer.document.warnings.is_empty() { Ok(()) } else { Err(ErrorCode::Partial.into()) }
 }
 

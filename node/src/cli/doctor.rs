@@ -264,7 +264,8 @@ fn port_checks(config: &Config, running: bool) -> Vec<HealthCheck> {
     checks
 }
 
-/// Whether this machine can send to the group of multicast DNS at all. That somebody hears it is another question.
+/// Whether this machine can send to the group of multicast DNS at all. That somebody hears it is another
+/// question.
 fn multicast_check() -> HealthCheck {
     let group = Ipv4Addr::new(224, 0, 0, 251);
     let tried = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).and_then(|socket| {

@@ -1,4 +1,5 @@
-//! The files of a node as the command line needs them while no node runs: its key, its network's key, its config.
+//! The files of a node as the command line needs them while no node runs: its key, its network's key, its
+//! config.
 
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};

@@ -38,7 +38,8 @@ pub(super) fn health(session: &Session, args: &Health) -> Result<(), Failure> {
     let document = match asked {
         Ok(document) => document,
         Err(Failure::Error(error)) => {
-            // A node that is down is what a monitor must hear of. That we may not ask tells nothing about the node.
+            // A node that is down is what a monitor must hear of. That we may not ask tells nothing about the
+            // node.
             let level =
                 if error.code == ErrorCode::NoNode { HealthLevel::Critical } else { HealthLevel::Unknown };
             unreachable_node(level, &error.message, error.hint.clone())

@@ -1,4 +1,5 @@
-//! What `--help` and the man pages add to the command tree: two examples at every leaf, its exit codes, what `--json` prints.
+//! What `--help` and the man pages add to the command tree: two examples at every leaf, its exit codes, what
+//! `--json` prints.
 
 use clap::Command;
 

@@ -1,7 +1,7 @@
 //! What reaches the terminal: data on stdout, messages on stderr, colour only where somebody looks.
 //!
-//! Everything is written through checked writers. A reader that went away ends the command quietly, as it ends any Unix filter;
-//! a full disk is an error with its own text; neither is ever a panic.
+//! Everything is written through checked writers. A reader that went away ends the command quietly, as it
+//! ends any Unix filter; a full disk is an error with its own text; neither is ever a panic.
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal as _, Write as _};
@@ -45,7 +45,8 @@ fn is_wanted(no_color: Option<OsString>, term: Option<OsString>) -> bool {
     no_color.is_none_or(|value| value.is_empty()) && term.is_none_or(|term| term != "dumb")
 }
 
-/// How errors are to look, read from the raw arguments: it must be known before (and when) they cannot be parsed.
+/// How errors are to look, read from the raw arguments: it must be known before (and when) they cannot be
+/// parsed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Asked {
     pub(crate) json: bool,

@@ -1,4 +1,5 @@
-//! One page a leaf: its examples, its exit codes, and what `--json` prints. Help, manual and tests read the same table.
+//! One page a leaf: its examples, its exit codes, and what `--json` prints. Help, manual and tests read the
+//! same table.
 
 use crate::exit::ErrorCode;
 

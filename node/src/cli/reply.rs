@@ -109,7 +109,8 @@ fn show(session: &Session, line: &ReplyLine, name: &Option<String>) -> Result<()
     }
 }
 
-/// Runs the command with the payload as its stdin; gives what it wrote. The payload is never part of the command line.
+/// Runs the command with the payload as its stdin; gives what it wrote. The payload is never part of the
+/// command line.
 async fn run(session: &Session, command: &str, message: &TopicMessageLine) -> Result<Vec<u8>, String> {
     let mut child = Command::new("sh")
         .arg("-c")

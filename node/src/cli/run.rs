@@ -99,8 +99,8 @@ fn foreground(session: &Session, args: &Run) -> Result<(), Failure> {
     Ok(crate::run::run(&options)?)
 }
 
-/// Starts this node in the background and waits until it answers. What it says goes to its log file; when it ends instead, its own
-/// error becomes ours.
+/// Starts this node in the background and waits until it answers. What it says goes to its log file; when it
+/// ends instead, its own error becomes ours.
 pub(super) fn start_detached(
     session: &Session,
     paths: &Paths,

@@ -57,8 +57,8 @@ pub(crate) fn fill(text: &str, width: usize) -> String {
     format!("{text}{}", " ".repeat(width.saturating_sub(text.width())))
 }
 
-/// Text from a peer without what could move the cursor or change colours: a peer chooses its agent and its messages, not what our
-/// terminal does. Tabs stay.
+/// Text from a peer without what could move the cursor or change colours: a peer chooses its agent and its
+/// messages, not what our terminal does. Tabs stay.
 pub(crate) fn tame(text: &str) -> String {
     text.chars()
         .map(

@@ -154,7 +154,8 @@ fn of_ticket(error: &TicketError) -> ErrorDocument {
     document.detail("ask for", "a new one: whoever invited you types `wattle invite`")
 }
 
-/// Writes what a ticket says into the node's config. A node that was configured for another network is not moved.
+/// Writes what a ticket says into the node's config. A node that was configured for another network is not
+/// moved.
 fn enter_network(session: &Session, paths: &Paths, ticket: &Ticket) -> Result<(), Failure> {
     let config = files::load_config(paths)?;
     let (current, private) = (&config.settings.network, config.settings.private);

@@ -176,8 +176,8 @@ async fn publish_stdin(
     Ok(())
 }
 
-/// The messages on stdin, read by a thread of its own: a read cannot be cancelled, and Ctrl-C must not wait for one. The channel
-/// is bounded, so that a fast pipe waits for the network.
+/// The messages on stdin, read by a thread of its own: a read cannot be cancelled, and Ctrl-C must not wait
+/// for one. The channel is bounded, so that a fast pipe waits for the network.
 fn stdin_messages(end: u8) -> mpsc::Receiver<std::io::Result<Vec<u8>>> {
     let (sender, messages) = mpsc::channel(16);
     std::thread::spawn(move || {

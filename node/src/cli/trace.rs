@@ -134,8 +134,8 @@ const TOP: u32 = 64;
 const LEFT: u32 = 40;
 const WIDTH: u32 = 960;
 
-/// A ladder: one rung a question, from far (left) to near (right) by the bits shared with the target, so that progress is a
-/// line going right.
+/// A ladder: one rung a question, from far (left) to near (right) by the bits shared with the target, so that
+/// progress is a line going right.
 pub(super) fn svg(target: &str, steps: &[Step], summary: &str) -> String {
     let rows = u32::try_from(steps.len()).unwrap_or(u32::MAX).min(1000);
     let height = TOP + rows * ROW + 48;

@@ -6,20 +6,21 @@ use std::path::{Path, PathBuf};
 
 /// The fault that stopped the store. Nobody's input causes it: the disk, or the file on it, is at fault.
 ///
-/// Once a call returned this, every later call returns the same one, and nothing is acknowledged until the node is
-/// started again: after a failed fsync the kernel may have dropped the very pages that were to be saved, so a second
-/// try that succeeds proves nothing.
+/// Once a call returned this, every later call returns the same one, and nothing is acknowledged until the
+/// node is started again: after a failed fsync the kernel may have dropped the very pages that were to be
+/// saved, so a second try that succeeds proves nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
-    /// No space, or no quota, is left for the database. What was acknowledged is safe; the batches in flight are
-    /// not there. To do: free space, then start the node again.
+    /// No space, or no quota, is left for the database. What was acknowledged is safe; the batches in flight
+    /// are not there. To do: free space, then start the node again.
     #[error("no space is left on the disk of {file}")]
     DiskFull {
         /// The database.
         file: PathBuf,
     },
-    /// The operating system could not read or write. The batches in flight may or may not be there after the next
-    /// start; all acknowledged ones are, if the disk keeps its word. To do: check the disk (`dmesg`), then start again.
+    /// The operating system could not read or write. The batches in flight may or may not be there after the
+    /// next start; all acknowledged ones are, if the disk keeps its word. To do: check the disk (`dmesg`),
+    /// then start again.
     #[error("the disk of {file} failed: {why}")]
     Disk {
         /// The database.
@@ -27,9 +28,10 @@ pub enum Failure {
         /// What the system said.
         why: String,
     },
-    /// The bytes on disk are not those that were written. Nothing was changed by finding out. To do: stop the node and
-    /// put back a copy of the data directory; without one, move the damaged file away (`mv FILE FILE.damaged`) together
-    /// with `VERSION` and start empty: identity and configuration are elsewhere and stay.
+    /// The bytes on disk are not those that were written. Nothing was changed by finding out. To do: stop the
+    /// node and put back a copy of the data directory; without one, move the damaged file away (`mv FILE
+    /// FILE.damaged`) together with `VERSION` and start empty: identity and configuration are elsewhere and
+    /// stay.
     #[error("{file} is damaged: {why}")]
     Corrupt {
         /// The damaged file.

@@ -7,14 +7,15 @@ use std::path::{Path, PathBuf};
 
 use data_encoding::HEXLOWER;
 
-/// Replaces the file at `path` by one with these bytes and exactly this mode: a reader, or a restart after a power cut,
-/// sees the old content or the new, never a part. A symbolic link is followed, so a linked configuration stays linked.
+/// Replaces the file at `path` by one with these bytes and exactly this mode: a reader, or a restart after a
+/// power cut, sees the old content or the new, never a part. A symbolic link is followed, so a linked
+/// configuration stays linked.
 ///
 /// A kill can leave `.NAME.HEX.tmp` beside the file; nothing reads it and it may be removed.
 ///
 /// # Errors
-/// What the system said; the file is as it was. Only when the last step fails, making the new name durable, the new
-/// content may be in place already.
+/// What the system said; the file is as it was. Only when the last step fails, making the new name durable,
+/// the new content may be in place already.
 pub fn write_atomically(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let target = match std::fs::canonicalize(path) {
         Ok(target) => target,
@@ -28,8 +29,9 @@ pub fn write_atomically(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> 
 
 /// Creates the file at `path` with these bytes; its name appears with the whole content or not at all.
 ///
-/// `O_EXCL` with two names: the content is made durable under a temporary one and then linked to its own, which fails
-/// when that exists. Creating the file under its own name first would leave an empty one behind a kill.
+/// `O_EXCL` with two names: the content is made durable under a temporary one and then linked to its own,
+/// which fails when that exists. Creating the file under its own name first would leave an empty one behind a
+/// kill.
 pub(crate) fn create_whole(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     // A dangling symbolic link counts as existing: link(2) does not follow it.
     let temporary = write_temporary(path, bytes, mode)?;

@@ -1,7 +1,7 @@
 //! The node's secret key in its file: one line `wattle-ed25519-secret-v1 <64 hex digits> <node id>`.
 //!
-//! The node id says to a person whose key this is, and to the program whether a digit was damaged: any 32 bytes are a
-//! valid Ed25519 secret, so without it a flipped bit would silently be another identity.
+//! The node id says to a person whose key this is, and to the program whether a digit was damaged: any 32
+//! bytes are a valid Ed25519 secret, so without it a flipped bit would silently be another identity.
 
 use std::path::{Path, PathBuf};
 
@@ -31,8 +31,9 @@ pub enum KeyError {
     /// The file cannot be used as a secret; the message holds the command that mends it.
     #[error(transparent)]
     File(#[from] SecretFileError),
-    /// The file is no key, or is not the one that was written. It is never overwritten: it may be all that is left of an
-    /// identity. To do: put back a copy, or move the file away (`mv FILE FILE.damaged`) and start as a new node.
+    /// The file is no key, or is not the one that was written. It is never overwritten: it may be all that is
+    /// left of an identity. To do: put back a copy, or move the file away (`mv FILE FILE.damaged`) and start
+    /// as a new node.
     #[error("the key file {path} is damaged: {why}")]
     Damaged {
         /// The file.

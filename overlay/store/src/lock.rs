@@ -1,7 +1,7 @@
 //! One process per data directory: `flock` on the file `LOCK`, whose content says who holds it.
 //!
-//! The system drops the lock with the process, however it dies, so nobody ever removes the file. Its content outlives a
-//! kill; it is only believed while the lock is held.
+//! The system drops the lock with the process, however it dies, so nobody ever removes the file. Its content
+//! outlives a kill; it is only believed while the lock is held.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -18,7 +18,8 @@ const FILE: &str = "LOCK";
 /// Far more than an [`Owner`] with the longest path needs.
 const FILE_BYTES_MAX: u64 = 16 * 1024;
 
-/// How long to wait for processes that only look at the lock, a millisecond each; they hold it for microseconds.
+/// How long to wait for processes that only look at the lock, a millisecond each; they hold it for
+/// microseconds.
 const LOOKERS_WAIT_MS: u32 = 1000;
 
 /// The process that runs the node, as others on this machine see it. Fields of newer programs are skipped.
@@ -62,8 +63,8 @@ impl Owner {
     }
 }
 
-/// The process that holds the data directory `dir` at this moment; `None` when none does, or when it has not said who it is
-/// (it does so in the first microseconds). Changes nothing.
+/// The process that holds the data directory `dir` at this moment; `None` when none does, or when it has not
+/// said who it is (it does so in the first microseconds). Changes nothing.
 #[must_use]
 pub fn read_owner(dir: &Path) -> Option<Owner> {
     let file = File::open(dir.join(FILE)).ok()?;
@@ -71,7 +72,8 @@ pub fn read_owner(dir: &Path) -> Option<Owner> {
     if flock(&file, FlockOperation::NonBlockingLockShared).is_err() {
         return read_content(&file);
     }
-    // Ignored because closing the file unlocks it as well, only later while a process is being started by this one.
+    // Ignored because closing the file unlocks it as well, only later while a process is being started by
+    // this one.
     flock(&file, FlockOperation::Unlock).ok();
     None
 }
@@ -148,8 +150,9 @@ impl Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // Ignored because the content is not believed once the lock is gone, which closing the file brings about at the
-        // latest: a process that is just being started by this one shares the open file, and with it the lock, for a moment.
+        // Ignored because the content is not believed once the lock is gone, which closing the file brings
+        // about at the latest: a process that is just being started by this one shares the open file, and
+        // with it the lock, for a moment.
         drop(self.file.set_len(0));
         flock(&self.file, FlockOperation::Unlock).ok();
     }

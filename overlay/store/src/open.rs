@@ -17,8 +17,8 @@ const DATABASE_FILE: &str = "tables.redb";
 /// Why the data directory was not opened. Unless a variant says otherwise, nothing in it was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// A newer program made this directory. Nobody's fault, and nothing was touched. To do: run that program, or give this
-    /// one another directory (`wattle -n OTHER run`).
+    /// A newer program made this directory. Nobody's fault, and nothing was touched. To do: run that program,
+    /// or give this one another directory (`wattle -n OTHER run`).
     #[error("{dir} has data format {found}, and this program knows format {known}{}", needed(.needs.as_deref()))]
     Newer {
         /// The directory.
@@ -30,8 +30,8 @@ pub enum OpenError {
         /// The first program that knows its format, if the directory says so.
         needs: Option<String>,
     },
-    /// The format of the directory cannot be told. To do: put back a copy of the directory; if you know that the data is of
-    /// format 1, write the file anew: `echo 1 > VERSION`.
+    /// The format of the directory cannot be told. To do: put back a copy of the directory; if you know that
+    /// the data is of format 1, write the file anew: `echo 1 > VERSION`.
     #[error("{file} does not say which data format this is: {why}")]
     Version {
         /// The file `VERSION`.
@@ -39,8 +39,8 @@ pub enum OpenError {
         /// What is wrong with it.
         why: &'static str,
     },
-    /// Another process runs on this directory. To do: use that node, stop it, or start a second one under another name. There
-    /// is never a lock to remove by hand.
+    /// Another process runs on this directory. To do: use that node, stop it, or start a second one under
+    /// another name. There is never a lock to remove by hand.
     #[error("{dir} is in use by another process{}", described(.owner.as_deref()))]
     Locked {
         /// The directory.
@@ -48,12 +48,12 @@ pub enum OpenError {
         /// Who runs there, if it has said so yet.
         owner: Option<Box<Owner>>,
     },
-    /// The database cannot be opened. What it holds stays as it is; a full disk may leave `VERSION`, `LOCK` and an empty
-    /// database behind, which the next start takes up. To do: see the [`Failure`].
+    /// The database cannot be opened. What it holds stays as it is; a full disk may leave `VERSION`, `LOCK`
+    /// and an empty database behind, which the next start takes up. To do: see the [`Failure`].
     #[error(transparent)]
     Database(#[from] Failure),
-    /// The system refused a step before the database. A directory just made may stay. To do: check the path, its permissions
-    /// and the space on its disk.
+    /// The system refused a step before the database. A directory just made may stay. To do: check the path,
+    /// its permissions and the space on its disk.
     #[error("{path}: {source}")]
     Io {
         /// What could not be used.
@@ -111,8 +111,8 @@ fn open_tables(dir: &Path, has_version: bool) -> Result<Tables, OpenError> {
             tables::create(&file)?;
             Ok(Tables::open(&file, Expect::Present)?)
         }
-        // A first start that was killed before it wrote VERSION leaves a database without a table. With one, the file
-        // VERSION was lost, and with it the knowledge of what the tables mean.
+        // A first start that was killed before it wrote VERSION leaves a database without a table. With one,
+        // the file VERSION was lost, and with it the knowledge of what the tables mean.
         (false, true) => {
             let tables = Tables::open(&file, Expect::Present)?;
             match tables.is_untouched()? {
@@ -126,8 +126,8 @@ fn open_tables(dir: &Path, has_version: bool) -> Result<Tables, OpenError> {
     }
 }
 
-/// Makes the directory for this user alone. One that exists keeps its mode, since an administrator may have chosen it (a
-/// container's volume); its files are closed to others in any case.
+/// Makes the directory for this user alone. One that exists keeps its mode, since an administrator may have
+/// chosen it (a container's volume); its files are closed to others in any case.
 fn make_dir(dir: &Path) -> Result<(), OpenError> {
     let io = |source| OpenError::from_io(dir, source);
     match std::fs::metadata(dir) {

@@ -53,8 +53,8 @@ pub enum SecretFileError {
         /// Who asks.
         user: u32,
     },
-    /// Others may read, write or run it. To do: the `chmod` in the message; if others use this machine, count the secret as
-    /// known and replace it.
+    /// Others may read, write or run it. To do: the `chmod` in the message; if others use this machine, count
+    /// the secret as known and replace it.
     #[error("{path} is open to others (mode {mode:04o}); close it: chmod 600 {}", shell_word(path))]
     OpenToOthers {
         /// The file.
@@ -82,10 +82,12 @@ pub enum SecretFileError {
     },
 }
 
-/// Creates a file that only this user may read (mode 0600, whatever the umask), whole and durable when this returns.
+/// Creates a file that only this user may read (mode 0600, whatever the umask), whole and durable when this
+/// returns.
 ///
 /// # Errors
-/// [`SecretFileError::Exists`] when the name is taken, even by a dangling link; [`SecretFileError::Io`] otherwise.
+/// [`SecretFileError::Exists`] when the name is taken, even by a dangling link; [`SecretFileError::Io`]
+/// otherwise.
 pub fn create_secret_file(path: &Path, bytes: &[u8]) -> Result<(), SecretFileError> {
     create_whole(path, bytes, 0o600).map_err(|source| match source.kind() {
         io::ErrorKind::AlreadyExists => SecretFileError::Exists { path: path.to_owned() },
@@ -93,13 +95,15 @@ pub fn create_secret_file(path: &Path, bytes: &[u8]) -> Result<(), SecretFileErr
     })
 }
 
-/// Reads a secret file of at most `max` bytes, if nobody else can have read or changed it. The buffer is wiped when dropped.
+/// Reads a secret file of at most `max` bytes, if nobody else can have read or changed it. The buffer is
+/// wiped when dropped.
 ///
 /// # Errors
 /// A [`SecretFileError`] for each way in which the file is not this user's alone.
 pub fn read_secret_file(path: &Path, max: usize) -> Result<Zeroizing<Vec<u8>>, SecretFileError> {
     let io = |source| SecretFileError::Io { path: path.to_owned(), source };
-    // Checked on the open file, so that it cannot be exchanged in between. NONBLOCK: opening a pipe must not wait.
+    // Checked on the open file, so that it cannot be exchanged in between. NONBLOCK: opening a pipe must not
+    // wait.
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
     let mut file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
         Ok(file) => file,
@@ -117,7 +121,8 @@ pub fn read_secret_file(path: &Path, max: usize) -> Result<Zeroizing<Vec<u8>>, S
     if mode & 0o077 != 0 {
         return Err(SecretFileError::OpenToOthers { path: path.to_owned(), mode });
     }
-    // One byte more than allowed shows a file that grew. The capacity is never exceeded: growing would leave an unwiped copy.
+    // One byte more than allowed shows a file that grew. The capacity is never exceeded: growing would leave
+    // an unwiped copy.
     let mut bytes = Zeroizing::new(vec![0; max.saturating_add(1)]);
     let mut length = 0;
     while length < bytes.len() {
@@ -140,7 +145,8 @@ fn not_opened(path: &Path, error: io::Error) -> SecretFileError {
     let path = path.to_owned();
     match error.kind() {
         io::ErrorKind::NotFound => SecretFileError::Missing { path },
-        // O_NOFOLLOW reports a link as ELOOP (Linux, macOS) or EMLINK (FreeBSD); looking again tells the person for sure.
+        // O_NOFOLLOW reports a link as ELOOP (Linux, macOS) or EMLINK (FreeBSD); looking again tells the
+        // person for sure.
         _ if std::fs::symlink_metadata(&path).is_ok_and(|it| it.is_symlink()) => {
             SecretFileError::Symlink { path }
         }
@@ -222,7 +228,8 @@ mod tests {
         let user = rustix::process::geteuid();
         let other = user.as_raw() + 1;
         if std::os::unix::fs::chown(&path, Some(other), None).is_err() {
-            // Not root: any root-owned file closed to others cannot even be opened, so there is nothing to show.
+            // Not root: any root-owned file closed to others cannot even be opened, so there is nothing to
+            // show.
             assert_ne!(std::env::var("WATTLE_TEST_ALL").as_deref(), Ok("1"), "chown needs root");
             return;
         }

@@ -17,7 +17,8 @@ use crate::tables::{Entry, Tables};
 /// Batches that wait for the writer. When it is full, [`Store::commit`] waits: the disk sets the pace.
 const QUEUE_BATCHES: usize = 128;
 
-/// Bytes of keys and values in one batch. With a full queue that is 128 MiB; a batch of ours is some kilobytes.
+/// Bytes of keys and values in one batch. With a full queue that is 128 MiB; a batch of ours is some
+/// kilobytes.
 pub const BATCH_BYTES_MAX: usize = 1 << 20;
 
 /// Bytes of one key. The longest of ours is a record key with a peer behind it, 300 bytes.
@@ -26,7 +27,8 @@ pub const KEY_BYTES_MAX: usize = 1024;
 /// Writes in one batch.
 pub const BATCH_WRITES_MAX: usize = 16 * 1024;
 
-/// A transaction takes no further batch once it has this many bytes, so that a burst does not delay its first batch much.
+/// A transaction takes no further batch once it has this many bytes, so that a burst does not delay its first
+/// batch much.
 const GROUP_BYTES: usize = 4 << 20;
 
 /// Why a batch was not acknowledged.
@@ -42,14 +44,15 @@ pub enum CommitError {
         /// The cap.
         max: usize,
     },
-    /// The disk's fault, now or earlier: the store has stopped. Whether this batch is there after the next start is open,
-    /// unless the [`Failure`] says. To do: stop the node; what the batch was to promise must not be promised.
+    /// The disk's fault, now or earlier: the store has stopped. Whether this batch is there after the next
+    /// start is open, unless the [`Failure`] says. To do: stop the node; what the batch was to promise must
+    /// not be promised.
     #[error(transparent)]
     Failed(#[from] Failure),
 }
 
-/// The data directory, open and locked. Dropping it finishes the batches that are queued, closes the database and releases the
-/// lock; that waits for the disk.
+/// The data directory, open and locked. Dropping it finishes the batches that are queued, closes the database
+/// and releases the lock; that waits for the disk.
 pub struct Store {
     dir: PathBuf,
     tables: Arc<Tables>,
@@ -70,8 +73,8 @@ struct Batch {
 }
 
 impl Store {
-    /// Opens the data directory, making it at the first start. Blocks on the disk; the database is read once in full, to
-    /// verify its checksums.
+    /// Opens the data directory, making it at the first start. Blocks on the disk; the database is read once
+    /// in full, to verify its checksums.
     ///
     /// # Errors
     /// [`OpenError`]; the directory is not held afterwards.
@@ -106,8 +109,8 @@ impl Store {
         self.read(|tables| tables.get(table, key))
     }
 
-    /// All entries of a table in the order of their keys, as of the last commit. Holds the whole table in memory and reads
-    /// the disk: for the start.
+    /// All entries of a table in the order of their keys, as of the last commit. Holds the whole table in
+    /// memory and reads the disk: for the start.
     ///
     /// # Errors
     /// The [`Failure`] that stopped the store, which a failed read does too.
@@ -115,10 +118,11 @@ impl Store {
         self.read(|tables| tables.scan(table))
     }
 
-    /// Applies the writes in order, all or none, and resolves when they are on disk. Batches of callers who wait at the same
-    /// time share a transaction.
+    /// Applies the writes in order, all or none, and resolves when they are on disk. Batches of callers who
+    /// wait at the same time share a transaction.
     ///
-    /// Waits while the queue is full. Not undone by cancellation: a batch whose future is dropped may be applied.
+    /// Waits while the queue is full. Not undone by cancellation: a batch whose future is dropped may be
+    /// applied.
     ///
     /// # Errors
     /// [`CommitError`]; after [`CommitError::Failed`] nothing is acknowledged any more.
@@ -136,8 +140,8 @@ impl Store {
         }
     }
 
-    /// Resolves when the store has stopped, at once if it has; never while it works or after it was closed in good order.
-    /// The node selects on this and ends.
+    /// Resolves when the store has stopped, at once if it has; never while it works or after it was closed in
+    /// good order. The node selects on this and ends.
     pub fn failed(&self) -> impl Future<Output = Failure> + Send + use<> {
         let mut failed = self.failed.subscribe();
         async move {
@@ -148,7 +152,8 @@ impl Store {
         }
     }
 
-    /// Changes what others on this machine are told about this process, such as a port that is known only now.
+    /// Changes what others on this machine are told about this process, such as a port that is known only
+    /// now.
     ///
     /// # Errors
     /// What the system said. Others may see nothing or the old text; the store itself goes on.
@@ -157,8 +162,8 @@ impl Store {
         { lock }.update(change)
     }
 
-    /// Finishes the queued batches, closes the database and releases the lock. Waits for the disk: from async code call it in
-    /// `spawn_blocking`.
+    /// Finishes the queued batches, closes the database and releases the lock. Waits for the disk: from async
+    /// code call it in `spawn_blocking`.
     pub fn close(self) {
         drop(self);
     }

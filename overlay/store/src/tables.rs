@@ -100,8 +100,9 @@ impl Tables {
     pub(crate) fn commit(&self, writes: &[&Write]) -> Result<(), Failure> {
         guard(&self.file, || {
             let mut transaction = self.database.begin_write()?;
-            // Peers choose much of what is stored. With one phase, what makes a commit whole is a checksum that they
-            // could aim at, and one damaged page would quietly bring back the state before the last acknowledgement.
+            // Peers choose much of what is stored. With one phase, what makes a commit whole is a checksum
+            // that they could aim at, and one damaged page would quietly bring back the state before the last
+            // acknowledgement.
             transaction.set_two_phase_commit(true);
             for table in Table::ALL {
                 let mut here = writes.iter().filter(|write| table_of(write) == table).peekable();
@@ -131,8 +132,8 @@ const fn table_of(write: &Write) -> Table {
     }
 }
 
-/// Runs one use of the database; its panics become [`Failure::Corrupt`]. After any failure the store is not used again, so
-/// no state that a panic left half changed is ever seen.
+/// Runs one use of the database; its panics become [`Failure::Corrupt`]. After any failure the store is not
+/// used again, so no state that a panic left half changed is ever seen.
 fn guard<T>(file: &Path, work: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, Failure> {
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(Ok(value)) => Ok(value),
@@ -141,7 +142,8 @@ fn guard<T>(file: &Path, work: impl FnOnce() -> Result<T, redb::Error>) -> Resul
     }
 }
 
-/// Makes an empty database at `file` through a neighbouring name, so that a kill leaves either none or a whole one.
+/// Makes an empty database at `file` through a neighbouring name, so that a kill leaves either none or a
+/// whole one.
 pub(crate) fn create(file: &Path) -> Result<(), Failure> {
     let unfinished = file.with_extension("unfinished");
     let io = |error: io::Error| Failure::from_io(file, &error);

@@ -1,4 +1,5 @@
-//! Which format the data directory has: the file `VERSION`, one line `<number> wattle-<first version that knows it>`.
+//! Which format the data directory has: the file `VERSION`, one line `<number> wattle-<first version that
+//! knows it>`.
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -11,12 +12,14 @@ pub const DATA_FORMAT: u32 = 1;
 
 const FILE: &str = "VERSION";
 
-/// What this program writes: its format, and for the reader of an older program the first version that knows it.
+/// What this program writes: its format, and for the reader of an older program the first version that knows
+/// it.
 const LINE: &str = "1 wattle-0.1.0\n";
 
 const FILE_BYTES_MAX: u64 = 128;
 
-/// Checks the format without touching anything: `true` when it is this program's, `false` when there is no file.
+/// Checks the format without touching anything: `true` when it is this program's, `false` when there is no
+/// file.
 pub(crate) fn check(dir: &Path) -> Result<bool, OpenError> {
     let file = dir.join(FILE);
     let Some(bytes) = read(&file)? else { return Ok(false) };

@@ -1,7 +1,7 @@
 //! What only another process can show: kills, locks, full disks, newer programs.
 //!
-//! The children are this test program again: run with [`ROLE`] set, the test `child` plays that role; without it, it does
-//! nothing.
+//! The children are this test program again: run with [`ROLE`] set, the test `child` plays that role; without
+//! it, it does nothing.
 
 #![expect(clippy::unwrap_used, reason = "the helpers of tests fail as tests do")]
 
@@ -203,7 +203,8 @@ fn every_acknowledged_write_survives_fifty_kills() {
         let mut command = command("write", dir.path());
         command.env(FIRST, (cycle * NUMBERS).to_string());
         let mut writer = Running::start(command);
-        // Killed after so many acknowledgements, while eight more commits are under way; some cycles while it opens.
+        // Killed after so many acknowledgements, while eight more commits are under way; some cycles while it
+        // opens.
         let mut number = |line: String| acknowledged.insert(line.parse::<u64>().unwrap());
         for _ in 0..cycle * 7 % 50 {
             number(writer.next("acknowledged").unwrap());

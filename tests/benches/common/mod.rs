@@ -74,7 +74,8 @@ pub(crate) fn kad_key(node: NodeId) -> Option<KBucketKey<PeerId>> {
     PeerId::from_bytes(&node.to_peer_id_bytes()).ok().map(KBucketKey::from)
 }
 
-/// How many of the true 20 nearest nodes a lookup found (by brute force over all nodes), and whether it found the nearest.
+/// How many of the true 20 nearest nodes a lookup found (by brute force over all nodes), and whether it found
+/// the nearest.
 pub(crate) fn recall(nodes: &[Node], asker: NodeId, key: &RecordKey, found: &[ClosestPeer]) -> (f64, bool) {
     let target = KBucketKey::new(key.to_bytes(&NetworkName::default()));
     let others = nodes.iter().map(Node::id).filter(|id| *id != asker);

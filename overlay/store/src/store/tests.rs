@@ -7,8 +7,8 @@ use redb::StorageBackend;
 
 use super::*;
 
-/// What the machine's disk does. `image` is what reads see; after a power cut there is what was synced, and any part of
-/// what was not, in sectors.
+/// What the machine's disk does. `image` is what reads see; after a power cut there is what was synced, and
+/// any part of what was not, in sectors.
 #[derive(Debug, Default)]
 struct Disk {
     image: Vec<u8>,
@@ -333,7 +333,8 @@ fn assert_is_one_commit_old(image: Vec<u8>, content: &Content) {
 fn a_flipped_bit_is_found_or_does_no_harm() {
     // The bytes that decide which state is current.
     const HEADER: usize = 512;
-    // The one bit that no checksum covers: which of the two last commits is current. See `S5` for what it can do.
+    // The one bit that no checksum covers: which of the two last commits is current. See `S5` for what it can
+    // do.
     const CURRENT: (usize, u8) = (9, 1);
     let (images, content) = small_images();
     for image in images {

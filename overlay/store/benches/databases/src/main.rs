@@ -1,8 +1,10 @@
-//! Which embedded database: the same durable writes through each candidate, every measurement in a fresh process.
+//! Which embedded database: the same durable writes through each candidate, every measurement in a fresh
+//! process.
 //!
-//! With no argument it runs every measurement `ROUNDS` times, interleaving the candidates so that a busy machine slows
-//! all of them alike, and prints one row of medians per candidate. Each measurement re-runs this binary as
-//! `databases <measurement> <candidate> <dir>`, because memory and a kill -9 belong to a process.
+//! With no argument it runs every measurement `ROUNDS` times, interleaving the candidates so that a busy
+//! machine slows all of them alike, and prints one row of medians per candidate. Each measurement re-runs
+//! this binary as `databases <measurement> <candidate> <dir>`, because memory and a kill -9 belong to a
+//! process.
 
 use std::error::Error;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -294,8 +296,8 @@ fn files(dir: &Path) -> Result<Vec<std::path::PathBuf>> {
     Ok(all)
 }
 
-/// One flipped byte in each of [`FLIPS`] copies of a database that was not closed: how many copies were refused, and how many
-/// opened and answered every read, yet with entries missing or other values.
+/// One flipped byte in each of [`FLIPS`] copies of a database that was not closed: how many copies were
+/// refused, and how many opened and answered every read, yet with entries missing or other values.
 fn damage(candidate: &str) -> Result<(u64, u64)> {
     let parent = std::env::current_exe()?.parent().ok_or("no parent")?.to_owned();
     let whole = tempfile::tempdir_in(&parent)?;

@@ -154,7 +154,7 @@ async fn gossip(count: u32, rate: u32, seconds: u32) {
         readers.push(tokio::spawn(async move {
             let mut latencies = Vec::new();
             while let Ok(Some(Ok(delivery))) =
-                tokio::time::timeout(Duration::from_secs(5), messages.next()).await
+                tokio::time::timeout(Duration::from_secs(15), messages.next()).await
             {
                 let sent = delivery.message.payload.get(..8).and_then(|bytes| bytes.try_into().ok());
                 let sent = Duration::from_micros(u64::from_be_bytes(sent.unwrap_or_default()));

@@ -9,7 +9,7 @@ use libp2p::kad::{
 use tokio::sync::oneshot;
 use wattle_types::{ContentHash, NetworkName, NodeId, Record, RecordKey, Time, UnixTime};
 
-use crate::behaviour::node_id;
+use crate::behaviour::{K, node_id};
 use crate::command::{Reply, answer};
 use crate::dht::shared_bits;
 use crate::report::{
@@ -40,7 +40,6 @@ pub(super) enum Job {
         record: Record,
         durable: Durable,
         reply: Reply<Result<PutReport, DhtError>>,
-        offered: u32,
         holders: BTreeSet<NodeId>,
     },
     Get {
@@ -234,13 +233,15 @@ impl Query {
         match self.job {
             Job::Put { record, durable, reply } => {
                 let key = record.key_bytes(network);
-                let job = Job::ReadBack { record, durable, reply, offered: asked, holders: BTreeSet::new() };
+                let job = Job::ReadBack { record, durable, reply, holders: BTreeSet::new() };
                 Outcome::ReadBack {
                     key,
                     next: Box::new(Self { job, stats: QueryStats::empty(), progressed: now, ..self }),
                 }
             }
-            Job::ReadBack { durable, reply, offered, holders, .. } => {
+            Job::ReadBack { durable, reply, holders, .. } => {
+                // The nearest k of those asked are those that it was offered to.
+                let offered = asked.min(u32::try_from(K.get()).unwrap_or(u32::MAX));
                 let report =
                     PutReport { stored_on: holders.into_iter().collect(), offered_to: offered, took };
                 let nobody = report.stored_on.is_empty() && offered > 0;

@@ -1,0 +1,150 @@
+//! What happens in a node, as lines of one stream.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use wattle_types::NodeId;
+
+use super::Peer;
+
+/// One event. In the server-sent stream, `id` and the type are also the `id:` and `event:` of the frame.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct EventLine {
+    /// Grows by one an event; a number that is missing is an event that was missed.
+    pub id: u64,
+    /// When.
+    #[schema(value_type = String, format = DateTime)]
+    pub ts: Timestamp,
+    /// What it is about.
+    pub topic: EventTopic,
+    /// What happened.
+    #[serde(flatten)]
+    pub event: NodeEvent,
+}
+
+/// What an event is about, and what `?topics=` chooses from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum EventTopic {
+    /// Connections.
+    Peers,
+    /// Lookups and the routing table.
+    Dht,
+    /// The node itself.
+    Node,
+}
+
+impl EventTopic {
+    /// Every topic.
+    pub const ALL: [Self; 3] = [Self::Peers, Self::Dht, Self::Node];
+
+    /// Its name in a query.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Peers => "peers",
+            Self::Dht => "dht",
+            Self::Node => "node",
+        }
+    }
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum NodeEvent {
+    /// A peer connected, or its path became better.
+    PeerConnected {
+        /// The connection.
+        peer: Box<Peer>,
+    },
+    /// The last connection to a peer ended.
+    PeerDisconnected {
+        /// Who.
+        #[schema(value_type = String)]
+        peer: NodeId,
+        /// Its petname here.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        name: Option<String>,
+        /// Why, in words.
+        reason: String,
+    },
+    /// A peer broke a rule.
+    Misbehaved {
+        /// Who.
+        #[schema(value_type = String)]
+        peer: NodeId,
+        /// Its petname here.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        name: Option<String>,
+        /// Which rule.
+        what: String,
+    },
+    /// The node listens there now.
+    Listening {
+        /// Where.
+        address: String,
+    },
+    /// The node listens there no more.
+    ListenClosed {
+        /// Where.
+        address: String,
+    },
+    /// A lookup ended.
+    Lookup {
+        /// `get`, `put`, `find_peer`, `closest`, `provide` or `find_providers`.
+        kind: String,
+        /// Peers asked.
+        requests: u64,
+        /// Peers that answered.
+        answers: u64,
+        /// How long it took.
+        took_ms: u64,
+        /// Whether it found what it was for.
+        found: bool,
+    },
+    /// The routing table gained or lost a peer.
+    Table {
+        /// Peers in it now.
+        size: u64,
+    },
+    /// The node stops.
+    Stopping,
+    /// Events were missed: the reader was too slow, or asked for ones that are gone.
+    Gap {
+        /// How many.
+        lost: u64,
+    },
+}
+
+impl NodeEvent {
+    /// What it is about.
+    #[must_use]
+    pub const fn topic(&self) -> EventTopic {
+        match self {
+            Self::PeerConnected { .. } | Self::PeerDisconnected { .. } | Self::Misbehaved { .. } => {
+                EventTopic::Peers
+            }
+            Self::Lookup { .. } | Self::Table { .. } => EventTopic::Dht,
+            Self::Listening { .. } | Self::ListenClosed { .. } | Self::Stopping | Self::Gap { .. } => {
+                EventTopic::Node
+            }
+        }
+    }
+
+    /// Its `type`.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::PeerConnected { .. } => "peer_connected",
+            Self::PeerDisconnected { .. } => "peer_disconnected",
+            Self::Misbehaved { .. } => "misbehaved",
+            Self::Listening { .. } => "listening",
+            Self::ListenClosed { .. } => "listen_closed",
+            Self::Lookup { .. } => "lookup",
+            Self::Table { .. } => "table",
+            Self::Stopping => "stopping",
+            Self::Gap { .. } => "gap",
+        }
+    }
+}

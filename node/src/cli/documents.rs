@@ -1,0 +1,129 @@
+//! Documents of commands that work on files, and which the API therefore does not have.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use wattle_types::NodeId;
+
+/// Names of documents, as in [`crate::api::documents`].
+macro_rules! schemas {
+    ($($name:ident = $text:tt,)*) => {$(
+        #[doc = concat!("`", $text, "`.")]
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+        pub enum $name {
+            /// The only version.
+            #[default]
+            #[serde(rename = $text)]
+            V1,
+        }
+    )*};
+}
+
+schemas! {
+    InitSchema = "wattle.init/1",
+    KeySchema = "wattle.key/1",
+    JoinedSchema = "wattle.joined/1",
+    ConfigSetSchema = "wattle.config_set/1",
+    ConfigPathSchema = "wattle.config_path/1",
+    ConfigDefaultsSchema = "wattle.config_defaults/1",
+    BundleSchema = "wattle.bundle/1",
+}
+
+/// A node that was made.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct InitDocument {
+    /// What this is.
+    pub schema: InitSchema,
+    /// The node's name on this machine.
+    pub name: String,
+    /// Its peer id.
+    #[schema(value_type = String)]
+    pub id: NodeId,
+    /// The network it will belong to.
+    pub network: String,
+    /// Whether that network has a key.
+    pub private: bool,
+    /// Where its key is.
+    pub key_file: String,
+    /// Where its config is.
+    pub config_file: String,
+}
+
+/// The public half of a key, and where the key is.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct KeyDocument {
+    /// What this is.
+    pub schema: KeySchema,
+    /// The peer id that goes with the key.
+    #[schema(value_type = String)]
+    pub id: NodeId,
+    /// The public key, 64 hexadecimal digits.
+    pub public_key: String,
+    /// The file.
+    pub file: String,
+}
+
+/// A ticket was accepted while the node was not running.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct JoinedDocument {
+    /// What this is.
+    pub schema: JoinedSchema,
+    /// The network the node will belong to.
+    pub network: String,
+    /// Whether that network has a key.
+    pub private: bool,
+    /// Who made the ticket.
+    #[schema(value_type = String)]
+    pub inviter: NodeId,
+    /// Where the config is.
+    pub config_file: String,
+}
+
+/// A setting was changed.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ConfigSetDocument {
+    /// What this is.
+    pub schema: ConfigSetSchema,
+    /// Which.
+    pub key: String,
+    /// What it is in the file now.
+    #[schema(value_type = Object)]
+    pub value: serde_json::Value,
+    /// The file.
+    pub file: String,
+}
+
+/// Where the config is.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ConfigPathDocument {
+    /// What this is.
+    pub schema: ConfigPathSchema,
+    /// The node's file.
+    pub file: String,
+    /// Whether it exists.
+    pub exists: bool,
+    /// The system's file, read before it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub system_file: Option<String>,
+}
+
+/// Every key with its default.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ConfigDefaultsDocument {
+    /// What this is.
+    pub schema: ConfigDefaultsSchema,
+    /// Each key.
+    pub keys: Vec<ConfigDefault>,
+}
+
+/// A key with its default.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ConfigDefault {
+    /// Such as `p2p.listen`.
+    pub key: String,
+    /// Its default, as TOML.
+    pub default: String,
+    /// The environment variable that sets it.
+    pub variable: String,
+    /// What it does.
+    pub comment: String,
+}

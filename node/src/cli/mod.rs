@@ -1,0 +1,135 @@
+//! The command line: what a person types, and what they read back.
+//!
+//! One file per group of commands. Every command gets a [`session::Session`] (the global flags, the output, the client) and ends
+//! in `Ok(())` or one [`errors::Failure`], which carries its text and its exit code; nothing below `main` prints or exits by
+//! itself. Data goes to stdout through [`output::Output`], messages to stderr.
+
+mod client;
+mod config;
+mod dht;
+mod doctor;
+pub mod documents;
+mod errors;
+mod files;
+mod health;
+mod help;
+mod keys;
+mod logs;
+mod misc;
+mod node;
+mod output;
+pub mod pages;
+mod peers;
+mod qr;
+mod reply;
+mod routes;
+mod run;
+mod session;
+mod table;
+mod tickets;
+mod topic;
+mod trace;
+mod values;
+mod watch;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+
+use errors::Failure;
+use output::Output;
+use session::{Globals, Session};
+
+/// A peer-to-peer overlay node: a DHT, topics and tickets behind one local API.
+#[derive(Parser)]
+#[command(name = "wattle", version, propagate_version = false, disable_version_flag = false)]
+struct Cli {
+    #[command(flatten)]
+    globals: Globals,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Init(node::Init),
+    Id(node::Id),
+    Run(run::Run),
+    Status(node::Status),
+    Stop(node::Stop),
+    Wait(node::Wait),
+    Health(health::Health),
+    Logs(logs::Logs),
+    Invite(tickets::Invite),
+    Join(tickets::Join),
+    Connect(peers::Connect),
+    Disconnect(peers::Disconnect),
+    Peers(peers::Peers),
+    Ping(peers::Ping),
+    Dht(dht::Dht),
+    #[command(visible_alias = "gossip")]
+    Topic(topic::Topic),
+    Config(config::Config),
+    Key(keys::Key),
+    Token(keys::Token),
+    Completions(misc::Completions),
+    Man(misc::Man),
+    Version(misc::Version),
+    Doctor(doctor::Doctor),
+}
+
+/// The whole command tree as clap sees it, with examples and exit codes at every leaf.
+#[must_use]
+pub fn command() -> clap::Command {
+    help::complete(Cli::command())
+}
+
+/// Runs the command line of this process.
+#[must_use]
+pub fn main() -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let asked = output::Asked::of(&arguments);
+    let matches = match command().try_get_matches_from(&arguments) {
+        Ok(matches) => matches,
+        Err(error) => return output::end(&asked, Err(errors::of_clap(&error, &arguments, &asked))),
+    };
+    let cli = match Cli::from_arg_matches(&matches) {
+        Ok(cli) => cli,
+        Err(error) => return output::end(&asked, Err(errors::of_clap(&error, &arguments, &asked))),
+    };
+    let output = Output::new(&cli.globals);
+    let result = match cli.command {
+        None => output.text(help::overview()),
+        Some(command) => dispatch(Session::new(cli.globals, output), command),
+    };
+    output::end(&asked, result)
+}
+
+fn dispatch(session: Session, command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Init(args) => node::init(&session, &args),
+        Command::Id(args) => node::id(&session, &args),
+        Command::Run(args) => run::run(&session, &args),
+        Command::Status(args) => session.block_on(node::status(&session, &args)),
+        Command::Stop(args) => session.block_on(node::stop(&session, &args)),
+        Command::Wait(args) => session.block_on(node::wait(&session, &args)),
+        Command::Health(args) => health::health(&session, &args),
+        Command::Logs(args) => session.block_on(logs::logs(&session, &args)),
+        Command::Invite(args) => session.block_on(tickets::invite(&session, &args)),
+        Command::Join(args) => tickets::join(&session, &args),
+        Command::Connect(args) => session.block_on(peers::connect(&session, &args)),
+        Command::Disconnect(args) => session.block_on(peers::disconnect(&session, &args)),
+        Command::Peers(args) => session.block_on(peers::peers(&session, args)),
+        Command::Ping(args) => session.block_on(peers::ping(&session, &args)),
+        Command::Dht(args) => session.block_on(dht::dht(&session, args)),
+        Command::Topic(args) => session.block_on(topic::topic(&session, args)),
+        Command::Config(args) => config::config(&session, args),
+        Command::Key(args) => keys::key(&session, args),
+        Command::Token(args) => session.block_on(keys::token(&session, args)),
+        Command::Completions(args) => misc::completions(&session, &args),
+        Command::Man(args) => misc::man(&session, &args),
+        Command::Version(_) => session.block_on(misc::version(&session)),
+        Command::Doctor(args) => doctor::doctor(&session, &args),
+    }
+}

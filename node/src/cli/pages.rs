@@ -1,0 +1,498 @@
+//! One page a leaf: its examples, its exit codes, and what `--json` prints. Help, manual and tests read the same table.
+
+use crate::exit::ErrorCode;
+
+use ErrorCode::{Conflict, Denied, Failed, Invalid, NoNode, NotFound, Partial, Timeout, Usage};
+
+/// What `--json` prints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Json {
+    /// One document with this schema.
+    Document(&'static str),
+    /// JSON Lines, each with `type` and `ts`.
+    Lines,
+    /// The output is made for another program already: a shell, `man`.
+    Plain,
+}
+
+/// The page of one leaf.
+#[derive(Clone, Copy, Debug)]
+pub struct Page {
+    /// The words after `wattle`.
+    pub path: &'static str,
+    /// Two things to type, each with what it does.
+    pub examples: [(&'static str, &'static str); 2],
+    /// How it may end beside 0 and 130.
+    pub exits: &'static [ErrorCode],
+    /// What `--json` prints.
+    pub json: Json,
+    /// Whether it needs a running node.
+    pub needs_node: bool,
+}
+
+const fn live(
+    path: &'static str,
+    json: Json,
+    exits: &'static [ErrorCode],
+    examples: [(&'static str, &'static str); 2],
+) -> Page {
+    Page { path, examples, exits, json, needs_node: true }
+}
+
+const fn offline(
+    path: &'static str,
+    json: Json,
+    exits: &'static [ErrorCode],
+    examples: [(&'static str, &'static str); 2],
+) -> Page {
+    Page { path, examples, exits, json, needs_node: false }
+}
+
+/// The page of the leaf at `path`.
+#[must_use]
+pub fn page(path: &str) -> Option<&'static Page> {
+    PAGES.iter().find(|page| page.path == path)
+}
+
+const fn document(schema: &'static str) -> Json {
+    Json::Document(schema)
+}
+
+/// Every leaf.
+pub const PAGES: &[Page] = &[
+    // This node.
+    offline(
+        "init",
+        document("wattle.init/1"),
+        &[Usage, Conflict],
+        [
+            ("wattle init", "a key and a config file for the node \"default\""),
+            ("wattle -n home init --network home-lab --private", "one in a private network of your own"),
+        ],
+    ),
+    offline(
+        "id",
+        document("wattle.id/1"),
+        &[NoNode, NotFound],
+        [
+            ("wattle id", "who this node is, running or not"),
+            ("wattle id ..Xs2fQm", "what it knows of a peer"),
+        ],
+    ),
+    offline(
+        "run",
+        Json::Lines,
+        &[Usage, Conflict],
+        [
+            ("wattle run", "start the node here; Ctrl-C stops it"),
+            ("wattle -n bob run -d", "a second one in the background; they find each other"),
+        ],
+    ),
+    live(
+        "status",
+        document("wattle.status/1"),
+        &[NoNode],
+        [("wattle status", "one screen"), ("wattle status --watch", "the same, again and again")],
+    ),
+    live(
+        "stop",
+        document("wattle.stop/1"),
+        &[NoNode, Timeout],
+        [
+            ("wattle stop", "leave politely, then stop"),
+            ("wattle stop --now", "do not wait for the others to hear of it"),
+        ],
+    ),
+    live(
+        "wait",
+        document("wattle.wait/1"),
+        &[NoNode, Timeout],
+        [
+            ("wattle wait --ready", "until the node answers"),
+            ("wattle wait --peers 3 --timeout 1m", "until it has three peers"),
+        ],
+    ),
+    offline(
+        "health",
+        document("wattle.health/1"),
+        &[],
+        [
+            ("wattle health", "one line, exit 0 when all is well"),
+            ("wattle health --format nagios", "for monitors: 0 ok, 1 warning, 2 critical, 3 unknown"),
+        ],
+    ),
+    live(
+        "logs",
+        Json::Lines,
+        &[NoNode],
+        [
+            ("wattle logs --since 10m", "what the node logged lately"),
+            ("wattle logs -f --level warn", "warnings and errors as they happen"),
+        ],
+    ),
+    live(
+        "logs level",
+        document("wattle.log_level/1"),
+        &[Usage, NoNode],
+        [
+            ("wattle logs level debug", "log more, until the node stops"),
+            ("wattle logs level info,libp2p_kad=debug", "more of one part only"),
+        ],
+    ),
+    // People and paths.
+    live(
+        "invite",
+        document("wattle.invite/1"),
+        &[NoNode],
+        [
+            ("wattle invite", "a ticket, valid for 7 days"),
+            ("wattle invite --qr --expires 1h", "one to scan, valid for an hour"),
+        ],
+    ),
+    offline(
+        "join",
+        document("wattle.join/1"),
+        &[Timeout, Conflict, Invalid],
+        [
+            ("wattle join wattle:1qy0x...k3", "enter the network of whoever made the ticket"),
+            ("wattle join --no-run wattle:1qy0x...k3", "only write it into the config"),
+        ],
+    ),
+    live(
+        "connect",
+        document("wattle.connect/1"),
+        &[NoNode, NotFound, Timeout],
+        [
+            ("wattle connect /ip4/192.168.1.9/udp/7710/quic-v1", "dial an address"),
+            ("wattle connect ..k9LtRw", "dial a peer, wherever it is"),
+        ],
+    ),
+    live(
+        "disconnect",
+        document("wattle.disconnect/1"),
+        &[NoNode, NotFound],
+        [
+            ("wattle disconnect bob", "drop the connection to a peer"),
+            ("wattle disconnect ..k9LtRw --json", "the same, for a script"),
+        ],
+    ),
+    live(
+        "peers",
+        document("wattle.peers/1"),
+        &[NoNode],
+        [
+            ("wattle peers", "who is connected, and how"),
+            ("wattle peers --sort rtt --watch", "nearest first, again and again"),
+        ],
+    ),
+    live(
+        "peers name",
+        document("wattle.name/1"),
+        &[NoNode, NotFound, Conflict],
+        [
+            ("wattle peers name ..k9LtRw bob", "from now on it is bob here"),
+            ("wattle peers name ..k9LtRw \"\"", "forget the name"),
+        ],
+    ),
+    live(
+        "peers block",
+        document("wattle.block/1"),
+        &[NoNode, NotFound],
+        [
+            ("wattle peers block ..Qe2v8H", "drop a peer and never talk to it again"),
+            ("wattle peers block bob --json", "the same, for a script"),
+        ],
+    ),
+    live(
+        "peers unblock",
+        document("wattle.block/1"),
+        &[NoNode, NotFound],
+        [
+            ("wattle peers unblock ..Qe2v8H", "let it in again"),
+            ("wattle peers unblock bob --json", "the same, for a script"),
+        ],
+    ),
+    live(
+        "ping",
+        Json::Lines,
+        &[NoNode, NotFound, Timeout, Partial],
+        [
+            ("wattle ping bob", "four round trips, and the path they took"),
+            ("wattle ping ..k9LtRw -c 1 --timeout 2s", "one, for a script"),
+        ],
+    ),
+    // DHT.
+    live(
+        "dht put",
+        document("wattle.dht_put/1"),
+        &[NoNode, Timeout, Partial],
+        [
+            ("wattle dht put greeting \"back at 10\"", "a signed record: only this node can change it"),
+            ("wattle dht put hash: --file notes.txt", "a record that nobody can change; prints its key"),
+        ],
+    ),
+    live(
+        "dht get",
+        document("wattle.dht_get/1"),
+        &[NoNode, NotFound, Timeout, Invalid],
+        [
+            ("wattle dht get greeting", "the newest record of that name, whoever signed it"),
+            ("wattle dht get hash:abc... -o notes.txt", "a value by its hash, into a file"),
+        ],
+    ),
+    live(
+        "dht provide",
+        document("wattle.dht_provide/1"),
+        &[NoNode, NotFound, Timeout],
+        [
+            ("wattle dht provide printer", "announce that this node offers something"),
+            ("wattle dht provide hash:abc...", "announce that it holds a value"),
+        ],
+    ),
+    live(
+        "dht find-providers",
+        document("wattle.dht_find_providers/1"),
+        &[NoNode, NotFound, Timeout],
+        [
+            ("wattle dht find-providers printer", "who offers it"),
+            ("wattle dht find-providers hash:abc... -c 1", "one holder is enough"),
+        ],
+    ),
+    live(
+        "dht find-peer",
+        document("wattle.dht_find_peer/1"),
+        &[NoNode, NotFound, Timeout],
+        [
+            ("wattle dht find-peer ..aa71Zp", "where a peer can be reached"),
+            ("wattle dht find-peer bob -q", "addresses only"),
+        ],
+    ),
+    live(
+        "dht closest",
+        document("wattle.dht_closest/1"),
+        &[NoNode, Timeout],
+        [
+            ("wattle dht closest bob/greeting", "the peers that would hold this record"),
+            ("wattle dht closest ..aa71Zp", "the peers nearest to a peer"),
+        ],
+    ),
+    live(
+        "dht table",
+        document("wattle.dht_table/1"),
+        &[NoNode],
+        [
+            ("wattle dht table", "my routing table, bucket by bucket"),
+            ("wattle dht table --bars", "how full the buckets are"),
+        ],
+    ),
+    live(
+        "dht trace",
+        Json::Lines,
+        &[NoNode, NotFound, Timeout],
+        [
+            ("wattle dht trace ..aa71Zp", "follow a lookup hop by hop"),
+            ("wattle dht trace bob/greeting --svg hops.svg", "and draw it"),
+        ],
+    ),
+    live(
+        "dht stats",
+        document("wattle.dht_stats/1"),
+        &[NoNode],
+        [
+            ("wattle dht stats", "queries, success, latencies"),
+            ("wattle dht stats --json", "the same, for a script"),
+        ],
+    ),
+    // Topics.
+    live(
+        "topic pub",
+        document("wattle.topic_pub/1"),
+        &[NoNode, Partial],
+        [
+            ("wattle topic pub dev \"hello\"", "publish one message"),
+            ("tail -f app.log | wattle topic pub logs.app -", "publish each line of stdin"),
+        ],
+    ),
+    live(
+        "topic sub",
+        Json::Lines,
+        &[NoNode, Timeout],
+        [
+            ("wattle topic sub \"sensors.>\"", "everything below sensors"),
+            ("wattle topic sub dev -c 1 --timeout 5s", "one message, or exit 5"),
+        ],
+    ),
+    live(
+        "topic list",
+        document("wattle.topic_list/1"),
+        &[NoNode],
+        [
+            ("wattle topic list", "topics this node follows or publishes to"),
+            ("wattle topic list --mesh", "and through which peers"),
+        ],
+    ),
+    live(
+        "topic request",
+        document("wattle.topic_request/1"),
+        &[NoNode, Timeout],
+        [
+            ("wattle topic request time.now \"\"", "ask, and print the first answer"),
+            ("wattle topic request calc \"1 + 2\" --timeout 2s", "give up after two seconds"),
+        ],
+    ),
+    live(
+        "topic reply",
+        Json::Lines,
+        &[NoNode, Failed],
+        [
+            ("wattle topic reply time.now --exec date", "answer every request with what `date` prints"),
+            ("wattle topic reply calc --exec \"bc -l\"", "the request is the command's stdin"),
+        ],
+    ),
+    // Settings.
+    offline(
+        "config show",
+        document("wattle.config/1"),
+        &[Usage],
+        [
+            ("wattle config show --origin", "every setting, and where it comes from"),
+            ("wattle config show p2p.listen", "one of them"),
+        ],
+    ),
+    offline(
+        "config check",
+        document("wattle.config_check/1"),
+        &[Usage],
+        [
+            ("wattle config check", "is the config file right?"),
+            ("wattle -n bob config check", "that of another node"),
+        ],
+    ),
+    offline(
+        "config defaults",
+        document("wattle.config_defaults/1"),
+        &[],
+        [
+            ("wattle config defaults", "every key with its default and its meaning"),
+            ("wattle config defaults > node.toml", "a file to start from"),
+        ],
+    ),
+    offline(
+        "config set",
+        document("wattle.config_set/1"),
+        &[Usage],
+        [
+            ("wattle config set log.level debug", "change one setting; comments stay"),
+            ("wattle config set p2p.mdns false", "takes effect at the next start"),
+        ],
+    ),
+    offline(
+        "config path",
+        document("wattle.config_path/1"),
+        &[],
+        [
+            ("wattle config path", "where the config file is"),
+            ("$EDITOR \"$(wattle config path -q)\"", "edit it"),
+        ],
+    ),
+    offline(
+        "key new",
+        document("wattle.key/1"),
+        &[Usage, Conflict],
+        [
+            ("wattle key new", "make the key of this node, when it has none"),
+            ("wattle -n bob key new", "that of another node"),
+        ],
+    ),
+    offline(
+        "key show",
+        document("wattle.key/1"),
+        &[NotFound, Denied],
+        [
+            ("wattle key show", "the public half, and where the key file is"),
+            ("wattle key show -q", "the peer id only"),
+        ],
+    ),
+    offline(
+        "key export",
+        document("wattle.key/1"),
+        &[NotFound, Conflict, Denied],
+        [
+            ("wattle key export backup.key", "a copy, mode 0600"),
+            ("wattle -n bob key export bob.key", "that of another node"),
+        ],
+    ),
+    offline(
+        "key import",
+        document("wattle.key/1"),
+        &[Usage, Conflict, Denied],
+        [
+            ("wattle key import backup.key", "be the node this key belongs to"),
+            ("wattle -n bob key import bob.key", "for another node"),
+        ],
+    ),
+    live(
+        "token new",
+        document("wattle.token/1"),
+        &[NoNode, Denied],
+        [
+            ("wattle token new --role read --expires 30d", "a token that can look but not change"),
+            ("wattle token new --role user -q > token", "the token only"),
+        ],
+    ),
+    live(
+        "token list",
+        document("wattle.tokens/1"),
+        &[NoNode, Denied],
+        [
+            ("wattle token list", "who may use the API"),
+            ("wattle token list --json", "the same, for a script"),
+        ],
+    ),
+    live(
+        "token revoke",
+        document("wattle.token_revoked/1"),
+        &[NoNode, NotFound, Denied],
+        [
+            ("wattle token revoke 4f2a91c0", "a token no longer works"),
+            ("wattle token revoke 4f2a91c0 --json", "the same, for a script"),
+        ],
+    ),
+    // The rest.
+    offline(
+        "completions",
+        Json::Plain,
+        &[Usage],
+        [
+            ("wattle completions bash > ~/.local/share/bash-completion/completions/wattle", "bash"),
+            ("wattle completions zsh > ~/.zfunc/_wattle", "zsh"),
+        ],
+    ),
+    offline(
+        "man",
+        Json::Plain,
+        &[Failed],
+        [
+            ("wattle man | man -l -", "read the manual"),
+            ("wattle man -o ~/.local/share/man/man1", "install every page"),
+        ],
+    ),
+    offline(
+        "version",
+        document("wattle.version/1"),
+        &[],
+        [
+            ("wattle version", "of this program, and of the node when one runs"),
+            ("wattle version --json", "the same, for a script"),
+        ],
+    ),
+    offline(
+        "doctor",
+        document("wattle.doctor/1"),
+        &[Failed],
+        [
+            ("wattle doctor", "check everything a node needs"),
+            ("wattle doctor --bundle report.json", "and pack it for a bug report, without secrets"),
+        ],
+    ),
+];

@@ -1,0 +1,109 @@
+//! What the API itself counts, in Prometheus text beside the overlay's metrics.
+
+use std::time::{Duration, Instant};
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Registry, Unit};
+
+/// Which requests. The path is the route's pattern, never what a caller wrote, so the number of series is bounded.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    method: String,
+    path: String,
+    status: u16,
+}
+
+/// The node's own metrics.
+pub struct Metrics {
+    registry: Registry,
+    requests: Family<RequestLabels, Counter>,
+    seconds: Histogram,
+    uptime: Gauge,
+    memory: Gauge,
+    started: Instant,
+}
+
+impl Metrics {
+    /// Counts from zero.
+    #[must_use]
+    pub fn new(started: Instant) -> Self {
+        let mut registry = Registry::with_prefix("wattle");
+        let requests = Family::<RequestLabels, Counter>::default();
+        let seconds = Histogram::new([0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0]);
+        let (uptime, memory) = (Gauge::default(), Gauge::default());
+        registry.register("api_requests", "Requests to the local API", requests.clone());
+        registry.register_with_unit(
+            "api_request_duration",
+            "Time until the answer of the local API began",
+            Unit::Seconds,
+            seconds.clone(),
+        );
+        registry.register_with_unit("uptime", "Time since the node started", Unit::Seconds, uptime.clone());
+        registry.register_with_unit(
+            "resident_memory",
+            "Resident memory of the process",
+            Unit::Bytes,
+            memory.clone(),
+        );
+        registry.register(
+            "build",
+            "The program that runs",
+            Info::new([("version".to_owned(), env!("CARGO_PKG_VERSION").to_owned())]),
+        );
+        Self { registry, requests, seconds, uptime, memory, started }
+    }
+
+    /// Counts one request.
+    pub fn request(&self, method: &str, path: &str, status: u16, took: Duration) {
+        let labels = RequestLabels { method: method.to_owned(), path: path.to_owned(), status };
+        self.requests.get_or_create(&labels).inc();
+        self.seconds.observe(took.as_secs_f64());
+    }
+
+    /// The node's metrics after the overlay's, as Prometheus text format 0.0.4.
+    #[must_use]
+    pub fn text(&self, overlay: &str) -> String {
+        self.uptime.set(i64::try_from(self.started.elapsed().as_secs()).unwrap_or(i64::MAX));
+        self.memory.set(resident_bytes().and_then(|bytes| i64::try_from(bytes).ok()).unwrap_or(0));
+        let mut text = overlay.trim_end().trim_end_matches("# EOF").to_owned();
+        let mut own = String::new();
+        let written = encode(&mut own, &self.registry);
+        assert!(written.is_ok(), "writing metrics into memory cannot fail: {written:?}");
+        text.push_str(own.trim_end().trim_end_matches("# EOF"));
+        text
+    }
+}
+
+/// The resident memory of this process.
+#[must_use]
+pub fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
+    kibibytes.checked_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_metric_has_help_and_type_and_the_end_mark_is_gone() {
+        let metrics = Metrics::new(Instant::now());
+        metrics.request("GET", "/api/v1/status", 200, Duration::from_millis(2));
+        let text = metrics.text("# HELP a b\n# TYPE a gauge\na 1\n# EOF\n");
+        assert!(text.starts_with("# HELP a b\n") && !text.contains("EOF"), "{text}");
+        assert!(
+            text.contains(
+                "wattle_api_requests_total{method=\"GET\",path=\"/api/v1/status\",status=\"200\"} 1"
+            )
+        );
+        assert!(text.contains("# HELP wattle_uptime_seconds"), "{text}");
+    }
+}

@@ -1,0 +1,393 @@
+//! The steps from nothing to a node that serves.
+
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use wattle_net::{Address, Overlay, PersistBatch, Restored, StartError};
+use wattle_store::{Created, KeyError, OpenError, Owner, SecretFileError, Store};
+use wattle_types::{NetworkKey, SecretKey, Table};
+
+use super::{EVENTS_MAX, Options, pump};
+use crate::api::documents::{ErrorDocument, RuntimeDocument, RuntimeSchema};
+use crate::api::{Access, Gate, Guard, Names, Server, Socket, bind_tcp, router};
+use crate::clock::{timestamp, unix_now};
+use crate::config::{ApiListen, Config, Settings, Sources, defaults_toml};
+use crate::exit::ErrorCode;
+use crate::metrics::Metrics;
+use crate::neighbours;
+use crate::node::Node;
+use crate::paths::{Environment, NodeName, Paths};
+use crate::ports;
+use crate::ring::Ring;
+use crate::telemetry::Telemetry;
+
+/// Batches on their way to the disk before the overlay has to wait.
+const PERSIST_MAX: usize = 256;
+/// How often another default port is tried, when a node that starts at the same moment was faster.
+const PORT_RETRIES: u32 = 8;
+/// Batches that share one write.
+const PERSIST_TOGETHER: usize = 64;
+
+/// A node that runs, and the files of its run.
+pub(super) struct Running {
+    pub(super) node: Arc<Node>,
+    pub(super) listening: Vec<Address>,
+    pub(super) created: bool,
+    files: Vec<PathBuf>,
+}
+
+impl Running {
+    pub(super) fn remove_files(&self) {
+        for file in &self.files {
+            // Ignored because the next start replaces files that are left over.
+            drop(std::fs::remove_file(file));
+        }
+    }
+}
+
+type Result<T> = std::result::Result<T, ErrorDocument>;
+
+fn failed(what: impl std::fmt::Display) -> ErrorDocument {
+    ErrorDocument::new(ErrorCode::Failed, what.to_string())
+}
+
+pub(super) async fn start(
+    options: &Options,
+    started: Instant,
+    stop: &CancellationToken,
+    tasks: &TaskTracker,
+) -> Result<Running> {
+    let paths = Paths::new(&Environment::of_process(), options.node.clone(), options.home.as_deref())
+        .map_err(failed)?;
+    let config = load_config(&paths, options)?;
+    let settings = &config.settings;
+    let endpoint = settings.telemetry.otlp_endpoint.as_deref();
+    let telemetry = Telemetry::start(&settings.log_level, settings.log_format, endpoint, paths.node.as_str());
+    let telemetry = Arc::new(telemetry.map_err(failed)?);
+    let (store, key, created) = open_data(&paths).await?;
+    let network_key = if settings.private { Some(network_key(&paths, settings)?) } else { None };
+    paths.prepare_runtime().map_err(|error| ErrorDocument::new(ErrorCode::Denied, error.to_string()))?;
+
+    let (persist, batches) = mpsc::channel(PERSIST_MAX);
+    tasks.spawn(keep(Arc::clone(&store), batches));
+    let overlay = start_overlay(settings, &key, network_key.as_ref(), &store, persist).await?;
+    let names = Arc::new(Names::open(Arc::clone(&store)).map_err(failed)?);
+    let events = Arc::new(Ring::new(EVENTS_MAX));
+    let moves = watch::Sender::new(0);
+    let moved = moves.subscribe();
+    tasks.spawn(pump(overlay.events(), Arc::clone(&names), Arc::clone(&events), moves));
+
+    let socket = Socket::bind(&paths.socket)
+        .map_err(|error| failed(format!("cannot listen on {}: {error}", paths.socket.display())))?;
+    let listener = bind_api(settings.api.listen).await?;
+    let url =
+        listener.as_ref().and_then(|tcp| tcp.local_addr().ok()).map(|address| format!("http://{address}"));
+    let node = Arc::new(Node {
+        overlay,
+        store,
+        key,
+        network_key,
+        paths,
+        names,
+        events,
+        telemetry,
+        metrics: Arc::new(Metrics::new(started)),
+        url,
+        started,
+        stop: stop.clone(),
+        config,
+    });
+    let listening = node.overlay.status().await.map_err(failed)?.listening;
+    serve(&node, socket, listener, stop, tasks)?;
+    let files = write_runtime_files(&node, &listening)?;
+    if node.config.settings.same_machine {
+        tasks.spawn(neighbours::look(node.overlay.clone(), node.paths.clone(), stop.clone()));
+        tasks.spawn(keep_announced(Arc::clone(&node), moved, stop.clone()));
+    }
+    Ok(Running { node, listening, created: created == Created::Now, files })
+}
+
+/// Reads the configuration. A node without a file gets one in which everything is commented out.
+fn load_config(paths: &Paths, options: &Options) -> Result<Config> {
+    let files = paths.system_config_file.iter().chain([&paths.config_file]).map(PathBuf::as_path).collect();
+    let sources =
+        Sources { files, variables: std::env::vars().collect(), overrides: options.overrides.clone() };
+    let config = Config::load(&sources).map_err(|problems| problems.document())?;
+    if !paths.config_file.exists() {
+        // Ignored because a node runs as well without the file; a read-only home is no reason to stop.
+        drop(make_directory(paths.config_file.parent()).and_then(|()| {
+            wattle_store::write_atomically(&paths.config_file, defaults_toml().as_bytes(), 0o600)
+        }));
+    }
+    Ok(config)
+}
+
+fn make_directory(path: Option<&Path>) -> std::io::Result<()> {
+    path.map_or(Ok(()), |path| std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path))
+}
+
+async fn open_data(paths: &Paths) -> Result<(Arc<Store>, SecretKey, Created)> {
+    let (dir, key_file, node) = (paths.data_dir.clone(), paths.key_file(), paths.node.clone());
+    let mut owner = Owner::this_process(node.as_str());
+    owner.version = Some(env!("CARGO_PKG_VERSION").to_owned());
+    owner.api_socket = Some(paths.socket.clone());
+    let opening = tokio::task::spawn_blocking(move || {
+        make_directory(Some(&dir)).map_err(|error| failed(format!("{}: {error}", dir.display())))?;
+        let store = Store::open(&dir, owner).map_err(|error| open_error(&node, error))?;
+        let (key, created) = wattle_store::load_or_create_key(&key_file).map_err(key_error)?;
+        Ok((Arc::new(store), key, created))
+    });
+    opening.await.map_err(failed)?
+}
+
+fn open_error(node: &NodeName, error: OpenError) -> ErrorDocument {
+    match error {
+        OpenError::Locked { owner, .. } => already_running(node, owner.as_deref()),
+        OpenError::Newer { ref needs, .. } => {
+            let document = ErrorDocument::new(ErrorCode::Conflict, error.to_string())
+                .detail("nothing was", "changed")
+                .detail("second node", "wattle -n bob run");
+            match needs {
+                Some(version) => document.hint(format!("run wattle {version} or newer")),
+                None => document,
+            }
+        }
+        other => failed(other),
+    }
+}
+
+/// The catalogue's "is already running".
+fn already_running(node: &NodeName, owner: Option<&Owner>) -> ErrorDocument {
+    let mut known = Vec::new();
+    if let Some(owner) = owner {
+        let since = timestamp(owner.since_ms).to_zoned(TimeZone::system());
+        known.push(format!("pid {}", owner.pid));
+        known.push(format!("since {}", since.strftime("%H:%M")));
+        known.extend(owner.p2p_port.map(|port| format!("port {port}")));
+    }
+    let known = if known.is_empty() { String::new() } else { format!(" ({})", known.join(", ")) };
+    let other = if node.as_str() == "bob" { "alice" } else { "bob" };
+    let see = if node.as_str() == NodeName::DEFAULT { String::new() } else { format!(" -n {node}") };
+    ErrorDocument::new(ErrorCode::Conflict, format!("node \"{node}\" is already running{known}"))
+        .hint(format!("wattle{see} status"))
+        .detail("see it", format!("wattle{see} status       second node: wattle -n {other} run"))
+}
+
+fn key_error(error: KeyError) -> ErrorDocument {
+    let code = match &error {
+        KeyError::File(_) => ErrorCode::Denied,
+        KeyError::Damaged { .. } => ErrorCode::Invalid,
+        KeyError::NoRandomness(_) => ErrorCode::Failed,
+    };
+    ErrorDocument::new(code, error.to_string())
+}
+
+/// The key of a private network: read, or made when nobody named a file and there is none.
+fn network_key(paths: &Paths, settings: &Settings) -> Result<NetworkKey> {
+    let denied = |error: SecretFileError| ErrorDocument::new(ErrorCode::Denied, error.to_string());
+    let own = paths.network_key_file();
+    let file = settings.network_key_file.as_ref().unwrap_or(&own);
+    let text = match wattle_store::read_secret_file(file, 256) {
+        Ok(text) => text,
+        Err(SecretFileError::Missing { .. }) if settings.network_key_file.is_none() => {
+            let mut bytes = [0; 32];
+            getrandom::fill(&mut bytes).map_err(failed)?;
+            let key = NetworkKey::from_bytes(bytes);
+            wattle_store::create_secret_file(file, format!("{}\n", key.to_hex()).as_bytes())
+                .map_err(denied)?;
+            tracing::info!(file = %file.display(), "made the key of a new private network");
+            return Ok(key);
+        }
+        Err(error) => return Err(denied(error)),
+    };
+    let text = std::str::from_utf8(&text).unwrap_or_default();
+    text.parse().map_err(|error: wattle_types::InvalidNetworkKey| {
+        ErrorDocument::new(ErrorCode::Invalid, format!("{}: {error}", file.display()))
+    })
+}
+
+async fn start_overlay(
+    settings: &Settings,
+    key: &SecretKey,
+    network_key: Option<&NetworkKey>,
+    store: &Store,
+    persist: mpsc::Sender<PersistBatch>,
+) -> Result<Overlay> {
+    let mut port = ports::DEFAULT_PORT;
+    if !settings.listen_is_default {
+        ports::check_chosen(&settings.listen)?;
+    }
+    for attempt in 0.. {
+        let mut config = settings.overlay(key.clone(), network_key.cloned());
+        if settings.listen_is_default {
+            let free = ports::free_default(&settings.listen, port);
+            let none = || {
+                ErrorDocument::new(ErrorCode::Conflict, "no free port from 7710 up")
+                    .hint("wattle run --listen MULTIADDR")
+            };
+            (port, config.listen) = free.ok_or_else(none)?;
+        }
+        match Overlay::start(config, restored(store)?, persist.clone()).await {
+            Ok(overlay) => return Ok(overlay),
+            // Somebody was faster between the probe and the bind.
+            Err(StartError::Listen { .. }) if settings.listen_is_default && attempt < PORT_RETRIES => {
+                port = ports::after(port);
+            }
+            Err(error) => return Err(start_error(error)),
+        }
+    }
+    unreachable!("the loop over all numbers ends by returning")
+}
+
+fn start_error(error: StartError) -> ErrorDocument {
+    let code = match &error {
+        StartError::Listen { .. } => ErrorCode::Conflict,
+        StartError::QuicIsNeverPrivate(_) | StartError::Water { .. } => ErrorCode::Usage,
+        StartError::Transport { .. } => ErrorCode::Failed,
+    };
+    ErrorDocument::new(code, error.to_string())
+}
+
+fn restored(store: &Store) -> Result<Restored> {
+    let scan = |table| store.scan(table).map_err(failed);
+    Ok(Restored {
+        records: scan(Table::Records)?,
+        providers: scan(Table::Providers)?,
+        published: scan(Table::Published)?,
+        addresses: scan(Table::Addresses)?,
+        blocked: scan(Table::Blocked)?,
+    })
+}
+
+/// Brings the overlay's batches to the disk, in their order. Those that wait together are written together. When the disk fails
+/// nothing is answered any more, and the node ends through `Store::failed`.
+async fn keep(store: Arc<Store>, mut batches: mpsc::Receiver<PersistBatch>) {
+    let mut together = Vec::new();
+    while batches.recv_many(&mut together, PERSIST_TOGETHER).await > 0 {
+        let (mut writes, mut waiting) = (Vec::new(), Vec::new());
+        for PersistBatch { writes: more, done } in together.drain(..) {
+            writes.extend(more);
+            waiting.extend(done);
+        }
+        if let Err(error) = store.commit(writes).await {
+            tracing::error!(%error, "the disk did not take what the overlay wants kept");
+            return;
+        }
+        for done in waiting {
+            if done.send(()).is_err() {
+                tracing::trace!("whoever asked for this write has stopped waiting");
+            }
+        }
+    }
+}
+
+async fn bind_api(listen: ApiListen) -> Result<Option<TcpListener>> {
+    let (address, or_next) = match listen {
+        ApiListen::Off => return Ok(None),
+        ApiListen::Default(address) => (address, true),
+        ApiListen::Exactly(address) => (address, false),
+    };
+    bind_tcp(address, or_next).await.map(Some).map_err(|error| {
+        let code = match error.kind() {
+            std::io::ErrorKind::AddrInUse => ErrorCode::Conflict,
+            std::io::ErrorKind::PermissionDenied => ErrorCode::Denied,
+            _ => ErrorCode::Failed,
+        };
+        ErrorDocument::new(code, format!("the API cannot listen on {address}: {error}"))
+            .hint("choose another api.listen, or leave it out to get a free port")
+    })
+}
+
+fn serve(
+    node: &Arc<Node>,
+    socket: Socket,
+    listener: Option<TcpListener>,
+    stop: &CancellationToken,
+    tasks: &TaskTracker,
+) -> Result<()> {
+    let settings = &node.config.settings.api;
+    let access = Arc::new(Access::open(Arc::clone(&node.store)).map_err(failed)?);
+    let token = access.admin_token(unix_now()).map_err(failed)?;
+    let token_file = node.paths.token_file();
+    wattle_store::write_atomically(&token_file, format!("{}\n", token.secret).as_bytes(), 0o600)
+        .map_err(|error| failed(format!("{}: {error}", token_file.display())))?;
+    let guard = Guard::new(access, node.overlay.id(), settings.host_names.clone(), settings.metrics_open);
+    let gate = Gate { guard: Arc::new(guard), id: node.overlay.id(), url: node.url.clone() };
+    let server = Server::new(router(Arc::clone(node), Arc::new(gate)), stop.clone());
+    tasks.spawn(server.clone().serve_socket(socket, node.paths.uid(), settings.allow_uids.clone()));
+    if let Some(listener) = listener {
+        tasks.spawn(server.serve_tcp(listener));
+    }
+    Ok(())
+}
+
+/// Writes the files by which programs and neighbours on this machine find the node; they are removed at the end.
+fn write_runtime_files(node: &Node, listening: &[Address]) -> Result<Vec<PathBuf>> {
+    let port = listening.iter().find_map(Address::port);
+    let document = RuntimeDocument {
+        schema: RuntimeSchema::V1,
+        pid: std::process::id(),
+        started: since(node.started),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        id: node.overlay.id(),
+        network: node.overlay.network().to_string(),
+        socket: node.paths.socket.display().to_string(),
+        url: node.url.clone(),
+        token_file: node.paths.token_file().display().to_string(),
+        port,
+    };
+    let io_failed = |path: &Path, error: std::io::Error| failed(format!("{}: {error}", path.display()));
+    let api_file = node.paths.api_file();
+    let bytes = serde_json::to_vec_pretty(&document).map_err(failed)?;
+    wattle_store::write_atomically(&api_file, &bytes, 0o600).map_err(|error| io_failed(&api_file, error))?;
+    let mut files = vec![api_file, node.paths.token_file()];
+    if node.config.settings.same_machine {
+        announce(node, listening);
+        files.push(node.paths.neighbour_file());
+    }
+    let told = node.store.update_owner(|owner| {
+        owner.p2p_port = port;
+        owner.api_url.clone_from(&node.url);
+    });
+    if let Err(error) = told {
+        tracing::debug!(%error, "the lock file does not say the port");
+    }
+    Ok(files)
+}
+
+fn since(started: Instant) -> Timestamp {
+    let up = jiff::SignedDuration::try_from(started.elapsed()).unwrap_or_default();
+    Timestamp::now().checked_sub(up).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+fn announce(node: &Node, listening: &[Address]) {
+    let network = node.overlay.network();
+    if let Err(error) = neighbours::announce(&node.paths, node.overlay.id(), network.as_str(), listening) {
+        tracing::warn!(%error, "other nodes on this machine will not find this one");
+    }
+}
+
+/// Writes the neighbour file again when addresses come and go.
+async fn keep_announced(node: Arc<Node>, mut moved: watch::Receiver<u64>, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            changed = moved.changed() => if changed.is_err() { return },
+            () = stop.cancelled() => return,
+        }
+        // Addresses mostly come several at once.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        moved.mark_unchanged();
+        match node.overlay.status().await {
+            Ok(status) if !stop.is_cancelled() => announce(&node, &status.listening),
+            _ => return,
+        }
+    }
+}

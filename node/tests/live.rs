@@ -1,0 +1,151 @@
+//! Two real nodes in one home: every command that needs a node, with `--json`, against its schema's name.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+use wattle::cli::pages::{Json, PAGES, page};
+
+/// A home with two nodes in the background; both are stopped at the end, whatever happens.
+struct Home(tempfile::TempDir);
+
+impl Home {
+    fn wattle(&self, words: &[&str]) -> Output {
+        command(self.0.path(), words).output().unwrap()
+    }
+
+    /// Runs a command that must succeed; gives what it printed.
+    fn ok(&self, words: &[&str]) -> String {
+        let output = self.wattle(words);
+        assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Runs a leaf with `--json` and checks what it prints against its page.
+    fn json(&self, path: &str, words: &[&str]) {
+        let words: Vec<&str> = path.split(' ').chain(words.iter().copied()).chain(["--json"]).collect();
+        let output = self.wattle(&words);
+        let (stdout, stderr) =
+            (String::from_utf8(output.stdout).unwrap(), String::from_utf8_lossy(&output.stderr));
+        let calm = output.status.success() || output.status.code() == Some(10);
+        assert!(calm, "{words:?}: {stderr}");
+        let lines: Vec<Value> = stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert!(!lines.is_empty() && !stdout.contains(":null"), "{words:?}: {stdout}");
+        match page(path).unwrap().json {
+            Json::Document(schema) => {
+                assert_eq!(lines.len(), 1, "{words:?}: {stdout}");
+                assert_eq!(lines[0]["schema"], schema, "{words:?}: {stdout}");
+                assert!(stdout.starts_with("{\"schema\""), "{words:?}: the schema comes first: {stdout}");
+            }
+            Json::Lines => {
+                assert!(
+                    lines.iter().all(|line| line["type"].is_string() && line["ts"].is_string()),
+                    "{stdout}"
+                );
+            }
+            Json::Plain => {}
+        }
+    }
+}
+
+fn command(home: &Path, words: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_wattle"));
+    command.args(["--home", &home.display().to_string()]).args(words).env_clear();
+    command.env("PATH", std::env::var_os("PATH").unwrap_or_default()).stdin(Stdio::null());
+    command
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        for node in ["default", "bob"] {
+            self.wattle(&["-n", node, "stop", "--timeout", "5s"]);
+        }
+    }
+}
+
+fn run(home: &Home, node: &str) {
+    let (quic, tcp) = ("/ip4/127.0.0.1/udp/0/quic-v1", "/ip4/127.0.0.1/tcp/0");
+    home.ok(&["-n", node, "config", "set", "api.listen", "off"]);
+    // Quiet by default; this test wants lines to read back.
+    home.ok(&["-n", node, "config", "set", "log.level", "info"]);
+    home.ok(&["-n", node, "run", "-d", "--no-mdns", "--listen", quic, "--listen", tcp]);
+}
+
+#[test]
+fn every_command_answers_with_its_document() {
+    let home = Home(tempfile::tempdir().unwrap());
+    run(&home, "default");
+    run(&home, "bob");
+    home.json("wait", &["--ready", "--peers", "1"]);
+    let bob = home.ok(&["-n", "bob", "id", "-q"]).trim().to_owned();
+    home.json("peers name", &[&bob, "bob"]);
+    let ticket = home.ok(&["-n", "bob", "invite", "-q"]).trim().to_owned();
+    let replies = ["-n", "bob", "topic", "reply", "live.ask", "--exec", "tr a-z A-Z", "-c", "1", "--json"];
+    let reply = command(home.0.path(), &replies).stdout(Stdio::piped()).spawn().unwrap();
+    let hears = ["topic", "sub", "live.*", "-c", "1", "--json"];
+    let sub = command(home.0.path(), &hears).stdout(Stdio::piped()).spawn().unwrap();
+
+    let walk: &[(&str, &[&str])] = &[
+        ("id", &[]),
+        ("status", &[]),
+        ("health", &[]),
+        ("doctor", &[]),
+        ("version", &[]),
+        ("logs", &["--since", "1m"]),
+        ("logs level", &["info"]),
+        ("invite", &["--expires", "1h"]),
+        ("join", &[&ticket]),
+        ("connect", &["bob"]),
+        ("peers", &["--all"]),
+        ("ping", &["bob", "-c", "1"]),
+        ("dht put", &["greeting", "back at 10"]),
+        ("dht get", &["greeting"]),
+        ("dht provide", &["printer"]),
+        ("dht find-providers", &["printer"]),
+        ("dht find-peer", &["bob"]),
+        ("dht closest", &["bob"]),
+        ("dht table", &[]),
+        ("dht trace", &["bob"]),
+        ("dht stats", &[]),
+        ("topic request", &["live.ask", "hello", "--timeout", "10s"]),
+        ("topic pub", &["live.news", "hello"]),
+        ("topic list", &["--mesh"]),
+        ("token new", &["--role", "read"]),
+        ("token list", &[]),
+        ("peers block", &["bob"]),
+        ("peers unblock", &["bob"]),
+        ("disconnect", &["bob"]),
+    ];
+    for (path, words) in walk {
+        home.json(path, words);
+    }
+    for stream in [reply, sub] {
+        let output = stream.wait_with_output().unwrap();
+        assert!(output.status.success() && output.stdout.starts_with(b"{\"type\""));
+    }
+    let tokens: Value = serde_json::from_str(&home.ok(&["token", "list", "--json"])).unwrap();
+    let token = tokens["tokens"].as_array().unwrap().iter().find(|token| token["role"] == "read").unwrap();
+    home.json("token revoke", &[token["id"].as_str().unwrap()]);
+    home.json("stop", &[]);
+
+    let seen: Vec<&str> = walk.iter().map(|(path, _)| *path).collect();
+    let elsewhere = ["wait", "peers name", "token revoke", "stop", "topic reply", "topic sub"];
+    for page in PAGES.iter().filter(|page| page.needs_node) {
+        assert!(seen.contains(&page.path) || elsewhere.contains(&page.path), "{} is not walked", page.path);
+    }
+}
+
+#[test]
+fn a_second_start_names_the_first() {
+    let home = Home(tempfile::tempdir().unwrap());
+    run(&home, "default");
+    let output = home.wattle(&["run", "-d"]);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(6), "{stderr}");
+    assert!(stderr.starts_with("error: node \"default\" is already running (pid "), "{stderr}");
+    let output = home.wattle(&["-n", "bob", "status"]);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.contains("other nodes  default (running)"), "{stderr}");
+}

@@ -1,0 +1,240 @@
+//! The program itself: a node starts, is found, is used, and leaves nothing behind.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use wattle::api::documents::{ErrorDocument, EventLine, NodeEvent, ReadyLine};
+
+/// A node in a process of its own; killed when dropped.
+struct Running {
+    child: Child,
+    lines: BufReader<ChildStdout>,
+    ready: ReadyLine,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Ignored because a node that ended already is what most tests want.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+fn program(home: &Path, node: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_wattle"));
+    for variable in ["WATTLE_NODE", "WATTLE_HOME", "WATTLE_API", "WATTLE_LOG", "RUST_LOG"] {
+        command.env_remove(variable);
+    }
+    command.arg("--home").arg(home).args(["-n", node]);
+    command.env("WATTLE_P2P_MDNS", "false").env("WATTLE_P2P_LISTEN", LOOPBACK);
+    command
+}
+
+/// Loopback only, so that tests never meet nodes of others.
+const LOOPBACK: &str = "/ip4/127.0.0.1/udp/0/quic-v1,/ip4/127.0.0.1/tcp/0";
+
+fn run(home: &Path, node: &str) -> Running {
+    run_with(&mut program(home, node))
+}
+
+fn run_with(command: &mut Command) -> Running {
+    let mut child = command.args(["--json", "run"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    lines.read_line(&mut line).unwrap();
+    let ready = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
+    Running { child, lines, ready }
+}
+
+impl Running {
+    fn next_event(&mut self) -> EventLine {
+        let mut line = String::new();
+        self.lines.read_line(&mut line).unwrap();
+        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"))
+    }
+
+    fn connected(&mut self) {
+        while !matches!(self.next_event().event, NodeEvent::PeerConnected { .. }) {}
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.ready.api.strip_prefix("unix:").unwrap().into()
+    }
+
+    fn call(&self, request: &str, body: &str) -> (u16, Value) {
+        let (status, body) = raw_call(&self.socket(), request, "", body);
+        (status, serde_json::from_str(&body).unwrap_or_else(|error| panic!("{error}: {body}")))
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    fn end(&mut self) -> ExitStatus {
+        self.child.wait().unwrap()
+    }
+}
+
+fn raw_call(socket: &Path, request: &str, headers: &str, body: &str) -> (u16, String) {
+    let mut stream = UnixStream::connect(socket).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let length = body.len();
+    write!(
+        stream,
+        "{request} HTTP/1.0\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n{headers}\r\n{body}"
+    )
+    .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+}
+
+#[test]
+fn a_node_starts_answers_and_leaves_nothing_behind() {
+    let home = tempfile::tempdir().unwrap();
+    let mut node = run(home.path(), "alice");
+    assert!(node.ready.created && node.ready.name == "alice");
+    assert!(node.ready.listen.iter().all(|address| address.starts_with("/ip4/127.0.0.1/")));
+    let key = home.path().join("data/nodes/alice/identity.key");
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(key).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+
+    let (status, document) = node.call("GET /api/v1/status", "");
+    assert_eq!((status, &document["schema"]), (200, &"wattle.status/1".into()));
+    assert_eq!(document["node"]["id"], node.ready.id.to_string());
+    let (status, error) = node.call("GET /api/v1/wait?peers=1&timeout_ms=100", "");
+    assert_eq!((status, &error["code"]), (504, &"timeout".into()));
+    assert_eq!(error["message"], "timed out after 100ms waiting for 1 peers");
+
+    let began = Instant::now();
+    node.signal(rustix::process::Signal::TERM);
+    assert!(node.end().success());
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    assert!(!home.path().join("run/alice").exists());
+
+    let again = run(home.path(), "alice");
+    assert!(!again.ready.created);
+    assert_eq!(again.ready.id, node.ready.id);
+}
+
+#[test]
+fn a_second_start_is_a_conflict_that_names_the_first() {
+    let home = tempfile::tempdir().unwrap();
+    let first = run(home.path(), "alice");
+    let began = Instant::now();
+    let second = program(home.path(), "alice").args(["--json", "run"]).output().unwrap();
+    assert_eq!(second.status.code(), Some(6));
+    assert!(began.elapsed() < Duration::from_secs(2));
+    let error: ErrorDocument = serde_json::from_slice(&second.stderr).unwrap();
+    assert!(error.message.contains(&format!("already running (pid {}", first.ready.pid)), "{error}");
+    assert_eq!(first.call("GET /api/v1/status", "").0, 200);
+}
+
+#[test]
+fn after_a_kill_the_node_starts_again_without_help() {
+    let home = tempfile::tempdir().unwrap();
+    let mut node = run(home.path(), "alice");
+    node.signal(rustix::process::Signal::KILL);
+    node.end();
+    assert!(node.socket().exists(), "a killed process cleans nothing up");
+    let again = run(home.path(), "alice");
+    assert_eq!(again.call("GET /api/v1/status", "").0, 200);
+}
+
+#[test]
+fn two_nodes_of_one_user_find_each_other_without_multicast() {
+    let home = tempfile::tempdir().unwrap();
+    let mut alice = run(home.path(), "alice");
+    let began = Instant::now();
+    let mut bob = run(home.path(), "bob");
+    alice.connected();
+    bob.connected();
+    // The bound of the product is 1 s; a machine that runs other tests as well gets more.
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+
+    let (_, peers) = alice.call("GET /api/v1/peers", "");
+    assert_eq!(peers["peers"][0]["id"], bob.ready.id.to_string());
+    assert_eq!(peers["peers"][0]["path"], "direct");
+
+    let name = format!(r#"{{"peer":"{}","name":"bob"}}"#, bob.ready.id);
+    assert_eq!(alice.call("POST /api/v1/peers/name", &name).0, 200);
+    let (status, stored) = bob.call("PUT /api/v1/dht/records/greeting", r#"{"value_b64":"aGVsbG8="}"#);
+    assert_eq!((status, &stored["announced"]), (200, &true.into()), "{stored}");
+    for key in ["greeting", "bob%2Fgreeting"] {
+        let (status, found) = alice.call(&format!("GET /api/v1/dht/records/{key}"), "");
+        assert_eq!((status, &found["record"]["value_b64"]), (200, &"aGVsbG8=".into()), "{key}: {found}");
+        assert_eq!(found["record"]["owner_name"], "bob");
+    }
+    let (status, error) = alice.call("PUT /api/v1/dht/records/bob%2Fgreeting", r#"{"value_b64":""}"#);
+    assert_eq!((status, &error["code"]), (403, &"denied".into()));
+    let (status, error) = alice.call("GET /api/v1/dht/records/nothing-of-the-kind", "");
+    assert_eq!((status, &error["code"]), (404, &"not_found".into()), "{error}");
+}
+
+#[test]
+fn a_ticket_connects_nodes_that_cannot_find_each_other() {
+    let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (alice, bob) = (run(here.path(), "alice"), run(there.path(), "bob"));
+    let (_, invite) = alice.call("POST /api/v1/tickets", "{}");
+    let ticket = invite["ticket"].as_str().unwrap();
+    assert!(ticket.len() <= 200);
+    let (status, joined) =
+        bob.call("POST /api/v1/join", &format!(r#"{{"ticket":"{ticket}","name":"alice"}}"#));
+    assert_eq!((status, &joined["peer"]["name"]), (200, &"alice".into()), "{joined}");
+    let mut damaged = ticket.to_owned();
+    damaged.pop();
+    let (status, error) = bob.call("POST /api/v1/join", &format!(r#"{{"ticket":"{damaged}"}}"#));
+    assert_eq!((status, &error["exit"]), (422, &9.into()), "{error}");
+    let (status, error) = alice.call("POST /api/v1/join", &format!(r#"{{"ticket":"{ticket}"}}"#));
+    assert_eq!((status, &error["exit"]), (409, &6.into()), "{error}");
+}
+
+#[test]
+fn a_port_that_somebody_chose_and_that_is_busy_is_a_conflict() {
+    let home = tempfile::tempdir().unwrap();
+    let busy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = format!("/ip4/127.0.0.1/tcp/{}", busy.local_addr().unwrap().port());
+    let output = program(home.path(), "alice")
+        .env("WATTLE_P2P_LISTEN", &listen)
+        .args(["--json", "run"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(6));
+    let error: ErrorDocument = serde_json::from_slice(&output.stderr).unwrap();
+    assert!(error.message.contains(&listen), "{error}");
+    assert!(!home.path().join("run/alice").join("api.sock").exists());
+}
+
+#[test]
+fn events_go_on_where_a_reader_stopped() {
+    let home = tempfile::tempdir().unwrap();
+    let mut alice = run(home.path(), "alice");
+    let mut bob = run(home.path(), "bob");
+    alice.connected();
+    bob.connected();
+    let read = |headers: &str| {
+        let mut stream = UnixStream::connect(alice.socket()).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        write!(stream, "GET /api/v1/events?since=0 HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n").unwrap();
+        let ids = BufReader::new(stream).lines().map_while(Result::ok);
+        ids.filter_map(|line| line.strip_prefix("id: ")?.parse::<u64>().ok()).take(2).collect::<Vec<_>>()
+    };
+    assert_eq!(read(""), [1, 2]);
+    assert_eq!(read("Last-Event-ID: 1\r\n")[0], 2);
+}
+
+#[test]
+fn a_node_stops_when_it_is_asked_to() {
+    let home = tempfile::tempdir().unwrap();
+    let mut node = run(home.path(), "alice");
+    assert_eq!(node.call("POST /api/v1/stop", "{}").0, 200);
+    assert!(node.end().success());
+}

@@ -1,0 +1,249 @@
+//! The open store: reads, group commit, and the one failure that ends it.
+
+use std::future::Future;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use wattle_types::{Table, Write};
+
+use crate::failure::Failure;
+use crate::lock::{Lock, Owner};
+use crate::open::{self, OpenError};
+use crate::tables::{Entry, Tables};
+
+/// Batches that wait for the writer. When it is full, [`Store::commit`] waits: the disk sets the pace.
+const QUEUE_BATCHES: usize = 128;
+
+/// Bytes of keys and values in one batch. With a full queue that is 128 MiB; a batch of ours is some kilobytes.
+pub const BATCH_BYTES_MAX: usize = 1 << 20;
+
+/// Bytes of one key. The longest of ours is a record key with a peer behind it, 300 bytes.
+pub const KEY_BYTES_MAX: usize = 1024;
+
+/// Writes in one batch.
+pub const BATCH_WRITES_MAX: usize = 16 * 1024;
+
+/// A transaction takes no further batch once it has this many bytes, so that a burst does not delay its first batch much.
+const GROUP_BYTES: usize = 4 << 20;
+
+/// Why a batch was not acknowledged.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CommitError {
+    /// The caller's fault: the batch is over a cap. Nothing changed and the store goes on. To do: split it.
+    #[error("a batch with {got} {what} is over the limit of {max}")]
+    TooLarge {
+        /// What is counted.
+        what: &'static str,
+        /// How many there are.
+        got: usize,
+        /// The cap.
+        max: usize,
+    },
+    /// The disk's fault, now or earlier: the store has stopped. Whether this batch is there after the next start is open,
+    /// unless the [`Failure`] says. To do: stop the node; what the batch was to promise must not be promised.
+    #[error(transparent)]
+    Failed(#[from] Failure),
+}
+
+/// The data directory, open and locked. Dropping it finishes the batches that are queued, closes the database and releases the
+/// lock; that waits for the disk.
+pub struct Store {
+    dir: PathBuf,
+    tables: Arc<Tables>,
+    failed: watch::Sender<Option<Failure>>,
+    /// `None` only while dropping.
+    queue: Option<mpsc::Sender<Batch>>,
+    /// `None` only while dropping.
+    writer: Option<JoinHandle<()>>,
+    // Last, since fields are dropped in order: the directory is free only when the database is closed.
+    lock: Mutex<Lock>,
+}
+
+/// Writes that are applied together, and who waits for it.
+struct Batch {
+    writes: Vec<Write>,
+    bytes: usize,
+    done: oneshot::Sender<Result<(), Failure>>,
+}
+
+impl Store {
+    /// Opens the data directory, making it at the first start. Blocks on the disk; the database is read once in full, to
+    /// verify its checksums.
+    ///
+    /// # Errors
+    /// [`OpenError`]; the directory is not held afterwards.
+    pub fn open(dir: &Path, owner: Owner) -> Result<Self, OpenError> {
+        let (lock, tables) = open::open(dir, owner)?;
+        Self::start(dir, lock, tables).map_err(|source| OpenError::Io { path: dir.to_owned(), source })
+    }
+
+    fn start(dir: &Path, lock: Lock, tables: Tables) -> io::Result<Self> {
+        let tables = Arc::new(tables);
+        let failed = watch::Sender::new(None);
+        let (queue, batches) = mpsc::channel(QUEUE_BATCHES);
+        let writer = std::thread::Builder::new().name("wattle-store".to_owned()).spawn({
+            let (tables, failed) = (Arc::clone(&tables), failed.clone());
+            move || write(&tables, batches, &failed)
+        })?;
+        let lock = Mutex::new(lock);
+        Ok(Self { dir: dir.to_owned(), tables, failed, queue: Some(queue), writer: Some(writer), lock })
+    }
+
+    /// The data directory.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The value of a key, as of the last commit. Reads the disk when the page is not in memory.
+    ///
+    /// # Errors
+    /// The [`Failure`] that stopped the store, which a failed read does too.
+    pub fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, Failure> {
+        self.read(|tables| tables.get(table, key))
+    }
+
+    /// All entries of a table in the order of their keys, as of the last commit. Holds the whole table in memory and reads
+    /// the disk: for the start.
+    ///
+    /// # Errors
+    /// The [`Failure`] that stopped the store, which a failed read does too.
+    pub fn scan(&self, table: Table) -> Result<Vec<Entry>, Failure> {
+        self.read(|tables| tables.scan(table))
+    }
+
+    /// Applies the writes in order, all or none, and resolves when they are on disk. Batches of callers who wait at the same
+    /// time share a transaction.
+    ///
+    /// Waits while the queue is full. Not undone by cancellation: a batch whose future is dropped may be applied.
+    ///
+    /// # Errors
+    /// [`CommitError`]; after [`CommitError::Failed`] nothing is acknowledged any more.
+    pub async fn commit(&self, writes: Vec<Write>) -> Result<(), CommitError> {
+        let bytes = check(&writes)?;
+        let (done, outcome) = oneshot::channel();
+        // The writer ends, and takes the queue with it, only by a failure or a panic; it reports both.
+        let Some(queue) = &self.queue else { return Err(self.stopped().into()) };
+        if queue.send(Batch { writes, bytes, done }).await.is_err() {
+            return Err(self.stopped().into());
+        }
+        match outcome.await {
+            Ok(outcome) => Ok(outcome?),
+            Err(_dropped) => Err(self.stopped().into()),
+        }
+    }
+
+    /// Resolves when the store has stopped, at once if it has; never while it works or after it was closed in good order.
+    /// The node selects on this and ends.
+    pub fn failed(&self) -> impl Future<Output = Failure> + Send + use<> {
+        let mut failed = self.failed.subscribe();
+        async move {
+            match failed.wait_for(Option::is_some).await.map(|failure| failure.clone()) {
+                Ok(Some(failure)) => failure,
+                Ok(None) | Err(_) => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Changes what others on this machine are told about this process, such as a port that is known only now.
+    ///
+    /// # Errors
+    /// What the system said. Others may see nothing or the old text; the store itself goes on.
+    pub fn update_owner(&self, change: impl FnOnce(&mut Owner)) -> io::Result<()> {
+        let lock: MutexGuard<'_, Lock> = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        { lock }.update(change)
+    }
+
+    /// Finishes the queued batches, closes the database and releases the lock. Waits for the disk: from async code call it in
+    /// `spawn_blocking`.
+    pub fn close(self) {
+        drop(self);
+    }
+
+    fn read<T>(&self, read: impl FnOnce(&Tables) -> Result<T, Failure>) -> Result<T, Failure> {
+        if let Some(failure) = self.failed.borrow().clone() {
+            return Err(failure);
+        }
+        read(&self.tables).inspect_err(|failure| fail(&self.failed, failure))
+    }
+
+    fn stopped(&self) -> Failure {
+        let failure = Failure::Disk { file: self.dir.clone(), why: "the writer has ended".to_owned() };
+        fail(&self.failed, &failure);
+        self.failed.borrow().clone().unwrap_or(failure)
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.queue = None;
+        if let Some(writer) = self.writer.take() {
+            // Ignored because a panic of the writer has been printed, and every caller has had its error.
+            drop(writer.join());
+        }
+    }
+}
+
+/// Records the first failure; later ones are its consequences.
+fn fail(failed: &watch::Sender<Option<Failure>>, failure: &Failure) {
+    failed.send_if_modified(|known| {
+        let first = known.is_none();
+        if first {
+            tracing::error!(%failure, "the store stops: nothing is acknowledged from here on");
+            *known = Some(failure.clone());
+        }
+        first
+    });
+}
+
+/// The bytes of a batch, if it is within the caps.
+fn check(writes: &[Write]) -> Result<usize, CommitError> {
+    let within =
+        |what, got, max| if got > max { Err(CommitError::TooLarge { what, got, max }) } else { Ok(()) };
+    within("writes", writes.len(), BATCH_WRITES_MAX)?;
+    let mut bytes = 0_usize;
+    for write in writes {
+        let (key, value) = match write {
+            Write::Put { key, value, .. } => (key.len(), value.len()),
+            Write::Remove { key, .. } => (key.len(), 0),
+        };
+        within("bytes in a key", key, KEY_BYTES_MAX)?;
+        bytes = bytes.saturating_add(key).saturating_add(value);
+    }
+    within("bytes", bytes, BATCH_BYTES_MAX)?;
+    Ok(bytes)
+}
+
+/// The writer thread: all waiting batches in one transaction, then the answers.
+fn write(tables: &Tables, mut batches: mpsc::Receiver<Batch>, failed: &watch::Sender<Option<Failure>>) {
+    while let Some(first) = batches.blocking_recv() {
+        let mut bytes = first.bytes;
+        let mut group = vec![first];
+        while bytes < GROUP_BYTES
+            && group.len() < QUEUE_BATCHES
+            && let Ok(batch) = batches.try_recv()
+        {
+            bytes += batch.bytes;
+            group.push(batch);
+        }
+        let known = failed.borrow().clone();
+        let outcome = match known {
+            // Not tried again: see `Failure`.
+            Some(failure) => Err(failure),
+            None => tables.commit(&group.iter().flat_map(|batch| &batch.writes).collect::<Vec<_>>()),
+        };
+        if let Err(failure) = &outcome {
+            fail(failed, failure);
+        }
+        for batch in group {
+            // Ignored because a caller who no longer waits needs no answer.
+            drop(batch.done.send(outcome.clone()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

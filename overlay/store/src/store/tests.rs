@@ -1,0 +1,411 @@
+//! The store on a disk of memory that fails, and loses power, on command.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use redb::StorageBackend;
+
+use super::*;
+
+/// What the machine's disk does. `image` is what reads see; after a power cut there is what was synced, and any part of
+/// what was not, in sectors.
+#[derive(Debug, Default)]
+struct Disk {
+    image: Vec<u8>,
+    synced: Vec<u8>,
+    unsynced: Vec<Change>,
+    syncs: u32,
+    /// Changes and syncs until one fails with this error; all later ones fail as well.
+    fails_after: Option<(u32, io::ErrorKind)>,
+}
+
+#[derive(Debug)]
+enum Change {
+    Length(usize),
+    Bytes(usize, Vec<u8>),
+}
+
+const SECTOR: usize = 512;
+
+impl Disk {
+    fn count(&mut self) -> io::Result<()> {
+        match &mut self.fails_after {
+            None => Ok(()),
+            Some((0, kind)) => Err((*kind).into()),
+            Some((left, _)) => {
+                *left -= 1;
+                Ok(())
+            }
+        }
+    }
+
+    /// What a power cut leaves. The seed chooses which unsynced sectors made it.
+    fn after_power_cut(&self, seed: u64) -> Vec<u8> {
+        let mut left = self.synced.clone();
+        let mut state = seed;
+        for change in &self.unsynced {
+            match change {
+                Change::Length(length) => left.resize(*length, 0),
+                Change::Bytes(offset, bytes) => {
+                    for (number, sector) in bytes.chunks(SECTOR).enumerate() {
+                        state = state
+                            .wrapping_mul(6_364_136_223_846_793_005)
+                            .wrapping_add(1_442_695_040_888_963_407);
+                        let start = offset + number * SECTOR;
+                        if seed != 0 && (state >> 63 == 1 || seed == 1) && start + sector.len() <= left.len()
+                        {
+                            left[start..start + sector.len()].copy_from_slice(sector);
+                        }
+                    }
+                }
+            }
+        }
+        left
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+struct Backend(Arc<Mutex<Disk>>);
+
+impl Backend {
+    fn with(image: Vec<u8>) -> Self {
+        Self(Arc::new(Mutex::new(Disk { synced: image.clone(), image, ..Disk::default() })))
+    }
+
+    fn disk(&self) -> MutexGuard<'_, Disk> {
+        self.0.lock().unwrap()
+    }
+}
+
+impl StorageBackend for Backend {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.disk().image.len() as u64)
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let disk = self.disk();
+        let start = usize::try_from(offset).unwrap();
+        let bytes = disk.image.get(start..start + out.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
+        out.copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        let mut disk = self.disk();
+        disk.count()?;
+        let len = usize::try_from(len).unwrap();
+        disk.image.resize(len, 0);
+        disk.unsynced.push(Change::Length(len));
+        Ok(())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        let mut disk = self.disk();
+        disk.count()?;
+        disk.synced = disk.image.clone();
+        disk.unsynced.clear();
+        disk.syncs += 1;
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        let mut disk = self.disk();
+        disk.count()?;
+        let start = usize::try_from(offset).unwrap();
+        disk.image[start..start + data.len()].copy_from_slice(data);
+        disk.unsynced.push(Change::Bytes(start, data.to_vec()));
+        Ok(())
+    }
+}
+
+fn tables(backend: &Backend) -> Result<Tables, Failure> {
+    Tables::open_on(backend.clone(), Path::new("memory"))
+}
+
+fn store(backend: &Backend) -> (tempfile::TempDir, Store) {
+    let dir = tempfile::tempdir().unwrap();
+    let lock = Lock::take(dir.path(), Owner::this_process("test")).unwrap();
+    let store = Store::start(dir.path(), lock, tables(backend).unwrap()).unwrap();
+    (dir, store)
+}
+
+fn put(table: Table, key: &[u8], value: &[u8]) -> Write {
+    Write::Put { table, key: key.to_vec(), value: value.to_vec() }
+}
+
+/// Batch `number`: one entry in each of two tables, large enough to move pages about.
+fn batch(number: u32) -> Vec<Write> {
+    let value = number.to_be_bytes().repeat(100);
+    vec![
+        put(Table::Records, &number.to_be_bytes(), &value),
+        put(Table::Providers, &number.to_be_bytes(), &value),
+    ]
+}
+
+/// Which batches are there, in both tables with the right values.
+fn batches(tables: &Tables) -> Vec<u32> {
+    let records = tables.scan(Table::Records).unwrap();
+    assert_eq!(records, tables.scan(Table::Providers).unwrap(), "a batch is there in part");
+    let number = |(key, value): Entry| {
+        let number = u32::from_be_bytes(key.try_into().unwrap());
+        assert_eq!(value, number.to_be_bytes().repeat(100));
+        number
+    };
+    records.into_iter().map(number).collect()
+}
+
+#[tokio::test]
+async fn the_first_failure_at_any_step_ends_the_store_and_loses_nothing_acknowledged() {
+    const BATCHES: u32 = 12;
+    let mut survived = 0;
+    for step in 0.. {
+        let backend = Backend::default();
+        let (_dir, store) = store(&backend);
+        let kind = [io::ErrorKind::StorageFull, io::ErrorKind::Other][step as usize % 2];
+        backend.disk().fails_after = Some((step, kind));
+        let mut acknowledged = Vec::new();
+        let mut failure = None;
+        for number in 0..BATCHES {
+            match store.commit(batch(number)).await {
+                Ok(()) if failure.is_some() => panic!("step {step}: acknowledged after a failure"),
+                Ok(()) => acknowledged.push(number),
+                Err(CommitError::Failed(new)) => assert_eq!(failure.get_or_insert_with(|| new.clone()), &new),
+                Err(error) => panic!("{error}"),
+            }
+        }
+        let Some(failure) = failure else {
+            assert_eq!(acknowledged.len(), BATCHES as usize);
+            break;
+        };
+        survived += 1;
+        assert_eq!(
+            matches!(failure, Failure::DiskFull { .. }),
+            kind == io::ErrorKind::StorageFull,
+            "{failure}"
+        );
+        assert_eq!(store.failed().await, failure);
+        assert_eq!(store.get(Table::Records, b"x"), Err(failure.clone()));
+        assert_eq!(store.scan(Table::Blocked), Err(failure));
+
+        // The power goes, and the disk is well afterwards.
+        for seed in 0..8 {
+            let found = batches(&tables(&Backend::with(backend.disk().after_power_cut(seed))).unwrap());
+            assert!(
+                found.starts_with(&acknowledged),
+                "step {step}, seed {seed}: {acknowledged:?} of {found:?}"
+            );
+            assert!(found.len() <= acknowledged.len() + 1, "step {step}, seed {seed}: {found:?}");
+        }
+    }
+    assert!(survived > 50, "only {survived} steps failed");
+}
+
+#[tokio::test]
+async fn a_power_cut_at_any_acknowledgement_loses_nothing() {
+    let backend = Backend::default();
+    let (_dir, store) = store(&backend);
+    for number in 0..40 {
+        store.commit(batch(number)).await.unwrap();
+        for seed in 0..4 {
+            let left = backend.disk().after_power_cut(seed);
+            let found = batches(&tables(&Backend::with(left)).unwrap());
+            assert_eq!(found, (0..=number).collect::<Vec<_>>(), "seed {seed}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn batches_that_wait_together_share_one_transaction() {
+    const BATCHES: u32 = 2 * QUEUE_BATCHES as u32 + 50;
+    let backend = Backend::default();
+    let (_dir, store) = store(&backend);
+    let store = Arc::new(store);
+    let before = backend.disk().syncs;
+    let mut tasks = Vec::new();
+    {
+        // While the disk is held, the writer is stuck with the first batches and the others fill the queue.
+        let disk = backend.disk();
+        // More than the writer's hands and the queue hold together.
+        for number in 0..BATCHES {
+            let store = Arc::clone(&store);
+            tasks.push(tokio::spawn(async move { store.commit(batch(number)).await }));
+        }
+        while store.queue.as_ref().unwrap().capacity() > 0 {
+            std::thread::yield_now();
+        }
+        assert!(!tasks.iter().any(tokio::task::JoinHandle::is_finished), "acknowledged without a disk");
+        drop(disk);
+    }
+    for task in tasks {
+        task.await.unwrap().unwrap();
+    }
+    let syncs = backend.disk().syncs - before;
+    assert!(syncs <= 12, "{syncs} syncs for {BATCHES} batches");
+    assert_eq!(batches(&store.tables).len(), BATCHES as usize);
+}
+
+#[tokio::test]
+async fn queued_batches_are_finished_when_the_store_closes() {
+    let backend = Backend::default();
+    let (_dir, store) = store(&backend);
+    let (done, outcome) = oneshot::channel();
+    store.queue.as_ref().unwrap().send(Batch { writes: batch(7), bytes: 0, done }).await.unwrap();
+    let failed = store.failed();
+    store.close();
+    outcome.await.unwrap().unwrap();
+    assert_eq!(batches(&tables(&backend).unwrap()), [7]);
+    let waits = tokio::time::timeout(std::time::Duration::ZERO, failed).await;
+    assert!(waits.is_err(), "closing is no failure");
+}
+
+#[tokio::test]
+async fn a_batch_over_a_cap_is_refused_and_the_store_goes_on() {
+    let backend = Backend::default();
+    let (_dir, store) = store(&backend);
+    let remove = Write::Remove { table: Table::Records, key: Vec::new() };
+    let refused = [
+        (vec![put(Table::Records, &vec![0; KEY_BYTES_MAX + 1], b"")], "bytes in a key"),
+        (vec![put(Table::Records, b"k", &vec![0; BATCH_BYTES_MAX])], "bytes"),
+        (vec![remove; BATCH_WRITES_MAX + 1], "writes"),
+    ];
+    for (writes, what) in refused {
+        let error = store.commit(writes).await.unwrap_err();
+        assert!(matches!(error, CommitError::TooLarge { what: found, .. } if found == what), "{error}");
+    }
+    store
+        .commit(vec![put(Table::Records, &[0; KEY_BYTES_MAX], &vec![7; BATCH_BYTES_MAX - KEY_BYTES_MAX])])
+        .await
+        .unwrap();
+    assert_eq!(
+        store.get(Table::Records, &[0; KEY_BYTES_MAX]).unwrap().unwrap().len(),
+        BATCH_BYTES_MAX - KEY_BYTES_MAX
+    );
+    store.commit(Vec::new()).await.unwrap();
+}
+
+type Content = BTreeMap<Table, Vec<Entry>>;
+
+/// A file of a few pages after several batches, the last of which removes: as a kill leaves it, and closed.
+fn small_images() -> ([Vec<u8>; 2], Content) {
+    let backend = Backend::default();
+    let tables = tables(&backend).unwrap();
+    for number in 0..6 {
+        tables.commit(&batch(number).iter().collect::<Vec<_>>()).unwrap();
+    }
+    tables.commit(&[&Write::Remove { table: Table::Records, key: 0_u32.to_be_bytes().to_vec() }]).unwrap();
+    let content = Table::ALL.map(|table| (table, tables.scan(table).unwrap()));
+    let killed = backend.disk().synced.clone();
+    drop(tables);
+    let closed = backend.disk().image.clone();
+    ([killed, closed], content.into_iter().collect())
+}
+
+/// Opens a damaged image: whether it was refused. Not refused, it must hold exactly what was committed.
+fn is_refused(image: Vec<u8>, content: &Content, what: &str) -> bool {
+    let opened = match tables(&Backend::with(image)) {
+        Ok(opened) => opened,
+        Err(Failure::Corrupt { .. }) => return true,
+        Err(other) => panic!("{what}: damage is reported as {other}"),
+    };
+    for (table, entries) in content {
+        match opened.scan(*table) {
+            Ok(found) => assert!(&found == entries, "{what}: other data, silently"),
+            Err(Failure::Corrupt { .. }) => return true,
+            Err(other) => panic!("{what}: damage is reported as {other}"),
+        }
+    }
+    false
+}
+
+/// Refused, or exactly the state now or one commit before: that commit removed record 0 and nothing else.
+fn assert_is_one_commit_old(image: Vec<u8>, content: &Content) {
+    let Ok(opened) = tables(&Backend::with(image)) else { return };
+    for (table, entries) in content {
+        let mut found = opened.scan(*table).unwrap();
+        if *table == Table::Records && found.len() > entries.len() {
+            assert_eq!(found.remove(0).0, 0_u32.to_be_bytes());
+        }
+        assert_eq!(&found, entries);
+    }
+}
+
+#[test]
+fn a_flipped_bit_is_found_or_does_no_harm() {
+    // The bytes that decide which state is current.
+    const HEADER: usize = 512;
+    // The one bit that no checksum covers: which of the two last commits is current. See `S5` for what it can do.
+    const CURRENT: (usize, u8) = (9, 1);
+    let (images, content) = small_images();
+    for image in images {
+        let mut refused = 0;
+        for at in 0..image.len() {
+            // Every bit of the header; one bit of each other byte, and a sixteenth of what is unused.
+            let bits: &[u8] = if at < HEADER { &[1, 2, 4, 8, 16, 32, 64, 128] } else { &[1 << (at % 8)] };
+            if at >= HEADER && image[at] == 0 && at % 16 != 0 {
+                continue;
+            }
+            for bit in bits {
+                let mut damaged = image.clone();
+                damaged[at] ^= bit;
+                if (at, *bit) == CURRENT {
+                    assert_is_one_commit_old(damaged, &content);
+                    continue;
+                }
+                refused += u32::from(is_refused(damaged, &content, &format!("byte {at}, bit {bit:#04x}")));
+            }
+        }
+        assert!(refused > 1000, "only {refused} flips were noticed");
+    }
+}
+
+#[test]
+fn a_cut_or_overwritten_database_is_refused() {
+    let ([_, image], content) = small_images();
+    for length in (1..image.len()).step_by(512) {
+        let cut = image[..length].to_vec();
+        assert!(is_refused(cut, &content, &format!("{length} bytes")), "{length} bytes of {}", image.len());
+    }
+    assert!(is_refused(vec![0; image.len()], &content, "zeros"));
+    assert!(is_refused(b"SQLite format 3\0".repeat(512), &content, "another program's file"));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
+    #[test]
+    fn the_tables_hold_what_ordered_maps_would(
+        script in prop::collection::vec(prop::collection::vec((0..7_usize, any::<Option<u8>>(), 0..20_u8), 0..8), 0..20)
+    ) {
+        let backend = Backend::default();
+        let mut open = tables(&backend).unwrap();
+        let mut model: BTreeMap<Table, BTreeMap<Vec<u8>, Vec<u8>>> = BTreeMap::new();
+        for (number, writes) in script.iter().enumerate() {
+            let writes: Vec<Write> = writes.iter().map(|&(table, value, key)| {
+                let (table, key) = (Table::ALL[table], vec![key; usize::from(key)]);
+                match value {
+                    Some(value) => Write::Put { table, key, value: vec![value; usize::from(value)] },
+                    None => Write::Remove { table, key },
+                }
+            }).collect();
+            open.commit(&writes.iter().collect::<Vec<_>>()).unwrap();
+            for write in writes {
+                match write {
+                    Write::Put { table, key, value } => { model.entry(table).or_default().insert(key, value); }
+                    Write::Remove { table, key } => { model.entry(table).or_default().remove(&key); }
+                }
+            }
+            if number % 5 == 4 {
+                drop(open);
+                open = tables(&backend).unwrap();
+            }
+        }
+        for table in Table::ALL {
+            let expected: Vec<Entry> = model.remove(&table).unwrap_or_default().into_iter().collect();
+            for (key, value) in &expected {
+                let found = open.get(table, key).unwrap();
+                prop_assert_eq!(found.as_ref(), Some(value));
+            }
+            prop_assert_eq!(open.scan(table).unwrap(), expected);
+            prop_assert_eq!(open.get(table, b"absent").unwrap(), None);
+        }
+    }
+}

@@ -101,6 +101,31 @@ async fn connections_stay_below_high_water_and_gossip_still_reaches_everybody() 
     }
 }
 
+/// Finding 1, from the other side: who keeps everybody has no room for who comes next.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_node_lets_an_idle_stranger_go_for_a_newcomer() {
+    const HIGH: usize = 12;
+    let limits = ConnectionLimits {
+        low_water: NonZeroUsize::new(10).unwrap(),
+        high_water: NonZeroUsize::new(HIGH).unwrap(),
+        grace: Duration::from_millis(1),
+    };
+    let full = Node::start_on(Config { connections: limits, ..config(1) }, Disk::default()).await;
+    let mut strangers = Vec::new();
+    for number in 0..u32::try_from(HIGH).unwrap() {
+        let stranger = Stranger::start(Manner::plausible(100 + number));
+        stranger.join(&full).await;
+        strangers.push(stranger);
+    }
+    let newcomer = Node::start(2).await;
+    newcomer.join(&full).await;
+    until("the newcomer took a stranger's place", || async {
+        let peers = full.peers().await;
+        peers.len() <= HIGH && peers.contains(&newcomer.id())
+    })
+    .await;
+}
+
 async fn all_have(nodes: &[Node], root: &str) -> bool {
     for node in nodes.iter().skip(1) {
         let topics = node.overlay.topics().await.unwrap();

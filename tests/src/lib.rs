@@ -1,5 +1,8 @@
-//! What the tests and benchmarks of the whole share: overlays of many nodes in one process.
+//! What the tests and benchmarks of the whole share: overlays of many nodes in one process, strangers that attack them, and real
+//! binaries.
 
 pub mod binary;
 pub mod fuzz;
+pub mod hostile;
 pub mod overlay;
+pub mod records;

@@ -155,7 +155,7 @@ impl Node {
 }
 
 #[expect(clippy::panic, reason = "a test that cannot go on ends with what happened")]
-fn fail(what: &str) -> ! {
+pub(crate) fn fail(what: &str) -> ! {
     panic!("{what}")
 }
 

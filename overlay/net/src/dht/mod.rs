@@ -244,6 +244,9 @@ impl Dht {
         match held.map(|held| offered.precedence_over(&held)) {
             None | Some(Precedence::Newer | Precedence::Same) => {
                 let expires = void_at(wall, &offered, record.expires);
+                // kad drops by its own clock and believes the sender; it gets the time that was decided here.
+                let expires_at = Some(Instant::now() + expires.since(wall));
+                let record = KadRecord { expires: expires_at, ..record };
                 if store.accept(record, source, expires).is_err() {
                     self.misbehaved(&source, Misbehaviour::OverQuota("records"));
                 }
@@ -401,9 +404,10 @@ impl Dht {
     }
 }
 
-/// When a record is void: its signed expiry, the sender's wish, and the cap, whichever is first.
+/// When a record is void: when its owner signed that it is, or for unsigned ones when the sender wishes, and at the cap. Anybody may
+/// bring a signed record, so the sender's wish counts for nothing there: it could make a record vanish from its holders.
 fn void_at(wall: UnixTime, record: &Record, wished: Option<Instant>) -> UnixTime {
     let cap = wall.after(Duration::from_millis(RECORD_TTL_MAX_MS));
     let wished = wished.map_or(cap, |at| wall.after(at.saturating_duration_since(Instant::now())));
-    cap.min(wished).min(record.expires().unwrap_or(cap))
+    cap.min(record.expires().unwrap_or(wished))
 }

@@ -163,15 +163,21 @@ impl Records {
         self.provider_count
     }
 
-    /// Stores a checked record that `source` brought.
+    /// Stores a checked record that `source` brought. Whoever brings what is held already prolongs it at most: it neither becomes
+    /// its source nor shortens its life.
     pub(crate) fn accept(
         &mut self,
-        record: KadRecord,
-        source: PeerId,
-        expires: UnixTime,
+        mut record: KadRecord,
+        mut source: PeerId,
+        mut expires: UnixTime,
     ) -> Result<(), Refused> {
-        let known = self.records.get(record.key.as_ref()).map(|held| held.source);
-        if known.is_none() {
+        let held = self.records.get(record.key.as_ref());
+        if let Some(held) = held.filter(|held| held.record.value == record.value) {
+            source = held.source;
+            expires = expires.max(held.expires);
+            record.expires = record.expires.zip(held.record.expires).map(|(new, old)| new.max(old));
+        }
+        if held.is_none() {
             let share = self.records_of.get(&source).copied().unwrap_or(0);
             if source != *self.me.preimage() && share >= self.caps.records_per_peer {
                 return Err(Refused::Quota);
@@ -417,6 +423,18 @@ mod tests {
     }
 
     #[test]
+    fn who_brings_a_record_again_neither_owns_it_nor_shortens_its_life() {
+        let mut store = Records::new(PeerId::random(), CAPS);
+        let (owner, replayer) = (PeerId::random(), PeerId::random());
+        store.accept(record(1), owner, later()).unwrap();
+        store.accept(record(1), replayer, WALL).unwrap();
+        store.expire(WALL);
+        assert_eq!(store.record_count(), 1);
+        assert_eq!(store.records_of.get(&owner), Some(&1));
+        assert_eq!(store.records_of.get(&replayer), None);
+    }
+
+    #[test]
     fn one_peer_cannot_take_more_than_its_share() {
         let (mut store, greedy, honest) = (store(), PeerId::random(), PeerId::random());
         let taken = (0..100).filter(|key| store.accept(record(*key), greedy, later()).is_ok()).count();
@@ -477,7 +495,7 @@ mod tests {
     fn a_replaced_record_counts_once_for_whoever_brought_it_last() {
         let (mut store, first, second) = (store(), PeerId::random(), PeerId::random());
         store.accept(record(1), first, later()).unwrap();
-        store.accept(record(1), second, later()).unwrap();
+        store.accept(KadRecord { value: vec![2], ..record(1) }, second, later()).unwrap();
         assert_eq!(store.records_of, BTreeMap::from([(second, 1)]));
         assert_eq!((store.by_distance.len(), store.by_touch.len()), (1, 1));
     }

@@ -1,0 +1,231 @@
+//! Who gets in, who is kept out, and what a guest cannot break.
+
+#![expect(clippy::unwrap_used, reason = "a test's helper ends the test like the test itself")]
+
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use wattle_net::{Config, ConnectError, Misbehaviour, Overlay, Restored, StartError};
+use wattle_tests::hostile::{GossipMessage, GossipRpc, Manner, Stranger};
+use wattle_tests::overlay::{Disk, Node, PATIENCE, config, until};
+use wattle_tests::records::reported;
+use wattle_types::limits::TOPIC_PAYLOAD_BYTES_MAX;
+use wattle_types::{NetworkKey, Topic, TopicMessage, cbor};
+
+/// As long as somebody who is thrown out may linger.
+const AT_ONCE: Duration = Duration::from_secs(1);
+
+fn private(number: u32, key: u8) -> Config {
+    let tcp = vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()];
+    Config { network_key: Some(NetworkKey::from_bytes([key; 32])), listen: tcp, ..config(number) }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_the_key_of_a_private_network_gets_in_and_nobody_else_is_even_asked_who_it_is() {
+    let one = Node::start_on(private(1, 7), Disk::default()).await;
+    let two = Node::start_on(private(2, 7), Disk::default()).await;
+    two.join(&one).await;
+    until("both see each other", || async { one.peers().await == [two.id()] }).await;
+
+    let mut events = one.overlay.events();
+    let other_key = Node::start_on(private(3, 8), Disk::default()).await;
+    let no_key = Node::start(4).await;
+    // At the same time, because each takes the ten seconds after which a handshake is given up.
+    let (at_one, at_other, at_none) =
+        (one.addresses().await, tcp_of(&other_key).await, tcp_of(&no_key).await);
+    let refused = futures::future::join_all([
+        other_key.overlay.connect(Some(one.id()), at_one.clone()),
+        no_key.overlay.connect(Some(one.id()), at_one),
+        one.overlay.connect(Some(other_key.id()), at_other),
+        one.overlay.connect(Some(no_key.id()), at_none),
+    ]);
+    for refused in refused.await {
+        assert!(matches!(refused, Err(ConnectError::Unreachable { .. })), "{refused:?}");
+    }
+    assert_eq!((other_key.peers().await, no_key.peers().await), (Vec::new(), Vec::new()));
+    assert_eq!(one.peers().await, [two.id()]);
+    let connected = std::iter::from_fn(|| events.try_recv().ok());
+    assert_eq!(connected.filter(|event| matches!(event, wattle_net::Event::Connected(_))).count(), 0);
+}
+
+async fn tcp_of(node: &Node) -> Vec<wattle_net::Address> {
+    node.addresses().await.into_iter().filter(wattle_net::Address::is_tcp).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_private_network_over_quic_is_refused_at_the_start_with_the_reason() {
+    let config = Config { network_key: Some(NetworkKey::from_bytes([7; 32])), ..config(1) };
+    let (persist, _batches) = mpsc::channel(1);
+    let refused = Overlay::start(config, Restored::default(), persist).await;
+    let Err(refused) = refused else { panic!("it started") };
+    assert!(matches!(refused, StartError::QuicIsNeverPrivate(_)));
+    assert!(refused.to_string().contains("listen on TCP instead"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blocked_peer_is_dropped_at_once_and_stays_out_even_after_a_restart_until_it_is_unblocked() {
+    let (host, guest) = (Node::start(1).await, Node::start(2).await);
+    guest.join(&host).await;
+    until("both see each other", || async { host.peers().await == [guest.id()] }).await;
+    let begun = Instant::now();
+    host.overlay.block(guest.id(), true).await.unwrap();
+    until("it is dropped", || async { host.peers().await.is_empty() && guest.peers().await.is_empty() })
+        .await;
+    assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
+    let refused = host.overlay.connect(Some(guest.id()), guest.addresses().await).await.unwrap_err();
+    assert_eq!(refused, ConnectError::Blocked);
+    kept_out(&guest, &host).await;
+
+    let disk = host.disk.clone();
+    host.overlay.stop().await;
+    let host = Node::start_on(config(1), disk).await;
+    assert!(host.overlay.blocked().await.unwrap().contains(&guest.id()));
+    kept_out(&guest, &host).await;
+
+    host.overlay.block(guest.id(), false).await.unwrap();
+    guest.join(&host).await;
+}
+
+async fn kept_out(guest: &Node, host: &Node) {
+    let refused = guest.overlay.connect(Some(host.id()), host.addresses().await).await;
+    assert!(matches!(refused, Err(ConnectError::HungUp(_))), "{refused:?}");
+    assert_eq!(host.peers().await, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_an_allow_list_nobody_else_connects_in_either_direction() {
+    let (friend, stranger) = (Node::start(2).await, Node::start(3).await);
+    let picky = Config { allow: vec![friend.id()], ..config(1) };
+    let picky = Node::start_on(picky, Disk::default()).await;
+    friend.join(&picky).await;
+    let refused = stranger.overlay.connect(Some(picky.id()), picky.addresses().await).await;
+    assert!(matches!(refused, Err(ConnectError::HungUp(_))), "{refused:?}");
+    let refused = picky.overlay.connect(Some(stranger.id()), stranger.addresses().await).await;
+    assert!(matches!(refused, Err(ConnectError::HungUp(_))), "{refused:?}");
+    until("only the friend is there", || async { picky.peers().await == [friend.id()] }).await;
+}
+
+fn message(text: &str, size: usize) -> Vec<u8> {
+    let topic: Topic = text.parse().unwrap();
+    let payload = vec![b'x'; size].into();
+    cbor::encode(&TopicMessage { topic, payload, reply_to: None, trace: None })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn malformed_gossip_is_reported_and_never_delivered() {
+    const NEWS: &str = "/wattle/topics/1/news";
+    let node = Node::start(1).await;
+    let mut follower = node.overlay.subscribe(vec!["news.>".parse().unwrap()]).await.unwrap();
+    let mut events = node.overlay.events();
+    let mut trailing = message("news.today", 4);
+    trailing.push(0);
+    let bad = [
+        (b"not CBOR".to_vec(), "malformed"),
+        (Vec::new(), "malformed"),
+        (vec![0x81; 4096], "malformed"),
+        (message("weather.today", 4), "another mesh"),
+        (trailing, "1 bytes after"),
+        (message("news.today", TOPIC_PAYLOAD_BYTES_MAX + 1), "too large"),
+        (message("news.today", TOPIC_PAYLOAD_BYTES_MAX + 2000), "bytes are more than"),
+    ];
+    for (number, (data, why)) in (200..).zip(bad) {
+        // Another one for each: who has sent a few is no longer listened to.
+        let stranger = Stranger::start(Manner::plausible(number));
+        stranger.join(&node).await;
+        let message = stranger.gossip_message(NEWS, 1, data);
+        stranger.gossip(&node).await.tell(&GossipRpc::publish(message)).await.unwrap();
+        let Misbehaviour::BadMessage(said) = reported(&mut events, stranger.id()).await else {
+            panic!("a bad message is called one")
+        };
+        assert!(said.contains(why), "{said} does not say {why}");
+    }
+
+    let other = Stranger::start(Manner::plausible(101));
+    other.join(&node).await;
+    let mut line = other.gossip(&node).await;
+    let signed = other.gossip_message(NEWS, 1, message("news.today", 4));
+    let unsigned = GossipMessage { signature: None, ..signed.clone() };
+    let forged = GossipMessage { from: Some(author(&node)), ..signed.clone() };
+    let altered = GossipMessage { data: Some(message("news.today", 5)), ..signed.clone() };
+    for message in [unsigned, forged, altered, signed] {
+        line.tell(&GossipRpc::publish(message)).await.unwrap();
+    }
+    let delivery = tokio::time::timeout(PATIENCE, follower.next()).await.unwrap().unwrap().unwrap();
+    assert_eq!((delivery.from, delivery.message.payload.as_ref()), (other.id(), b"xxxx".as_slice()));
+
+    // More than a frame may have: the stream ends, the node goes on.
+    let huge = other.gossip_message(NEWS, 2, message("news.today", 1 << 20));
+    // Ignored because the node may hang up while we still write, or read no further, which is its right.
+    drop(tokio::time::timeout(Duration::from_millis(500), line.tell(&GossipRpc::publish(huge))).await);
+    let mut line = other.gossip(&node).await;
+    line.tell(&GossipRpc::publish(other.gossip_message(NEWS, 3, message("news.today", 6)))).await.unwrap();
+    let delivery = tokio::time::timeout(PATIENCE, follower.next()).await.unwrap().unwrap().unwrap();
+    assert_eq!(delivery.message.payload.as_ref(), b"xxxxxx");
+}
+
+fn author(node: &Node) -> Vec<u8> {
+    node.id().to_peer_id_bytes().to_vec()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn junk_in_identify_breaks_nothing_and_reaches_no_terminal() {
+    let (node, friend) = (Node::start(1).await, Node::start(2).await);
+    friend.join(&node).await;
+    let at_friend = friend.addresses().await;
+    let claims = (1..60_u16).map(|port| format!("/ip4/10.0.0.1/tcp/{port}").parse().unwrap());
+    let stolen = at_friend.iter().map(|address| address.without_peer().to_string().parse().unwrap());
+    let junk = Manner {
+        agent: format!("\u{1b}[31m{}\n\0", "a".repeat(1000)),
+        network_protocol: format!("\u{7}junk/{}", "b".repeat(500)),
+        claims: stolen.chain(claims).collect(),
+        ..Manner::plausible(100)
+    };
+    let junk = Stranger::start(junk);
+    junk.join(&node).await;
+    let status = node.overlay.status().await.unwrap();
+    let info = status.peers.iter().find(|info| info.peer == junk.id()).unwrap();
+    let agent = info.agent.clone().unwrap();
+    assert!(agent.len() <= 96 && !agent.chars().any(char::is_control), "{agent:?}");
+    assert!(info.listens.len() <= 32, "{} addresses", info.listens.len());
+    assert!(node.overlay.addresses(junk.id()).await.unwrap().len() <= 8);
+
+    // It claims to listen where the friend does: who looks for the one still finds the one.
+    let newcomer = Node::start(3).await;
+    newcomer.join(&node).await;
+    let found = newcomer.overlay.connect(Some(friend.id()), Vec::new()).await.unwrap();
+    assert_eq!(found.peer, friend.id());
+    node.overlay.ping(friend.id(), PATIENCE).await.unwrap();
+
+    let elsewhere = Manner { network_protocol: "/wattle//1".to_owned(), ..Manner::plausible(101) };
+    let elsewhere = Stranger::start(elsewhere);
+    elsewhere.dial(&node).await;
+    until("it was heard and dropped", || async {
+        let status = node.overlay.status().await.unwrap();
+        status.inbound_seen >= 4 && !elsewhere.is_connected(node.id()).await
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_hundred_half_open_connections_disturb_no_peer_and_end_with_their_caller() {
+    let (node, friend) = (Node::start(1).await, Node::start(2).await);
+    friend.join(&node).await;
+    let tcp = tcp_of(&node).await;
+    let target = (tcp[0].ip().unwrap(), tcp[0].port().unwrap());
+    let mut silent = Vec::new();
+    for _ in 0..200 {
+        silent.push(TcpStream::connect(target).await.unwrap());
+    }
+    for _ in 0..20 {
+        let pong = friend.overlay.ping(node.id(), PATIENCE).await.unwrap();
+        assert!(pong.rtt < Duration::from_secs(1), "{:?}", pong.rtt);
+    }
+    assert_eq!(node.peers().await, [friend.id()]);
+    drop(silent);
+    let newcomer = Node::start(3).await;
+    until("a newcomer gets in again", || async {
+        newcomer.overlay.connect(Some(node.id()), node.addresses().await).await.is_ok()
+    })
+    .await;
+}

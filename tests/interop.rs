@@ -4,12 +4,7 @@
 //! The js half is `tests/interop/peer.mjs` with its own implementation of records and topic messages. It needs Node and
 //! `npm ci` in `tests/interop`; without them these tests say that they did not run, and with `WATTLE_TEST_ALL=1` they fail.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::print_stdout,
-    reason = "a test's helper ends the test like the test itself"
-)]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test's helper ends the test like the test itself")]
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

@@ -1,7 +1,8 @@
-//! What libp2p does by default, and that wattle does not: one test for each finding of ARCHITECTURE.md that code can show.
+//! What libp2p does by default, and that wattle does not: one test for each finding of ARCHITECTURE.md that
+//! code can show.
 //!
-//! Elsewhere: records that anybody may overwrite (`poison`), one peer filling the stores (`flood`), identify and js-libp2p (`interop`).
-//! Not here yet, and so without a test: AutoNAT, relays, hole punching.
+//! Elsewhere: records that anybody may overwrite (`poison`), one peer filling the stores (`flood`), identify
+//! and js-libp2p (`interop`). Not here yet, and so without a test: AutoNAT, relays, hole punching.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test's helper ends the test like the test itself")]
 
@@ -249,7 +250,8 @@ async fn a_quiet_topic_among_twelve_nodes_on_one_address_is_still_carried_after_
     let nodes = network(12).await;
     let mut followers = follow(&nodes, "quiet.>").await;
     meshed(&nodes, "quiet").await;
-    // Twelve heartbeats with nothing to say. This is the time in question, not a wait for luck: scores are counted per heartbeat.
+    // Twelve heartbeats with nothing to say. This is the time in question, not a wait for luck: scores are
+    // counted per heartbeat.
     tokio::time::sleep(Duration::from_secs(6)).await;
     for (number, node) in nodes.iter().enumerate() {
         let payload = vec![u8::try_from(number).unwrap()];

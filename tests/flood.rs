@@ -1,4 +1,5 @@
-//! A flood: one stranger asks for everything to be stored. Alone in its file, because it measures this process's memory.
+//! A flood: one stranger asks for everything to be stored. Alone in its file, because it measures this
+//! process's memory.
 
 #![expect(clippy::unwrap_used, reason = "a test's helper ends the test like the test itself")]
 

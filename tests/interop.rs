@@ -1,8 +1,9 @@
-//! wattle and js-libp2p in one overlay: the formats and protocols are what the documents say, not what two halves of one program
-//! agree on.
+//! wattle and js-libp2p in one overlay: the formats and protocols are what the documents say, not what two
+//! halves of one program agree on.
 //!
-//! The js half is `tests/interop/peer.mjs` with its own implementation of records and topic messages. It needs Node and
-//! `npm ci` in `tests/interop`; without them these tests say that they did not run, and with `WATTLE_TEST_ALL=1` they fail.
+//! The js half is `tests/interop/peer.mjs` with its own implementation of records and topic messages. It
+//! needs Node and `npm ci` in `tests/interop`; without them these tests say that they did not run, and with
+//! `WATTLE_TEST_ALL=1` they fail.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test's helper ends the test like the test itself")]
 

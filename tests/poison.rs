@@ -1,4 +1,5 @@
-//! Attacks on the DHT's records: what a stranger writes, replays or answers changes nothing that honest nodes read.
+//! Attacks on the DHT's records: what a stranger writes, replays or answers changes nothing that honest nodes
+//! read.
 
 #![expect(clippy::unwrap_used, reason = "a test's helper ends the test like the test itself")]
 
@@ -13,7 +14,8 @@ use wattle_types::{ContentHash, NetworkName, ProviderKey, Record, RecordKey, Rej
 const NODES: u32 = 8;
 const READS: usize = 200;
 
-/// Every lie of the catalogue about one record, each with what a node says of it; `None` where it may be an honest mistake.
+/// Every lie of the catalogue about one record, each with what a node says of it; `None` where it may be an
+/// honest mistake.
 fn lies(victim: &Node, liar: &Stranger) -> Vec<(Vec<u8>, Vec<u8>, Option<&'static str>)> {
     let at = key_bytes(victim.id(), "home");
     let by_victim = |sequence, payload| signed(&victim.key, "home", sequence, payload).value().to_vec();

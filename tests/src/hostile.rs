@@ -1,7 +1,7 @@
 //! A libp2p program that is not wattle and need not be honest: it speaks wattle's protocols byte by byte.
 //!
-//! It has a real swarm (so that handshakes and identify are real) and, beside it, raw streams: [`Line`]s over which a test says
-//! what no well-behaved program would.
+//! It has a real swarm (so that handshakes and identify are real) and, beside it, raw streams: [`Line`]s over
+//! which a test says what no well-behaved program would.
 
 use std::io;
 use std::time::Duration;
@@ -66,7 +66,8 @@ impl Manner {
 
 type Task = Box<dyn FnOnce(&mut Swarm<Behaviour>) + Send>;
 
-/// A running stranger. It serves Kademlia with a store that believes everything its owner tells it and nothing that others do.
+/// A running stranger. It serves Kademlia with a store that believes everything its owner tells it and
+/// nothing that others do.
 pub struct Stranger {
     /// Its key.
     pub key: SecretKey,
@@ -217,7 +218,8 @@ impl Line {
         KadMessage::decode(answer.as_slice()).map_err(io::Error::other)
     }
 
-    /// Says many things without waiting for an answer in between, then waits until the node has read them all.
+    /// Says many things without waiting for an answer in between, then waits until the node has read them
+    /// all.
     ///
     /// # Errors
     /// When the other side has closed or reset the stream.
@@ -420,7 +422,8 @@ async fn drive(mut swarm: Swarm<Behaviour>, mut todo: mpsc::Receiver<Task>) {
     }
 }
 
-/// Takes the streams a node opens to us and throws away what comes: a node that cannot gossip to us would not listen either.
+/// Takes the streams a node opens to us and throws away what comes: a node that cannot gossip to us would not
+/// listen either.
 async fn swallow(mut control: libp2p_stream::Control, protocol: StreamProtocol) {
     let Ok(mut streams) = control.accept(protocol) else { fail("a protocol is taken twice") };
     while let Some((_, stream)) = streams.next().await {

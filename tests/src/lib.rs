@@ -1,5 +1,5 @@
-//! What the tests and benchmarks of the whole share: overlays of many nodes in one process, strangers that attack them, and real
-//! binaries.
+//! What the tests and benchmarks of the whole share: overlays of many nodes in one process, strangers that
+//! attack them, and real binaries.
 
 pub mod binary;
 pub mod fuzz;

@@ -156,9 +156,9 @@ fn behaviour(config: &Config, keypair: &Keypair, records: Records) -> Result<Beh
     })
 }
 
-/// Twice `high_water`, so that a full node still meets newcomers and its own machine decides who goes: refused here, nobody could
-/// ever take the place of an idle stranger. 64 handshakes from outside at once; two per peer, since both sides may dial at the
-/// same moment, of which one is then closed.
+/// Twice `high_water`, so that a full node still meets newcomers and its own machine decides who goes:
+/// refused here, nobody could ever take the place of an idle stranger. 64 handshakes from outside at once;
+/// two per peer, since both sides may dial at the same moment, of which one is then closed.
 fn connection_limits(config: &Config) -> connection_limits::ConnectionLimits {
     let high = u32::try_from(config.connections.high_water.get()).unwrap_or(u32::MAX);
     connection_limits::ConnectionLimits::default()

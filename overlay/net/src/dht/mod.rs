@@ -404,8 +404,9 @@ impl Dht {
     }
 }
 
-/// When a record is void: when its owner signed that it is, or for unsigned ones when the sender wishes, and at the cap. Anybody may
-/// bring a signed record, so the sender's wish counts for nothing there: it could make a record vanish from its holders.
+/// When a record is void: when its owner signed that it is, or for unsigned ones when the sender wishes, and
+/// at the cap. Anybody may bring a signed record, so the sender's wish counts for nothing there: it could
+/// make a record vanish from its holders.
 fn void_at(wall: UnixTime, record: &Record, wished: Option<Instant>) -> UnixTime {
     let cap = wall.after(Duration::from_millis(RECORD_TTL_MAX_MS));
     let wished = wished.map_or(cap, |at| wall.after(at.saturating_duration_since(Instant::now())));

@@ -163,8 +163,8 @@ impl Records {
         self.provider_count
     }
 
-    /// Stores a checked record that `source` brought. Whoever brings what is held already prolongs it at most: it neither becomes
-    /// its source nor shortens its life.
+    /// Stores a checked record that `source` brought. Whoever brings what is held already prolongs it at
+    /// most: it neither becomes its source nor shortens its life.
     pub(crate) fn accept(
         &mut self,
         mut record: KadRecord,

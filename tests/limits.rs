@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
-use wattle_net::{Config, ConnectError, Misbehaviour, Overlay, Restored, StartError};
+use wattle_net::{
+    Config, ConnectError, DisconnectReason, Event, Misbehaviour, Overlay, Restored, StartError,
+};
 use wattle_tests::hostile::{GossipMessage, GossipRpc, Manner, Stranger};
 use wattle_tests::overlay::{Disk, Node, PATIENCE, config, until};
 use wattle_tests::records::reported;
@@ -46,7 +48,7 @@ async fn who_has_the_key_of_a_private_network_gets_in_and_nobody_else_is_even_as
     assert_eq!((other_key.peers().await, no_key.peers().await), (Vec::new(), Vec::new()));
     assert_eq!(one.peers().await, [two.id()]);
     let connected = std::iter::from_fn(|| events.try_recv().ok());
-    assert_eq!(connected.filter(|event| matches!(event, wattle_net::Event::Connected(_))).count(), 0);
+    assert_eq!(connected.filter(|event| matches!(event, Event::Connected(_))).count(), 0);
 }
 
 async fn tcp_of(node: &Node) -> Vec<wattle_net::Address> {
@@ -199,12 +201,18 @@ async fn junk_in_identify_breaks_nothing_and_reaches_no_terminal() {
 
     let elsewhere = Manner { network_protocol: "/wattle//1".to_owned(), ..Manner::plausible(101) };
     let elsewhere = Stranger::start(elsewhere);
+    let mut events = node.overlay.events();
     elsewhere.dial(&node).await;
-    until("it was heard and dropped", || async {
-        let status = node.overlay.status().await.unwrap();
-        status.inbound_seen >= 4 && !elsewhere.is_connected(node.id()).await
-    })
-    .await;
+    let parted = tokio::time::timeout(PATIENCE, async {
+        loop {
+            if let Ok(Event::Disconnected { peer, reason }) = events.recv().await
+                && peer == elsewhere.id()
+            {
+                return reason;
+            }
+        }
+    });
+    assert!(matches!(parted.await.unwrap(), DisconnectReason::OtherNetwork(_)));
 }
 
 #[tokio::test(flavor = "multi_thread")]

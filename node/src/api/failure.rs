@@ -195,6 +195,10 @@ pub(super) fn dht_failure(error: DhtError, what: &str, network: &str) -> ApiFail
             ApiFailure::new(ErrorCode::Conflict, message).hint("is the clock of this machine slow?")
         }
         DhtError::TooMany(_) => ApiFailure::new(ErrorCode::Conflict, error.to_string()),
+        DhtError::Busy(_) => ApiFailure::with_status(
+            StatusCode::SERVICE_UNAVAILABLE,
+            ErrorDocument::new(ErrorCode::Failed, error.to_string()),
+        ),
     }
 }
 

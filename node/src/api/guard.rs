@@ -179,7 +179,11 @@ pub fn needed(method: &Method, path: &str) -> Needs {
         ("GET" | "HEAD", "/metrics") => Needs::Metrics,
         ("GET" | "HEAD", "/config" | "/logs" | "/tokens") => Needs::Role(Role::Admin),
         ("GET" | "HEAD", "/topics/messages" | "/dht/records/{key}") => Needs::Role(Role::User),
-        ("GET" | "HEAD", _) => Needs::Role(Role::Read),
+        (
+            "GET" | "HEAD",
+            "/status" | "/id" | "/health" | "/wait" | "/events" | "/peers" | "/topics" | "/dht/table"
+            | "/dht/stats" | "/version" | "/openapi.json",
+        ) => Needs::Role(Role::Read),
         ("PUT", "/dht/records/{key}") => Needs::Role(Role::User),
         (
             "POST",

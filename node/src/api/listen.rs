@@ -48,13 +48,15 @@ impl Server {
 
     /// Lets in this user, root, and the users of `allow_uids`.
     pub async fn serve_socket(self, socket: Socket, own_uid: u32, allow_uids: Vec<u32>) {
+        // Room of its own: whoever fills the other door must not lock the owner out of this one.
+        let this = Self { connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)), ..self };
         let warned = AtomicBool::new(false);
         while let Some((stream, permit)) =
-            self.accept(|| async { Ok(socket.listener.accept().await?.0) }).await
+            this.accept(|| async { Ok(socket.listener.accept().await?.0) }).await
         {
             let uid = stream.peer_cred().map(|who| who.uid());
             match uid {
-                Ok(uid) if may_enter(uid, own_uid, &allow_uids) => self.spawn(stream, Door::Socket, permit),
+                Ok(uid) if may_enter(uid, own_uid, &allow_uids) => this.spawn(stream, Door::Socket, permit),
                 Ok(uid) if !warned.swap(true, Ordering::Relaxed) => {
                     tracing::warn!(uid, "refused another user on the API socket; see api.allow_uids");
                 }

@@ -12,8 +12,10 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wattle_net::{Address, Overlay, PersistBatch, Restored, StartError};
-use wattle_store::{Created, KeyError, OpenError, Owner, SecretFileError, Store};
-use wattle_types::{NetworkKey, SecretKey, Table};
+use wattle_store::{
+    BATCH_BYTES_MAX, BATCH_WRITES_MAX, Created, KeyError, OpenError, Owner, SecretFileError, Store,
+};
+use wattle_types::{NetworkKey, SecretKey, Table, Write};
 
 use super::{EVENTS_MAX, Options, pump};
 use crate::api::documents::{ErrorDocument, RuntimeDocument, RuntimeSchema};
@@ -35,6 +37,9 @@ const PERSIST_MAX: usize = 256;
 const PORT_RETRIES: u32 = 8;
 /// Batches that share one write.
 const PERSIST_TOGETHER: usize = 64;
+/// Half of what the store takes at once, so that its own bookkeeping fits too.
+const PORTION_BYTES_MAX: usize = BATCH_BYTES_MAX / 2;
+const PORTION_WRITES_MAX: usize = BATCH_WRITES_MAX / 2;
 
 /// A node that runs, and the files of its run.
 pub(super) struct Running {
@@ -267,8 +272,9 @@ fn restored(store: &Store) -> Result<Restored> {
     })
 }
 
-/// Brings the overlay's batches to the disk, in their order. Those that wait together are written together.
-/// When the disk fails nothing is answered any more, and the node ends through `Store::failed`.
+/// Brings the overlay's batches to the disk, in their order. Those that wait together are written together,
+/// as many at once as the store takes. When the disk fails nothing is answered any more, and the node ends
+/// through `Store::failed`.
 async fn keep(store: Arc<Store>, mut batches: mpsc::Receiver<PersistBatch>) {
     let mut together = Vec::new();
     while batches.recv_many(&mut together, PERSIST_TOGETHER).await > 0 {
@@ -277,9 +283,11 @@ async fn keep(store: Arc<Store>, mut batches: mpsc::Receiver<PersistBatch>) {
             writes.extend(more);
             waiting.extend(done);
         }
-        if let Err(error) = store.commit(writes).await {
-            tracing::error!(%error, "the disk did not take what the overlay wants kept");
-            return;
+        for part in portions(writes) {
+            if let Err(error) = store.commit(part).await {
+                tracing::error!(%error, "the disk did not take what the overlay wants kept");
+                return;
+            }
         }
         for done in waiting {
             if done.send(()).is_err() {
@@ -287,6 +295,28 @@ async fn keep(store: Arc<Store>, mut batches: mpsc::Receiver<PersistBatch>) {
             }
         }
     }
+}
+
+/// Cuts writes into portions that the store takes at once. Each write of the overlay stands by itself: a
+/// record, an address; so a power cut between two portions loses the later ones and breaks nothing.
+fn portions(writes: Vec<Write>) -> Vec<Vec<Write>> {
+    let size = |write: &Write| match write {
+        Write::Put { key, value, .. } => key.len() + value.len(),
+        Write::Remove { key, .. } => key.len(),
+    };
+    let (mut portions, mut bytes) = (vec![Vec::new()], 0);
+    for write in writes {
+        bytes += size(&write);
+        let full = portions.last().is_some_and(|last: &Vec<Write>| last.len() >= PORTION_WRITES_MAX);
+        if full || bytes > PORTION_BYTES_MAX {
+            bytes = size(&write);
+            portions.push(Vec::new());
+        }
+        if let Some(last) = portions.last_mut() {
+            last.push(write);
+        }
+    }
+    portions
 }
 
 async fn bind_api(listen: ApiListen) -> Result<Option<TcpListener>> {
@@ -390,5 +420,23 @@ async fn keep_announced(node: Arc<Node>, mut moved: watch::Receiver<u64>, stop: 
             Ok(status) if !stop.is_cancelled() => announce(&node, &status.listening),
             _ => return,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_of_writes_is_cut_to_what_the_store_takes() {
+        let put =
+            |value: usize| Write::Put { table: Table::Records, key: vec![0; 10], value: vec![0; value] };
+        let writes: Vec<Write> = (0..30_000).map(|_| put(100)).collect();
+        let cut = portions(writes.clone());
+        assert!(
+            cut.iter().all(|part| part.len() <= PORTION_WRITES_MAX && part.len() * 110 <= PORTION_BYTES_MAX)
+        );
+        assert_eq!(cut.concat(), writes, "nothing is lost and the order stays");
+        assert_eq!(portions(vec![put(9000); 200]).concat().len(), 200);
     }
 }

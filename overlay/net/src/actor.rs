@@ -8,30 +8,34 @@
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures::StreamExt as _;
+use libp2p::core::transport::ListenerId;
 use libp2p::metrics::{Metrics, Recorder as _, Registry};
-use libp2p::swarm::Swarm;
-use tokio::sync::{broadcast, mpsc};
+use libp2p::swarm::{Swarm, SwarmEvent};
+use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 use wattle_types::{Time, UnixTime};
 
 use crate::behaviour::{Behaviour, kad_protocol};
 use crate::command::{Command, DhtCommand, answer};
 use crate::dht::Dht;
-use crate::event::emit;
+use crate::event::Watchers;
 use crate::peers::Peers;
 use crate::report::{PeerInfo, PersistBatch, Status};
 use crate::topics::Topics;
 use crate::traffic::Traffic;
-use crate::translate::{DialFailure, Input, translate};
-use crate::{Address, Event};
+use crate::translate::{DialFailure, Input, deepest, translate};
+use crate::{Address, Event, StartError};
 
+/// Listening on an address of this machine is a matter of microseconds; a second means that it will not
+/// happen.
+const LISTEN_TIMEOUT: Duration = Duration::from_secs(1);
 const TICK: Duration = Duration::from_millis(200);
 
 /// The task.
 pub(crate) struct Actor {
     pub(crate) swarm: Swarm<Behaviour>,
     pub(crate) commands: mpsc::Receiver<Command>,
-    pub(crate) events: broadcast::Sender<Event>,
+    pub(crate) watchers: Watchers,
     pub(crate) persist: mpsc::Sender<PersistBatch>,
     pub(crate) peers: Peers,
     pub(crate) dht: Dht,
@@ -52,10 +56,9 @@ pub(crate) fn wall_clock() -> UnixTime {
 }
 
 impl Actor {
-    pub(crate) async fn run(mut self) {
+    pub(crate) async fn run(mut self: Box<Self>) {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        self.peers.arm(&mut self.swarm);
         loop {
             let mut batch = None;
             tokio::select! {
@@ -81,6 +84,42 @@ impl Actor {
         }
     }
 
+    /// Listens everywhere that was asked for, or says where it could not.
+    pub(crate) async fn listen(&mut self, addresses: &[Address]) -> Result<(), StartError> {
+        self.peers.arm(&mut self.swarm);
+        for address in addresses {
+            let failed = |why: String| StartError::Listen { address: address.clone(), why };
+            let listener = self.swarm.listen_on(address.as_multiaddr().clone());
+            let listener = listener.map_err(|error| failed(deepest(&error)))?;
+            match tokio::time::timeout(LISTEN_TIMEOUT, self.listening(listener)).await {
+                Ok(outcome) => outcome.map_err(failed)?,
+                Err(_elapsed) => return Err(failed("the system gave no address".to_owned())),
+            }
+        }
+        Ok(())
+    }
+
+    /// Serves the swarm until a listener has an address. Peers may come meanwhile through an earlier one.
+    async fn listening(&mut self, listener: ListenerId) -> Result<(), String> {
+        loop {
+            let event = self.swarm.select_next_some().await;
+            let outcome = match &event {
+                SwarmEvent::NewListenAddr { listener_id, .. } if *listener_id == listener => Some(Ok(())),
+                SwarmEvent::ListenerClosed { listener_id, reason, .. } if *listener_id == listener => {
+                    let why = reason.as_ref().err().map(ToString::to_string);
+                    Some(Err(why.unwrap_or_else(|| "it closed at once".to_owned())))
+                }
+                _ => None,
+            };
+            if let Some(input) = translate(event) {
+                self.on_input(input);
+            }
+            if let Some(outcome) = outcome {
+                return outcome;
+            }
+        }
+    }
+
     fn now(&self) -> Time {
         Time::since_start(self.started.elapsed())
     }
@@ -99,8 +138,11 @@ impl Actor {
     fn on_command(&mut self, command: Command) -> Option<PersistBatch> {
         let now = self.now();
         match command {
-            Command::Peers(command) => self.peers.command(now, &mut self.swarm, command),
-            Command::Dht(DhtCommand::FindPeer { peer, reply, .. }) if self.peers.is_connected(peer) => {
+            Command::Peers(command) => {
+                let done = self.peers.command(now, &mut self.swarm, command)?;
+                return Some(PersistBatch { writes: Vec::new(), done: Some(done) });
+            }
+            Command::Dht(DhtCommand::FindPeer { peer, reply, .. }) if self.peers.is_reached_at(peer) => {
                 answer(reply, Ok(self.peers.addresses_of(peer)));
             }
             Command::Dht(command) => {
@@ -119,20 +161,16 @@ impl Actor {
         match input {
             Input::Listening(address) => {
                 tracing::info!(%address, "listening");
-                emit(&self.events, Event::Listening(address));
+                self.watchers.tell(Event::Listening(address));
             }
             Input::ListenClosed { addresses, why } => {
                 for address in addresses {
                     tracing::warn!(%address, ?why, "no longer listening");
-                    emit(&self.events, Event::ListenClosed(address));
+                    self.watchers.tell(Event::ListenClosed(address));
                 }
             }
             Input::Opened(opened) => self.peers.on_opened(now, &mut self.swarm, opened),
-            Input::Closed { connection, peer, reason } => {
-                if self.peers.on_closed(now, connection, peer, reason) {
-                    self.traffic.forget(&crate::behaviour::peer_id(peer));
-                }
-            }
+            Input::Closed { connection, peer, reason } => self.peers.on_closed(now, connection, peer, reason),
             Input::DialFailed { connection, peer, failure } => {
                 if let (Some(peer), DialFailure::Unreachable(_)) = (peer, &failure)
                     && !self.peers.is_connected(peer)
@@ -144,15 +182,20 @@ impl Actor {
             }
             Input::Identified { peer, info } => {
                 let serves = info.protocols.contains(&self.kad_protocol);
-                let addresses = self.peers.on_identified(now, wall_clock(), &mut self.swarm, peer, info);
+                let Some(offer) = self.peers.on_identified(now, wall_clock(), &mut self.swarm, peer, info)
+                else {
+                    return;
+                };
                 if serves {
-                    self.dht.offer(&mut self.swarm, peer, &addresses);
+                    self.dht.offer(&mut self.swarm, peer, &offer);
                 } else {
                     self.dht.withdraw(&mut self.swarm, peer);
                 }
             }
             Input::RoundTrip { peer, rtt } => self.peers.on_round_trip(peer, rtt),
+            Input::Unanswered { connection } => self.peers.on_unanswered(&mut self.swarm, connection),
             Input::LanFound(found) => self.peers.on_lan_found(&mut self.swarm, found),
+            Input::LanLost(lost) => self.peers.on_lan_lost(&self.swarm, lost),
             Input::Dht(input) => self.dht.on_event(now, wall_clock(), &mut self.swarm, input),
             Input::Gossip(input) => self.topics.on_event(&mut self.swarm, input),
         }

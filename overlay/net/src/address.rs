@@ -81,7 +81,8 @@ impl Address {
     pub fn ip(&self) -> Option<IpAddr> {
         self.0.iter().next().and_then(|part| match part {
             Protocol::Ip4(ip) => Some(IpAddr::V4(ip)),
-            Protocol::Ip6(ip) => Some(IpAddr::V6(ip)),
+            // An IPv4 address in IPv6 clothes is an IPv4 address.
+            Protocol::Ip6(ip) => Some(IpAddr::V6(ip).to_canonical()),
             _ => None,
         })
     }

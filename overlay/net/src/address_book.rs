@@ -146,8 +146,9 @@ impl AddressBook {
 /// Whether an address that a peer at distance `from` claims can be its own.
 pub(crate) fn is_believable(address: &Address, from: Reach) -> bool {
     match address.reach() {
-        Reach::Relayed => false,
-        Reach::Name | Reach::Global => true,
+        // A name may lead anywhere, this machine included.
+        Reach::Relayed | Reach::Name => false,
+        Reach::Global => true,
         Reach::Private => matches!(from, Reach::Private | Reach::Loopback),
         Reach::Loopback => from == Reach::Loopback && address.ip().is_some_and(|ip| !ip.is_unspecified()),
     }
@@ -198,6 +199,9 @@ mod tests {
             ("/ip4/127.0.0.1/tcp/1", Reach::Loopback, true),
             ("/ip4/0.0.0.0/tcp/1", Reach::Loopback, false),
             ("/ip4/81.2.69.142/tcp/1", Reach::Private, true),
+            ("/dns4/localhost/tcp/22", Reach::Global, false),
+            ("/ip6/::ffff:127.0.0.1/tcp/22", Reach::Global, false),
+            ("/ip6/::ffff:10.0.0.1/tcp/22", Reach::Global, false),
             ("/ip4/81.2.69.142/tcp/1/p2p-circuit", Reach::Global, false),
         ] {
             assert_eq!(is_believable(&at(address), from), believable, "{address} from {from:?}");

@@ -15,8 +15,8 @@ use libp2p::{
     PeerId, StreamProtocol, Transport as _, allow_block_list, connection_limits, dns, gossipsub, identify,
     kad, mdns, memory_connection_limits, noise, ping, pnet, quic, swarm, tcp, yamux,
 };
-use wattle_types::limits::{RECORD_TTL_MAX_MS, TOPIC_MESSAGE_BYTES_MAX};
-use wattle_types::{ContentHash, NetworkKey, NetworkName, NodeId};
+use wattle_types::limits::{RECORD_TTL_MAX_MS, TOPIC_BYTES_MAX, TOPIC_MESSAGE_BYTES_MAX};
+use wattle_types::{ContentHash, NetworkKey, NetworkName, NodeId, TopicRoot};
 
 use crate::dht::store::Records;
 use crate::traffic::Traffic;
@@ -44,7 +44,7 @@ pub(crate) struct Behaviour {
     pub(crate) identify: identify::Behaviour,
     pub(crate) ping: ping::Behaviour,
     pub(crate) kad: kad::Behaviour<Records>,
-    pub(crate) gossip: gossipsub::Behaviour,
+    pub(crate) gossip: gossipsub::Behaviour<gossipsub::IdentityTransform, Subscriptions>,
     pub(crate) streams: libp2p_stream::Behaviour,
 }
 
@@ -157,15 +157,16 @@ fn behaviour(config: &Config, keypair: &Keypair, records: Records) -> Result<Beh
 }
 
 /// Twice `high_water`, so that a full node still meets newcomers and its own machine decides who goes:
-/// refused here, nobody could ever take the place of an idle stranger. 64 handshakes from outside at once;
-/// two per peer, since both sides may dial at the same moment, of which one is then closed.
+/// refused here, nobody could ever take the place of an idle stranger. 64 handshakes from outside at once.
+/// Four per peer: both sides may dial at the same moment while older connections are still closing, and a
+/// refusal here would come after the other side has already closed the twin.
 fn connection_limits(config: &Config) -> connection_limits::ConnectionLimits {
     let high = u32::try_from(config.connections.high_water.get()).unwrap_or(u32::MAX);
     connection_limits::ConnectionLimits::default()
         .with_max_pending_incoming(Some(64))
         .with_max_pending_outgoing(Some(64))
         .with_max_established(Some(high.saturating_mul(2)))
-        .with_max_established_per_peer(Some(2))
+        .with_max_established_per_peer(Some(4))
 }
 
 /// A machine without a multicast-capable interface still runs; the LAN is then silent and status says so.
@@ -222,12 +223,35 @@ fn kademlia(config: &Config, me: PeerId, records: Records) -> kad::Behaviour<Rec
     kademlia
 }
 
-fn gossip(config: &Config, keypair: &Keypair) -> Result<gossipsub::Behaviour, StartError> {
+/// Which topics of others are remembered: a hundred of this network's per peer. The default remembers
+/// everything that anybody makes up.
+pub(crate) type Subscriptions = gossipsub::MaxCountSubscriptionFilter<OwnTopics>;
+
+/// Topics of this network.
+pub(crate) struct OwnTopics {
+    prefix: String,
+}
+
+impl gossipsub::TopicSubscriptionFilter for OwnTopics {
+    fn can_subscribe(&mut self, topic: &gossipsub::TopicHash) -> bool {
+        let root = topic.as_str().strip_prefix(&self.prefix);
+        root.is_some_and(|root| !root.is_empty() && root.len() <= TOPIC_BYTES_MAX)
+    }
+}
+
+type Gossip = gossipsub::Behaviour<gossipsub::IdentityTransform, Subscriptions>;
+
+fn gossip(config: &Config, keypair: &Keypair) -> Result<Gossip, StartError> {
     let failed = |why: String| StartError::Transport { part: "gossip", why };
     let settings = gossip_settings(config.profile).build().map_err(|error| failed(error.to_string()))?;
     let authenticity = gossipsub::MessageAuthenticity::Signed(keypair.clone());
-    let mut gossip =
-        gossipsub::Behaviour::new(authenticity, settings).map_err(|error| failed(error.to_owned()))?;
+    let subscriptions = gossipsub::MaxCountSubscriptionFilter {
+        filter: OwnTopics { prefix: TopicRoot::gossip_prefix(&config.network) },
+        max_subscribed_topics: 100,
+        max_subscriptions_per_request: 100,
+    };
+    let mut gossip = Gossip::new_with_subscription_filter(authenticity, settings, subscriptions)
+        .map_err(|error| failed(error.to_owned()))?;
     gossip.with_peer_score(peer_score(), score_thresholds()).map_err(failed)?;
     Ok(gossip)
 }

@@ -119,9 +119,38 @@ pub(crate) enum TopicsCommand {
     },
 }
 
+/// Resolves when what the caller was promised is on disk.
+pub(crate) type Durable = oneshot::Receiver<()>;
+
+/// Replies once the disk has what is promised. The task that holds the swarm does not wait for it.
+pub(crate) fn when_durable<T: Send + 'static>(durable: Durable, reply: Reply<T>, outcome: T) {
+    tokio::spawn(async move {
+        // A disk that failed stops the node; the caller then learns that it stopped, never that all went
+        // well.
+        if durable.await.is_ok() {
+            answer(reply, outcome);
+        }
+    });
+}
+
 /// Replies. A caller that left does not want to know any more.
 pub(crate) fn answer<T>(reply: Reply<T>, value: T) {
     if reply.send(value).is_err() {
         tracing::trace!("nobody waits for this reply any more");
+    }
+}
+
+impl DhtCommand {
+    /// Answers a command that needs a query with an error; the others are answered at once anyway.
+    pub(crate) fn refuse(self, error: DhtError) {
+        match self {
+            Self::Put { reply, .. } => answer(reply, Err(error)),
+            Self::Get { reply, .. } => answer(reply, Err(error)),
+            Self::Provide { reply, .. } => answer(reply, Err(error)),
+            Self::FindProviders { reply, .. } => answer(reply, Err(error)),
+            Self::FindPeer { reply, .. } => answer(reply, Err(error)),
+            Self::Closest { reply, .. } => answer(reply, Err(error)),
+            Self::StopProviding { .. } | Self::Nearest { .. } | Self::Table(_) | Self::Stats(_) => {}
+        }
     }
 }

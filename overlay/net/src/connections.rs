@@ -17,7 +17,7 @@
 //! # Invariants
 //!
 //! * **C1** after every input that opened a connection, those not being closed are at most `high_water`.
-//! * **C2** a peer has at most two connections, and two only until one is closed.
+//! * **C2** a peer has at most four connections, and more than one only until the others are closed.
 //!
 //! # Bounds
 //!
@@ -34,7 +34,7 @@ use crate::ConnectionLimits;
 /// What a peer is good for, least important last: derived order is the order of worth.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Value {
-    /// A person, the configuration or an application asked for it.
+    /// A person or an application asked for it.
     pub(crate) pinned: bool,
     /// In a gossip mesh, or among the nearest peers of the DHT.
     pub(crate) woven: bool,
@@ -45,10 +45,12 @@ pub(crate) struct Value {
 /// What happened.
 #[derive(Clone, Debug)]
 pub(crate) enum Input {
+    /// `pinned`: somebody asked for it, so it is spared from its first moment on.
     Opened {
         key: ConnectionId,
         peer: NodeId,
         outbound: bool,
+        pinned: bool,
     },
     Closed {
         key: ConnectionId,
@@ -169,7 +171,10 @@ impl Machine for Connections {
 
     fn handle(&mut self, now: Time, input: Input, out: &mut Outbox<Output>) {
         match input {
-            Input::Opened { key, peer, outbound } => {
+            Input::Opened { key, peer, outbound, pinned } => {
+                if pinned {
+                    self.values.entry(peer).or_default().pinned = true;
+                }
                 self.on_opened(now, key, Connection { peer, outbound, opened: now, closing: false }, out);
             }
             Input::Closed { key } => {
@@ -211,7 +216,12 @@ mod tests {
         let now = Time::from_micros(at * 1_000_000);
         machine.handle(
             now,
-            Input::Opened { key: ConnectionId::new_unchecked(key), peer: node(peer), outbound },
+            Input::Opened {
+                key: ConnectionId::new_unchecked(key),
+                peer: node(peer),
+                outbound,
+                pinned: false,
+            },
             &mut out,
         );
         out.drain().collect()
@@ -272,6 +282,19 @@ mod tests {
                 machine.handle(Time::ZERO, Input::Closed { key }, &mut Outbox::new());
             }
         }
+    }
+
+    #[test]
+    fn what_a_person_asked_for_is_spared_from_its_first_moment() {
+        let mut machine = Connections::new(node(0), limits(2, 4));
+        for stranger in 1..=4 {
+            open(&mut machine, 1, usize::from(stranger), stranger, false);
+        }
+        let key = ConnectionId::new_unchecked(9);
+        let asked = Input::Opened { key, peer: node(9), outbound: true, pinned: true };
+        let mut out = Outbox::new();
+        machine.handle(Time::from_micros(1_000_001), asked, &mut out);
+        assert!(out.as_slice().iter().all(|Output::Close { key: closed, .. }| *closed != key), "{out:?}");
     }
 
     proptest! {

@@ -19,7 +19,7 @@ use crate::report::{
     PingError, Pong, PublishError, Published, PutReport, RequestError, Source, Status, Stopped, TopicInfo,
     TraceEvent, TraceReport, TraceTarget,
 };
-use crate::{Address, Event, Reach};
+use crate::{Address, Event};
 
 /// How long the DHT is asked for a peer's addresses before a dial gives up.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -104,7 +104,8 @@ impl Overlay {
 
 /// Peers.
 impl Overlay {
-    /// Dials a peer: at these addresses, or where the address book and the DHT say it is.
+    /// Dials a peer: at these addresses, or where the address book and the DHT say it is. The connection is
+    /// kept: it is spared when there are too many, and dialed again when it is lost.
     ///
     /// # Errors
     /// [`ConnectError`], with what every address said.
@@ -118,20 +119,33 @@ impl Overlay {
             self.ask(|reply| Command::Peers(PeersCommand::Connect { peer, addresses, reply })).await?;
         match (first, peer) {
             (Err(ConnectError::NoAddress), Some(target)) if unknown => {
-                // The address book does not know it; the DHT may.
-                let Ok(addresses) = self.find_peer(target, LOOKUP_TIMEOUT).await else {
-                    return Err(ConnectError::NoAddress);
-                };
+                let addresses = self.whereabouts(target).await?;
                 self.ask(|reply| Command::Peers(PeersCommand::Connect { peer, addresses, reply })).await?
             }
             (answer, _) => answer,
         }
     }
 
-    /// Makes sure of a connection to a peer met on a walk, without pinning it; how far away the peer is.
-    pub(crate) async fn reach(&self, peer: NodeId, addresses: Vec<Address>) -> Result<Reach, ConnectError> {
-        let info = self.ask(|reply| Command::Peers(PeersCommand::Reach { peer, addresses, reply })).await??;
-        Ok(info.path.address.reach())
+    /// Makes sure of a connection to a peer, without keeping it for ever.
+    pub(crate) async fn reach(
+        &self,
+        peer: NodeId,
+        addresses: Vec<Address>,
+    ) -> Result<PeerInfo, ConnectError> {
+        self.ask(|reply| Command::Peers(PeersCommand::Reach { peer, addresses, reply })).await?
+    }
+
+    /// As [`Self::reach`], wherever the address book or the DHT say that the peer is.
+    pub(crate) async fn reach_anywhere(&self, peer: NodeId) -> Result<PeerInfo, ConnectError> {
+        match self.reach(peer, Vec::new()).await {
+            Err(ConnectError::NoAddress) => self.reach(peer, self.whereabouts(peer).await?).await,
+            answer => answer,
+        }
+    }
+
+    /// Where the DHT says that a peer is, when the address book does not know.
+    async fn whereabouts(&self, peer: NodeId) -> Result<Vec<Address>, ConnectError> {
+        self.find_peer(peer, LOOKUP_TIMEOUT).await.map_err(|_not_found| ConnectError::NoAddress)
     }
 
     /// Tells of a peer that could be dialed; the overlay decides whether it is worth a connection.
@@ -237,7 +251,7 @@ impl Overlay {
         self.ask(|reply| Command::Dht(DhtCommand::FindProviders { key, count, timeout, reply })).await?
     }
 
-    /// Finds a peer's addresses: connected, remembered, or by a lookup.
+    /// Finds a peer's addresses: those of its connection, or by a lookup.
     ///
     /// # Errors
     /// [`DhtError`].

@@ -8,14 +8,15 @@ use std::time::Duration;
 
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, Swarm};
-use tokio::sync::broadcast;
+use tokio::sync::oneshot;
+use wattle_types::limits::ADDRESSES_PER_PEER_MAX;
 use wattle_types::{Machine as _, NodeId, Outbox, Table, Time, UnixTime, Write};
 
 use crate::address_book::{AddressBook, is_believable};
 use crate::behaviour::{Behaviour, network_protocol, node_id, peer_id};
-use crate::command::{PeersCommand, Reply, answer};
+use crate::command::{PeersCommand, Reply, answer, when_durable};
 use crate::connections::{self, Connections, Value, Why};
-use crate::event::emit;
+use crate::event::Watchers;
 use crate::report::{ConnectError, LanStatus, Path, PeerInfo, Source};
 use crate::translate::{DialFailure, Identity};
 use crate::{Address, Config, DisconnectReason, Event, Reach, Restored};
@@ -24,10 +25,19 @@ use crate::{Address, Config, DisconnectReason, Event, Reach, Restored};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// Below this many connections, remembered peers are dialed.
 const WANTED_CONNECTIONS: usize = 8;
+/// Between two rounds of dials, at first and at most.
+const ROUND_PAUSE_MIN: Duration = Duration::from_secs(1);
+const ROUND_PAUSE_MAX: Duration = Duration::from_secs(60);
 /// How many remembered peers are dialed at once.
 const DIALS_PER_ROUND: usize = 8;
 /// Peers of other networks to remember, so that they are not dialed again and again.
 const FOREIGN_MAX: usize = 1024;
+/// How often a peer may say anew what it is.
+const IDENTIFY_EVERY: Duration = Duration::from_secs(1);
+/// Peers whose connections are kept because somebody asked for them.
+const PINNED_MAX: usize = 256;
+/// How often those of them that are away are dialed again.
+const PINNED_EVERY: Duration = Duration::from_secs(5);
 
 /// One connected peer.
 struct Peer {
@@ -36,6 +46,7 @@ struct Peer {
     source: Source,
     rtt: Option<Duration>,
     identity: Option<Identity>,
+    identified: Option<Time>,
 }
 
 /// Somebody who waits for a connection.
@@ -57,7 +68,7 @@ struct Wish {
 pub(crate) struct Peers {
     me: NodeId,
     network_protocol: String,
-    events: broadcast::Sender<Event>,
+    watchers: Watchers,
     pub(crate) book: AddressBook,
     connections: Connections,
     high_water: usize,
@@ -67,18 +78,21 @@ pub(crate) struct Peers {
     sources: BTreeMap<NodeId, Source>,
     pinned: BTreeSet<NodeId>,
     blocked: BTreeSet<NodeId>,
+    /// Peers that somebody disconnected: not dialed again until somebody asks for them.
+    parted: BTreeSet<NodeId>,
     foreign: BTreeSet<NodeId>,
     bootstrap: Vec<Address>,
     mdns: bool,
     lan_heard: BTreeSet<NodeId>,
     inbound_seen: u64,
     next_round: Time,
+    next_pinned: Time,
     round_pause: Duration,
     writes: Vec<Write>,
 }
 
 impl Peers {
-    pub(crate) fn new(config: &Config, restored: &Restored, events: broadcast::Sender<Event>) -> Self {
+    pub(crate) fn new(config: &Config, restored: &Restored, watchers: Watchers) -> Self {
         let me = config.key.node_id();
         let mut book = AddressBook::default();
         book.restore(&restored.addresses);
@@ -87,7 +101,7 @@ impl Peers {
         Self {
             me,
             network_protocol: network_protocol(&config.network),
-            events,
+            watchers,
             book,
             connections: Connections::new(me, config.connections),
             high_water: config.connections.high_water.get(),
@@ -97,13 +111,15 @@ impl Peers {
             sources: BTreeMap::new(),
             pinned: BTreeSet::new(),
             blocked: blocked.map(NodeId::from_public_key).collect(),
+            parted: BTreeSet::new(),
             foreign: BTreeSet::new(),
             bootstrap: config.bootstrap.clone(),
             mdns: config.mdns,
             lan_heard: BTreeSet::new(),
             inbound_seen: 0,
             next_round: Time::ZERO,
-            round_pause: Duration::from_secs(1),
+            next_pinned: Time::ZERO,
+            round_pause: ROUND_PAUSE_MIN,
             writes: Vec::new(),
         }
     }
@@ -115,7 +131,14 @@ impl Peers {
         }
     }
 
-    pub(crate) fn command(&mut self, now: Time, swarm: &mut Swarm<Behaviour>, command: PeersCommand) {
+    /// Carries out a command. When its caller must not hear of success before the disk has it: what to tell
+    /// then.
+    pub(crate) fn command(
+        &mut self,
+        now: Time,
+        swarm: &mut Swarm<Behaviour>,
+        command: PeersCommand,
+    ) -> Option<oneshot::Sender<()>> {
         match command {
             PeersCommand::Connect { peer, addresses, reply } => {
                 self.connect(now, swarm, peer, addresses, Wish { pin: true, reply });
@@ -128,16 +151,22 @@ impl Peers {
             }
             PeersCommand::Disconnect { peer, reply } => {
                 self.pinned.remove(&peer);
+                if self.parted.len() < PINNED_MAX {
+                    self.parted.insert(peer);
+                }
                 let was = self.close_peer(swarm, peer, &DisconnectReason::Asked);
                 answer(reply, was);
             }
             PeersCommand::Block { peer, blocked, reply } => {
                 self.block(swarm, peer, blocked);
-                answer(reply, ());
+                let (done, durable) = oneshot::channel();
+                when_durable(durable, reply, ());
+                return Some(done);
             }
             PeersCommand::Blocked(reply) => answer(reply, self.blocked.clone()),
             PeersCommand::Addresses { peer, reply } => answer(reply, self.addresses_of(peer)),
         }
+        None
     }
 
     /// Where a peer can be reached: the path that works now, then the book.
@@ -164,6 +193,10 @@ impl Peers {
         let peer = peer.or_else(|| addresses.iter().find_map(Address::peer));
         if let Some(peer) = peer {
             self.foreign.remove(&peer);
+            if wish.pin {
+                self.parted.remove(&peer);
+                self.sources.insert(peer, Source::Asked);
+            }
             let refusal = match self.info(now, peer) {
                 _ if peer == self.me => Some(Err(ConnectError::Myself)),
                 _ if self.blocked.contains(&peer) => Some(Err(ConnectError::Blocked)),
@@ -172,7 +205,7 @@ impl Peers {
             };
             if let Some(outcome) = refusal {
                 if wish.pin && outcome.is_ok() {
-                    self.pinned.insert(peer);
+                    self.pin(peer);
                 }
                 answer(wish.reply, outcome);
                 return;
@@ -241,10 +274,12 @@ impl Peers {
         addresses: &[Address],
         source: Source,
     ) {
-        let known = self.connected.contains_key(&peer)
-            || self.blocked.contains(&peer)
-            || self.foreign.contains(&peer);
-        if peer == self.me || known || self.connections.count() >= self.high_water {
+        let away = [&self.blocked, &self.foreign, &self.parted].iter().all(|set| !set.contains(&peer));
+        if peer == self.me
+            || !away
+            || self.connected.contains_key(&peer)
+            || self.connections.count() >= self.high_water
+        {
             return;
         }
         if self.sources.len() < FOREIGN_MAX {
@@ -294,17 +329,20 @@ impl Peers {
             source,
             rtt: None,
             identity: None,
+            identified: None,
         });
         entry.connections.insert(connection, (path, outbound));
+        let mut pinned = self.pinned.contains(&peer);
         for waiting in &mut self.waiting {
             if waiting.dials.contains(&connection) {
                 waiting.peer = Some(peer);
             }
+            pinned |= waiting.wish.pin && waiting.peer == Some(peer);
         }
         let mut out = Outbox::new();
         self.connections.handle(
             now,
-            connections::Input::Opened { key: connection, peer, outbound },
+            connections::Input::Opened { key: connection, peer, outbound, pinned },
             &mut out,
         );
         self.carry_out(swarm, &mut out);
@@ -328,21 +366,33 @@ impl Peers {
         connection: ConnectionId,
         peer: NodeId,
         reason: DisconnectReason,
-    ) -> bool {
+    ) {
         self.connections.handle(now, connections::Input::Closed { key: connection }, &mut Outbox::new());
         let reason = self.closing.remove(&connection).unwrap_or(reason);
-        let Some(known) = self.connected.get_mut(&peer) else { return false };
+        let Some(known) = self.connected.get_mut(&peer) else { return };
         known.connections.remove(&connection);
         if !known.connections.is_empty() {
-            return false;
+            return;
         }
         let was_known = known.identity.is_some();
         self.connected.remove(&peer);
-        self.settle(peer, |_| Err(ConnectError::HungUp(reason.to_string())));
-        if was_known {
-            emit(&self.events, Event::Disconnected { peer, reason });
+        if self.connected.is_empty() {
+            // Alone again: look around at once, and soon once more.
+            self.round_pause = ROUND_PAUSE_MIN;
+            self.next_round = now;
         }
-        true
+        self.settle(peer, |_| Err(ConnectError::HungUp(reason.to_string())));
+        if was_known || matches!(reason, DisconnectReason::OtherNetwork(_)) {
+            self.watchers.tell(Event::Disconnected { peer, reason });
+        }
+    }
+
+    /// Nobody answers pings there: a cable was pulled, which TCP alone notices only after minutes.
+    pub(crate) fn on_unanswered(&mut self, swarm: &mut Swarm<Behaviour>, connection: ConnectionId) {
+        self.closing.insert(connection, DisconnectReason::Lost("no answer to pings".to_owned()));
+        if !swarm.close_connection(connection) {
+            self.closing.remove(&connection);
+        }
     }
 
     pub(crate) fn on_dial_failed(
@@ -351,6 +401,9 @@ impl Peers {
         peer: Option<NodeId>,
         failure: DialFailure,
     ) {
+        if let Some(peer) = peer.filter(|_| !matches!(failure, DialFailure::Redundant)) {
+            self.sources.remove(&peer);
+        }
         if let (Some(peer), DialFailure::Unreachable(tried)) = (peer, &failure) {
             for (address, _) in tried {
                 self.book.failed(peer, address);
@@ -387,7 +440,7 @@ impl Peers {
         }
     }
 
-    /// The peer said what it is. Returns an address for the routing table when it serves this network's DHT.
+    /// The peer said what it is. Returns where the routing table may say that it is.
     pub(crate) fn on_identified(
         &mut self,
         now: Time,
@@ -395,7 +448,7 @@ impl Peers {
         swarm: &mut Swarm<Behaviour>,
         peer: NodeId,
         identity: Identity,
-    ) -> Vec<Address> {
+    ) -> Option<Offer> {
         let wattle_peer = identity.network_protocol.strip_prefix("/wattle/");
         if let Some(theirs) = wattle_peer.filter(|_| identity.network_protocol != self.network_protocol) {
             let name = theirs.strip_suffix("/1").unwrap_or(theirs).to_owned();
@@ -403,16 +456,21 @@ impl Peers {
                 self.foreign.insert(peer);
             }
             self.close_peer(swarm, peer, &DisconnectReason::OtherNetwork(name));
-            return Vec::new();
+            return None;
         }
-        let Some(known) = self.connected.get_mut(&peer) else { return Vec::new() };
-        let Some((path, outbound)) = known.connections.values().next().cloned() else { return Vec::new() };
+        let known = self.connected.get_mut(&peer)?;
+        if known.identified.is_some_and(|last| now.since(last) < IDENTIFY_EVERY) {
+            // Whatever it has to say that often, nobody here writes it down.
+            return None;
+        }
+        known.identified = Some(now);
+        let (path, outbound) = known.connections.values().next().cloned()?;
         let from = path.address.reach();
         if outbound {
             self.book.worked(peer, &path.address, wall);
         }
-        let believable: Vec<Address> =
-            identity.listens.iter().filter(|a| is_believable(a, from)).cloned().collect();
+        let believable = identity.listens.iter().filter(|address| is_believable(address, from));
+        let believable: Vec<Address> = believable.take(ADDRESSES_PER_PEER_MAX).cloned().collect();
         if let Some(first) =
             believable.iter().find(|address| address.ip() == path.address.ip()).filter(|_| !outbound)
         {
@@ -426,10 +484,11 @@ impl Peers {
         known.identity = Some(identity);
         if let (true, Some(info)) = (first_time, self.info(now, peer)) {
             self.settle(peer, |_| Ok(info.clone()));
-            emit(&self.events, Event::Connected(info));
+            self.watchers.tell(Event::Connected(info));
         }
-        let dialed = outbound.then_some(path.address);
-        dialed.into_iter().chain(believable).map(|address| address.without_peer()).collect()
+        let dialed = outbound.then(|| path.address.clone());
+        let addresses = dialed.into_iter().chain(believable).map(|address| address.without_peer());
+        Some(Offer { via: path.address, addresses: addresses.take(ADDRESSES_PER_PEER_MAX).collect() })
     }
 
     /// Answers everybody who waits for `peer`.
@@ -437,9 +496,17 @@ impl Peers {
         for waiting in self.waiting.extract_if(.., |waiting| waiting.peer == Some(peer)).collect::<Vec<_>>() {
             let outcome = outcome(&waiting);
             if waiting.wish.pin && outcome.is_ok() {
-                self.pinned.insert(peer);
+                self.pin(peer);
             }
             answer(waiting.wish.reply, outcome);
+        }
+    }
+
+    /// Keeps a connection that somebody asked for: it is spared when trimming, and dialed again when it is
+    /// lost.
+    fn pin(&mut self, peer: NodeId) {
+        if self.pinned.len() < PINNED_MAX {
+            self.pinned.insert(peer);
         }
     }
 
@@ -463,6 +530,15 @@ impl Peers {
         }
     }
 
+    /// Announcements ran out. A peer that announced several addresses may still be heard at another.
+    pub(crate) fn on_lan_lost(&mut self, swarm: &Swarm<Behaviour>, lost: Vec<NodeId>) {
+        let heard = swarm.behaviour().mdns.as_ref().into_iter().flat_map(|mdns| mdns.discovered_nodes());
+        let heard: BTreeSet<NodeId> = heard.filter_map(node_id).collect();
+        for peer in lost.iter().filter(|peer| !heard.contains(peer)) {
+            self.lan_heard.remove(peer);
+        }
+    }
+
     /// Time passed: give up on those who waited too long, and dial when there are too few peers.
     pub(crate) fn on_tick(&mut self, now: Time, swarm: &mut Swarm<Behaviour>) {
         for waiting in self.waiting.extract_if(.., |w| w.deadline <= now || w.wish.reply.is_closed()) {
@@ -472,12 +548,15 @@ impl Peers {
         if self.connected.len() < WANTED_CONNECTIONS && self.next_round <= now {
             self.round(swarm);
             // The pause doubles from 1 s to a minute: a lone node does not hammer dead addresses.
-            self.round_pause = if self.connected.is_empty() {
-                (self.round_pause * 2).min(Duration::from_secs(60))
-            } else {
-                Duration::from_secs(60)
-            };
             self.next_round = now.after(self.round_pause);
+            self.round_pause = (self.round_pause * 2).min(ROUND_PAUSE_MAX);
+        }
+        if self.next_pinned <= now {
+            self.next_pinned = now.after(PINNED_EVERY);
+            let away = self.pinned.iter().filter(|peer| !self.connected.contains_key(peer)).copied();
+            for peer in away.take(DIALS_PER_ROUND).collect::<Vec<_>>() {
+                self.candidate(swarm, peer, &[], Source::Asked);
+            }
         }
         let values = self.values(swarm);
         self.connections.handle(now, connections::Input::Valued(values), &mut Outbox::new());
@@ -544,6 +623,11 @@ impl Peers {
         self.connected.keys().filter_map(|peer| self.info(now, *peer)).collect()
     }
 
+    /// Whether it is connected and an address is known at which others could dial it.
+    pub(crate) fn is_reached_at(&self, peer: NodeId) -> bool {
+        self.is_connected(peer) && !self.addresses_of(peer).is_empty()
+    }
+
     pub(crate) fn is_connected(&self, peer: NodeId) -> bool {
         self.connected.contains_key(&peer)
     }
@@ -570,6 +654,14 @@ impl Peers {
         writes.append(&mut self.writes);
         writes
     }
+}
+
+/// Where a peer is, for the routing table.
+pub(crate) struct Offer {
+    /// The other end of its connection: the one address that it cannot make up.
+    pub(crate) via: Address,
+    /// Where it can be dialed.
+    pub(crate) addresses: Vec<Address>,
 }
 
 /// A new connection.

@@ -15,7 +15,7 @@ const PING: StreamProtocol = ping::PROTOCOL_NAME;
 /// One round trip; connects first when needed.
 pub(crate) async fn ping(overlay: &Overlay, peer: NodeId, timeout: Duration) -> Result<Pong, PingError> {
     let attempt = async {
-        let path = overlay.connect(Some(peer), Vec::new()).await?.path;
+        let path = overlay.reach_anywhere(peer).await?.path;
         let rtt = round_trip(overlay, peer).await.map_err(|error| PingError::Broken(error.to_string()))?;
         Ok(Pong { rtt, path })
     };

@@ -228,6 +228,9 @@ pub enum DhtError {
         /// How long it took.
         after: Duration,
     },
+    /// Too much is asked at once.
+    #[error("this node has {0} DHT queries under way, the most it does at once; try again")]
+    Busy(usize),
     /// Nobody took the record.
     #[error("no peer stored it: asked {asked}")]
     NotStored {

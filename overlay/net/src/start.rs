@@ -1,16 +1,15 @@
 //! How the overlay starts: swarm, listeners, restored state, then the task.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use futures::StreamExt as _;
 use libp2p::metrics::{Metrics, Registry};
-use libp2p::swarm::{Swarm, SwarmEvent};
 use tokio::sync::{broadcast, mpsc};
 
 use crate::actor::{Actor, kad_protocol_name, wall_clock};
-use crate::behaviour::{self, Behaviour, peer_id};
+use crate::behaviour::{self, peer_id};
 use crate::dht::Dht;
 use crate::dht::store::{Caps, Records};
+use crate::event::Watchers;
 use crate::peers::Peers;
 use crate::report::PersistBatch;
 use crate::topics::Topics;
@@ -21,9 +20,6 @@ use crate::{Address, Config, DhtMode, Overlay, Reach, Restored, StartError};
 const COMMANDS_MAX: usize = 256;
 /// Events that a slow watcher may lag behind.
 const EVENTS_MAX: usize = 1024;
-/// Listening on an address of this machine is a matter of microseconds; a second means that it will not
-/// happen.
-const LISTEN_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Overlay {
     /// Starts the overlay task. It listens when this returns; dials happen afterwards. `persist` receives
@@ -40,6 +36,7 @@ impl Overlay {
         config.dht_mode = decided_mode(&config);
         let me = config.key.node_id();
         let (events, _) = broadcast::channel(EVENTS_MAX);
+        let watchers = Watchers::new(events.clone());
         let (sender, commands) = mpsc::channel(COMMANDS_MAX);
         let mut records = Records::new(peer_id(me), Caps::standard());
         records.restore(&restored, wall_clock(), Instant::now());
@@ -47,7 +44,6 @@ impl Overlay {
         let mut swarm = behaviour::build(&config, records, &traffic)?;
         let mut registry = Registry::default();
         let metrics = Metrics::new(&mut registry);
-        listen(&mut swarm, &config.listen).await?;
         for address in &config.external {
             swarm.add_external_address(address.as_multiaddr().clone());
         }
@@ -55,16 +51,16 @@ impl Overlay {
             me,
             network: config.network.clone(),
             commands: sender,
-            events: events.clone(),
+            events,
             streams: swarm.behaviour().streams.new_control(),
         };
-        let actor = Actor {
+        let mut actor = Box::new(Actor {
             commands,
-            events: events.clone(),
+            watchers: watchers.clone(),
             persist,
-            peers: Peers::new(&config, &restored, events.clone()),
-            dht: Dht::new(me, config.network.clone(), &restored, events.clone()),
-            topics: Topics::new(me, config.network.clone(), events),
+            peers: Peers::new(&config, &restored, watchers.clone()),
+            dht: Dht::new(me, config.network.clone(), &restored, watchers.clone()),
+            topics: Topics::new(me, config.network.clone(), watchers),
             traffic,
             external: config.external.clone(),
             dht_server: config.dht_mode == DhtMode::Server,
@@ -73,7 +69,8 @@ impl Overlay {
             metrics,
             started: Instant::now(),
             swarm,
-        };
+        });
+        actor.listen(&config.listen).await?;
         tokio::spawn(actor.run());
         Ok(overlay)
     }
@@ -104,40 +101,4 @@ fn decided_mode(config: &Config) -> DhtMode {
         DhtMode::Auto => DhtMode::Server,
         chosen => chosen,
     }
-}
-
-/// Listens everywhere that was asked for, or nowhere.
-async fn listen(swarm: &mut Swarm<Behaviour>, addresses: &[Address]) -> Result<(), StartError> {
-    for address in addresses {
-        let failed = |why: String| StartError::Listen { address: address.clone(), why };
-        let listener =
-            swarm.listen_on(address.as_multiaddr().clone()).map_err(|error| failed(deepest(&error)))?;
-        let heard = tokio::time::timeout(LISTEN_TIMEOUT, async {
-            loop {
-                match swarm.select_next_some().await {
-                    SwarmEvent::NewListenAddr { listener_id, .. } if listener_id == listener => return Ok(()),
-                    SwarmEvent::ListenerClosed { listener_id, reason, .. } if listener_id == listener => {
-                        return Err(reason
-                            .err()
-                            .map_or_else(|| "it closed at once".to_owned(), |e| e.to_string()));
-                    }
-                    // Nobody is dialed yet, so nothing else can be lost here.
-                    _ => {}
-                }
-            }
-        });
-        match heard.await {
-            Ok(outcome) => outcome.map_err(failed)?,
-            Err(_elapsed) => return Err(failed("the system gave no address".to_owned())),
-        }
-    }
-    Ok(())
-}
-
-fn deepest(error: &dyn std::error::Error) -> String {
-    let mut error = error;
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    error.to_string()
 }

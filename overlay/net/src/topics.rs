@@ -27,7 +27,7 @@ use std::time::Duration;
 use libp2p::gossipsub::{self, IdentTopic, MessageAcceptance, TopicHash};
 use libp2p::swarm::Swarm;
 use serde_bytes::ByteBuf;
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::mpsc;
 use wattle_types::limits::{TOPIC_MESSAGE_BYTES_MAX, TOPIC_PAYLOAD_BYTES_MAX};
 use wattle_types::{
     ContentHash, NetworkName, NodeId, Topic, TopicMessage, TopicPattern, TopicRoot, TraceContext, cbor,
@@ -35,10 +35,10 @@ use wattle_types::{
 
 use crate::behaviour::{Behaviour, node_id, topic_score};
 use crate::command::{TopicsCommand, answer};
-use crate::event::emit;
+use crate::event::Watchers;
 use crate::report::{Delivery, Lagged, PublishError, Published, RequestError, TopicInfo};
 use crate::translate::GossipInput;
-use crate::{Event, Misbehaviour, Overlay};
+use crate::{Misbehaviour, Overlay};
 
 /// One subscriber of this node.
 struct Subscriber {
@@ -58,7 +58,7 @@ struct Counters {
 pub(crate) struct Topics {
     me: NodeId,
     network: NetworkName,
-    events: broadcast::Sender<Event>,
+    watchers: Watchers,
     subscribers: Vec<Subscriber>,
     joined: BTreeMap<TopicRoot, IdentTopic>,
     counters: BTreeMap<TopicRoot, Counters>,
@@ -68,11 +68,11 @@ pub(crate) struct Topics {
 const ROOTS_COUNTED_MAX: usize = 1024;
 
 impl Topics {
-    pub(crate) const fn new(me: NodeId, network: NetworkName, events: broadcast::Sender<Event>) -> Self {
+    pub(crate) const fn new(me: NodeId, network: NetworkName, watchers: Watchers) -> Self {
         Self {
             me,
             network,
-            events,
+            watchers,
             subscribers: Vec::new(),
             joined: BTreeMap::new(),
             counters: BTreeMap::new(),
@@ -165,10 +165,7 @@ impl Topics {
                     }
                     Err(why) => {
                         if let Some(peer) = node_id(&forwarder) {
-                            emit(
-                                &self.events,
-                                Event::Misbehaved { peer, what: Misbehaviour::BadMessage(why) },
-                            );
+                            self.watchers.complain(peer, Misbehaviour::BadMessage(why));
                         }
                     }
                 }

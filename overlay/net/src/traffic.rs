@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll};
 
 use futures::{AsyncRead, AsyncWrite, ready};
@@ -18,29 +18,41 @@ pub(crate) struct Counters {
     sent: AtomicU64,
 }
 
-/// The counters of every connected peer. An entry lives as long as a connection to its peer.
+/// The counters of every peer that a connection exists to, accepted by the swarm or not: each lives as long
+/// as its connections do.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Traffic(Arc<Mutex<HashMap<PeerId, Arc<Counters>>>>);
+pub(crate) struct Traffic(Arc<Mutex<HashMap<PeerId, Weak<Counters>>>>);
+
+/// The map is swept when it has doubled since the last sweep, and not below this.
+const SWEEP_AT: usize = 256;
 
 impl Traffic {
     /// Counts what passes through a connection.
     pub(crate) fn count(&self, peer: PeerId, muxer: StreamMuxerBox) -> StreamMuxerBox {
-        let counters = Arc::clone(self.lock().entry(peer).or_default());
+        let counters = self.counters(peer);
         StreamMuxerBox::new(Counted { inner: muxer, counters })
     }
 
     /// Bytes received from and sent to a peer.
     pub(crate) fn of(&self, peer: &PeerId) -> (u64, u64) {
-        let counters = self.lock().get(peer).map(Arc::clone).unwrap_or_default();
+        let counters = self.lock().get(peer).and_then(Weak::upgrade).unwrap_or_default();
         (counters.received.load(Ordering::Relaxed), counters.sent.load(Ordering::Relaxed))
     }
 
-    /// The last connection to a peer ended.
-    pub(crate) fn forget(&self, peer: &PeerId) {
-        self.lock().remove(peer);
+    fn counters(&self, peer: PeerId) -> Arc<Counters> {
+        let mut all = self.lock();
+        if let Some(counters) = all.get(&peer).and_then(Weak::upgrade) {
+            return counters;
+        }
+        if all.len() >= SWEEP_AT && all.len() == all.capacity() {
+            all.retain(|_, counters| counters.strong_count() > 0);
+        }
+        let counters = Arc::new(Counters::default());
+        all.insert(peer, Arc::downgrade(&counters));
+        counters
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<PeerId, Arc<Counters>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<PeerId, Weak<Counters>>> {
         // A map of counters cannot be left half changed.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -118,5 +130,24 @@ impl AsyncWrite for Counted<SubstreamBox> {
 
     fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.get_mut().inner).poll_close(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stranger_with_a_thousand_keys_leaves_nothing_behind() {
+        let traffic = Traffic::default();
+        let kept = PeerId::random();
+        let counters = traffic.counters(kept);
+        add(&counters.received, 7);
+        for _ in 0..10_000 {
+            drop(traffic.counters(PeerId::random()));
+        }
+        assert!(traffic.lock().len() <= 4 * SWEEP_AT, "{} entries", traffic.lock().len());
+        assert_eq!(traffic.of(&kept), (7, 0));
+        assert!(Arc::ptr_eq(&counters, &traffic.counters(kept)));
     }
 }

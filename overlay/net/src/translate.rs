@@ -5,7 +5,7 @@ use std::time::Duration;
 use libp2p::core::ConnectedPoint;
 use libp2p::kad::{InboundRequest, ProviderRecord, QueryId, QueryResult, QueryStats, Record as KadRecord};
 use libp2p::swarm::{ConnectionError, ConnectionId, DialError, SwarmEvent};
-use libp2p::{Multiaddr, PeerId, gossipsub, identify, kad, mdns};
+use libp2p::{Multiaddr, PeerId, gossipsub, identify, kad, mdns, ping};
 use wattle_types::NodeId;
 
 use crate::behaviour::{BehaviourEvent, node_id};
@@ -16,13 +16,35 @@ use crate::{Address, DisconnectReason};
 /// What happened, in our words.
 pub(crate) enum Input {
     Listening(Address),
-    ListenClosed { addresses: Vec<Address>, why: Option<String> },
+    ListenClosed {
+        addresses: Vec<Address>,
+        why: Option<String>,
+    },
     Opened(Opened),
-    Closed { connection: ConnectionId, peer: NodeId, reason: DisconnectReason },
-    DialFailed { connection: ConnectionId, peer: Option<NodeId>, failure: DialFailure },
-    Identified { peer: NodeId, info: Identity },
-    RoundTrip { peer: NodeId, rtt: Duration },
+    Closed {
+        connection: ConnectionId,
+        peer: NodeId,
+        reason: DisconnectReason,
+    },
+    DialFailed {
+        connection: ConnectionId,
+        peer: Option<NodeId>,
+        failure: DialFailure,
+    },
+    Identified {
+        peer: NodeId,
+        info: Identity,
+    },
+    RoundTrip {
+        peer: NodeId,
+        rtt: Duration,
+    },
+    /// Nobody answers pings there any more.
+    Unanswered {
+        connection: ConnectionId,
+    },
     LanFound(Vec<(NodeId, Address)>),
+    LanLost(Vec<NodeId>),
     Dht(DhtInput),
     Gossip(GossipInput),
 }
@@ -128,9 +150,14 @@ fn behaviour(event: BehaviourEvent) -> Option<Input> {
         BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. }) => {
             identified(&peer_id, info)
         }
-        BehaviourEvent::Ping(event) => {
-            Some(Input::RoundTrip { peer: node_id(&event.peer)?, rtt: event.result.ok()? })
-        }
+        BehaviourEvent::Ping(event) => match event.result {
+            Ok(rtt) => Some(Input::RoundTrip { peer: node_id(&event.peer)?, rtt }),
+            // A peer that does not know the protocol is not therefore dead.
+            Err(ping::Failure::Unsupported) => None,
+            Err(ping::Failure::Timeout | ping::Failure::Other { .. }) => {
+                Some(Input::Unanswered { connection: event.connection })
+            }
+        },
         BehaviourEvent::Mdns(mdns::Event::Discovered(found)) => {
             let found = found.into_iter().filter_map(|(peer, address)| Some((node_id(&peer)?, address)));
             Some(Input::LanFound(
@@ -139,7 +166,10 @@ fn behaviour(event: BehaviourEvent) -> Option<Input> {
         }
         BehaviourEvent::Kad(event) => kad(event).map(Input::Dht),
         BehaviourEvent::Gossip(event) => gossip(event).map(Input::Gossip),
-        BehaviourEvent::Identify(_) | BehaviourEvent::Mdns(mdns::Event::Expired(_)) => None,
+        BehaviourEvent::Mdns(mdns::Event::Expired(lost)) => {
+            Some(Input::LanLost(lost.iter().filter_map(|(peer, _)| node_id(peer)).collect()))
+        }
+        BehaviourEvent::Identify(_) => None,
         // These behaviours only deny; they have no events.
         BehaviourEvent::Limits(_)
         | BehaviourEvent::Memory(_)
@@ -264,7 +294,7 @@ fn dial_failure(error: DialError) -> DialFailure {
 }
 
 /// The innermost cause: "Connection refused" rather than the four layers around it.
-fn deepest(error: &dyn std::error::Error) -> String {
+pub(crate) fn deepest(error: &dyn std::error::Error) -> String {
     let mut error = error;
     while let Some(source) = error.source() {
         error = source;

@@ -114,7 +114,13 @@ impl TopicRoot {
     /// The gossipsub topic of this root in `network`.
     #[must_use]
     pub fn gossip_topic(&self, network: &NetworkName) -> String {
-        format!("/{network}/topics/1/{}", self.0)
+        Self::gossip_prefix(network) + &self.0
+    }
+
+    /// How the gossipsub topics of `network` begin.
+    #[must_use]
+    pub fn gossip_prefix(network: &NetworkName) -> String {
+        format!("/{network}/topics/1/")
     }
 
     /// The root as text.

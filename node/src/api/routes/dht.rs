@@ -194,9 +194,15 @@ async fn by_name(
 ) -> Result<(Vec<FoundRecord>, Vec<String>)> {
     let (began, network, me) = (Instant::now(), node.overlay.network(), node.overlay.id());
     let of_owner = |owner| RecordKey::Signed { owner, name: name.clone() };
-    let providers = node.overlay.find_providers(ProviderKey::of_name(network, name), OWNERS_MAX, limit);
-    let (mine, providers) = tokio::join!(node.overlay.get(of_owner(me), limit), providers);
     let failed = |error| dht_failure(error, &format!("`{name}`"), network.as_str());
+    let providers = node.overlay.find_providers(ProviderKey::of_name(network, name), OWNERS_MAX, limit).await;
+    // A lookup of my own record only where there may be one: it asks all k holders before it says no.
+    let maybe_mine = providers.as_ref().map_or(true, |owners| owners.contains(&me));
+    let mine = if maybe_mine {
+        node.overlay.get(of_owner(me), limit).await
+    } else {
+        Err(DhtError::NotFound { asked: 0, rejected: Vec::new() })
+    };
     let mut owners = match (&mine, providers) {
         (_, Ok(owners)) => owners,
         (Ok(_), Err(_)) => Vec::new(),

@@ -42,14 +42,15 @@ use libp2p::kad::{
     KBucketKey, ProviderRecord, QueryId, QueryResult, Record as KadRecord, RecordKey as KadKey,
 };
 use libp2p::swarm::Swarm;
-use libp2p::{PeerId, kad};
-use tokio::sync::broadcast;
+use libp2p::{Multiaddr, PeerId, kad};
+use tokio::sync::oneshot;
 use wattle_types::limits::RECORD_TTL_MAX_MS;
 use wattle_types::{NetworkName, NodeId, Precedence, Record, Time, UnixTime, Write};
 
 use crate::behaviour::{Behaviour, node_id, peer_id};
-use crate::command::{DhtCommand, answer};
-use crate::event::emit;
+use crate::command::{DhtCommand, answer, when_durable};
+use crate::event::Watchers;
+use crate::peers::Offer;
 use crate::report::{Bucket, BucketPeer, ClosestPeer, DhtStats, PersistBatch, TraceTarget};
 use crate::translate::{DhtInput, Progress};
 use crate::{Address, Event, Misbehaviour, Restored};
@@ -69,7 +70,7 @@ const REFRESH_EVERY: Duration = Duration::from_secs(6 * 60);
 pub(crate) struct Dht {
     me: NodeId,
     network: NetworkName,
-    events: broadcast::Sender<Event>,
+    watchers: Watchers,
     queries: HashMap<QueryId, Query>,
     statistics: Statistics,
     publisher: Publisher,
@@ -95,16 +96,11 @@ pub(crate) fn target_key(network: &NetworkName, target: &TraceTarget) -> Vec<u8>
 }
 
 impl Dht {
-    pub(crate) fn new(
-        me: NodeId,
-        network: NetworkName,
-        restored: &Restored,
-        events: broadcast::Sender<Event>,
-    ) -> Self {
+    pub(crate) fn new(me: NodeId, network: NetworkName, restored: &Restored, watchers: Watchers) -> Self {
         Self {
             me,
             network,
-            events,
+            watchers,
             queries: HashMap::new(),
             statistics: Statistics::default(),
             publisher: Publisher::new(&restored.published),
@@ -131,7 +127,9 @@ impl Dht {
             DhtCommand::StopProviding { key, reply } => {
                 kad.stop_providing(&KadKey::new(key.as_bytes()));
                 self.publisher.stop_providing(&key);
-                answer(reply, ());
+                let (done, durable) = oneshot::channel();
+                when_durable(durable, reply, ());
+                return PersistBatch { writes: self.take_writes(swarm), done: Some(done) };
             }
             command => {
                 let done = self.start_query(now, wall, swarm, command);
@@ -165,7 +163,7 @@ impl Dht {
                 }
                 if added.is_some() || evicted.is_some() {
                     let size = swarm.behaviour_mut().kad.kbuckets().map(|bucket| bucket.num_entries()).sum();
-                    emit(&self.events, Event::Table { size });
+                    self.watchers.tell(Event::Table { size });
                 }
             }
         }
@@ -200,9 +198,11 @@ impl Dht {
     /// A query ended: answer, repair, or go on to its next phase.
     fn finish(&mut self, now: Time, swarm: &mut Swarm<Behaviour>, query: Query) {
         self.records_rejected = self.records_rejected.saturating_add(query.rejected_count());
-        let report = query.report();
-        self.statistics.note(&report);
-        emit(&self.events, report);
+        if !query.goes_on() {
+            let report = query.report();
+            self.statistics.note(&report);
+            self.watchers.tell(report);
+        }
         let kad = &mut swarm.behaviour_mut().kad;
         match query.finish(now, self.me, &self.network) {
             Outcome::Done => {}
@@ -280,20 +280,30 @@ impl Dht {
         }
     }
 
-    fn misbehaved(&self, peer: &PeerId, what: Misbehaviour) {
+    fn misbehaved(&mut self, peer: &PeerId, what: Misbehaviour) {
         if let Some(peer) = node_id(peer) {
-            emit(&self.events, Event::Misbehaved { peer, what });
+            self.watchers.complain(peer, what);
         }
     }
 
     /// A peer of this network that serves the DHT said where it listens.
-    pub(crate) fn offer(&mut self, swarm: &mut Swarm<Behaviour>, peer: NodeId, addresses: &[Address]) {
-        let me = KBucketKey::from(peer_id(self.me));
-        let bucket = shared_bits(&me, &KBucketKey::from(peer_id(peer)));
-        for address in addresses {
-            if self.gate.admit(peer, bucket, address) {
-                swarm.behaviour_mut().kad.add_address(&peer_id(peer), address.as_multiaddr().clone());
+    pub(crate) fn offer(&mut self, swarm: &mut Swarm<Behaviour>, peer: NodeId, offer: &Offer) {
+        let id = peer_id(peer);
+        let bucket = shared_bits(&KBucketKey::from(peer_id(self.me)), &KBucketKey::from(id));
+        if !self.gate.admit(peer, bucket, &offer.via) {
+            return;
+        }
+        let kad = &mut swarm.behaviour_mut().kad;
+        // The table keeps every address it was ever told; a peer that moves on would grow without end there.
+        for old in table_addresses(kad, &id) {
+            if !offer.addresses.contains(&Address::from_multiaddr(old.clone()).without_peer()) {
+                kad.remove_address(&id, &old);
             }
+        }
+        let mut updates =
+            offer.addresses.iter().map(|address| kad.add_address(&id, address.as_multiaddr().clone()));
+        if updates.any(|update| update == kad::RoutingUpdate::Failed) {
+            self.gate.left(peer);
         }
     }
 
@@ -339,7 +349,7 @@ impl Dht {
             if let Some(query) = self.queries.remove(&id) {
                 let report = query.report();
                 self.statistics.note(&report);
-                emit(&self.events, report);
+                self.watchers.tell(report);
                 query.time_out(now);
             }
         }
@@ -402,6 +412,13 @@ impl Dht {
     pub(crate) fn published(&self) -> usize {
         self.publisher.len()
     }
+}
+
+/// The addresses that the routing table has of a peer.
+fn table_addresses(kad: &mut kad::Behaviour<store::Records>, peer: &PeerId) -> Vec<Multiaddr> {
+    let Some(bucket) = kad.kbucket(*peer) else { return Vec::new() };
+    let entry = bucket.iter().find(|entry| entry.node.key.preimage() == peer);
+    entry.map(|entry| entry.node.value.iter().cloned().collect()).unwrap_or_default()
 }
 
 /// When a record is void: when its owner signed that it is, or for unsigned ones when the sender wishes, and

@@ -6,11 +6,10 @@ use std::time::{Duration, Instant};
 use libp2p::kad::{
     GetClosestPeersOk, GetProvidersOk, GetRecordOk, KBucketKey, PeerInfo, PeerRecord, QueryResult, QueryStats,
 };
-use tokio::sync::oneshot;
 use wattle_types::{ContentHash, NetworkName, NodeId, Record, RecordKey, Time, UnixTime};
 
 use crate::behaviour::{K, node_id};
-use crate::command::{Reply, answer};
+use crate::command::{Durable, Reply, answer, when_durable};
 use crate::dht::shared_bits;
 use crate::report::{
     Answer, ClosestPeer, DhtError, FoundRecord, PutReport, QueryStats as Row, RejectedAnswer,
@@ -23,9 +22,6 @@ const REJECTED_MAX: usize = 64;
 const STALLED_AFTER: Duration = Duration::from_millis(1500);
 /// Latencies remembered per kind, for percentiles.
 const LATENCIES_MAX: usize = 512;
-
-/// Resolves when what the caller was promised is on disk.
-pub(super) type Durable = oneshot::Receiver<()>;
 
 /// What a query is for.
 pub(super) enum Job {
@@ -200,6 +196,11 @@ impl Query {
         self.deadline <= now || abandoned
     }
 
+    /// Whether another phase follows: a put is one query to whoever counts them.
+    pub(super) const fn goes_on(&self) -> bool {
+        matches!(self.job, Job::Put { .. })
+    }
+
     pub(super) fn rejected_count(&self) -> u64 {
         match &self.job {
             Job::Get { found, .. } => u64::try_from(found.rejected.len()).unwrap_or(u64::MAX),
@@ -334,17 +335,6 @@ impl Found {
         );
         if stale.is_empty() { Outcome::Done } else { Outcome::Repair { record, stale } }
     }
-}
-
-/// Replies once the disk has what is promised. The task that holds the swarm does not wait for it.
-fn when_durable<T: Send + 'static>(durable: Durable, reply: Reply<T>, outcome: T) {
-    tokio::spawn(async move {
-        // A disk that failed stops the node; the caller then learns that it stopped, never that all went
-        // well.
-        if durable.await.is_ok() {
-            answer(reply, outcome);
-        }
-    });
 }
 
 const fn not_found(asked: u32) -> DhtError {

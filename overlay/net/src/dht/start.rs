@@ -25,6 +25,10 @@ impl Dht {
         swarm: &mut Swarm<Behaviour>,
         command: DhtCommand,
     ) -> Option<oneshot::Sender<()>> {
+        if self.queries.len() >= QUERIES_MAX {
+            command.refuse(DhtError::Busy(QUERIES_MAX));
+            return None;
+        }
         let kad = &mut swarm.behaviour_mut().kad;
         let alone = kad.kbuckets().all(|bucket| bucket.is_empty());
         let (done, durable) = oneshot::channel();
@@ -74,11 +78,6 @@ impl Dht {
             | DhtCommand::Stats(_) => None,
         };
         let (id, job, timeout) = started?;
-        if self.queries.len() >= QUERIES_MAX {
-            // The job is dropped and with it the reply; bounded rather than queued without end.
-            tracing::warn!("{QUERIES_MAX} DHT queries are under way; one more was refused");
-            return None;
-        }
         let promised = matches!(job, Job::Put { .. } | Job::Provide { .. });
         self.queries.insert(id, Query::new(job, now, timeout));
         promised.then_some(done)

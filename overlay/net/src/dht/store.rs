@@ -183,7 +183,7 @@ impl Records {
                 return Err(Refused::Quota);
             }
             if self.records.len() >= self.caps.records {
-                self.make_room(&record.key)?;
+                self.make_room(&record.key, source == *self.me.preimage())?;
             }
         }
         let stored = StoredRecord {
@@ -278,13 +278,17 @@ impl Records {
         }
     }
 
-    /// Gives up the farthest key for `key`, or refuses when `key` is the farthest.
-    fn make_room(&mut self, key: &KadKey) -> Result<(), Refused> {
+    /// Gives up the farthest key that is not this node's own for `key`, or refuses when `key` is the
+    /// farthest. What this node publishes itself stays, and always finds room.
+    fn make_room(&mut self, key: &KadKey, mine: bool) -> Result<(), Refused> {
         let distance = self.distance(key);
-        let Some((farthest, victim)) = self.by_distance.last().cloned() else {
+        let foreign =
+            |key: &[u8]| self.records.get(key).is_some_and(|held| held.source != *self.me.preimage());
+        let victim = self.by_distance.iter().rev().find(|(_, key)| foreign(key)).cloned();
+        let Some((farthest, victim)) = victim else {
             return Err(Refused::Full);
         };
-        if farthest <= distance {
+        if farthest <= distance && !mine {
             return Err(Refused::Full);
         }
         self.remove(&KadKey::new(&victim));
@@ -459,6 +463,30 @@ mod tests {
         distances.sort();
         let held: Vec<_> = store.by_distance.iter().map(|(distance, _)| *distance).collect();
         assert_eq!(held, distances[..CAPS.records]);
+        assert_eq!(store.record_count(), CAPS.records);
+    }
+
+    #[test]
+    fn strangers_push_out_nothing_of_this_nodes_own() {
+        let mut store = store();
+        let me = *store.me();
+        for key in 0..4 {
+            store.accept(record(key), me, later()).unwrap();
+        }
+        for key in 4..500 {
+            match store.accept(record(key), PeerId::random(), later()) {
+                Ok(()) | Err(Refused::Full) => {}
+                Err(Refused::Quota) => panic!("nobody is over a share"),
+            }
+        }
+        assert!((0..4).all(|key| store.get(&record(key).key).is_some()));
+        for key in 500..503 {
+            assert_eq!(
+                store.accept(record(key), me, later()),
+                Ok(()),
+                "own records find room in a full store"
+            );
+        }
         assert_eq!(store.record_count(), CAPS.records);
     }
 

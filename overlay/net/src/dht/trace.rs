@@ -240,6 +240,7 @@ async fn find_node(
     key: &[u8],
 ) -> Result<Vec<Named>, String> {
     let connected = overlay.reach(peer, addresses).await.map_err(|error| error.to_string())?;
+    let from = connected.path.address.reach();
     let protocol = kad_protocol(overlay.network());
     let opened = overlay.streams.clone().open_stream(peer_id(peer), protocol).await;
     let mut stream = opened.map_err(|error| error.to_string())?;
@@ -258,7 +259,7 @@ async fn find_node(
         tracing::trace!(%error, "closing after an answer");
     }
     let answer = Message::decode(bytes.as_slice()).map_err(|error| error.to_string())?;
-    Ok(named(answer, connected))
+    Ok(named(answer, from))
 }
 
 /// The peers of an answer with the addresses that a peer at distance `from` can know of.

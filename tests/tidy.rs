@@ -178,6 +178,15 @@ fn every_path_that_a_document_names_exists() {
 }
 
 #[test]
+fn the_commands_that_readme_names_are_those_that_are_tested() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let ci = fs::read_to_string(root().join(".ci/run")).unwrap();
+    let test = readme.lines().find(|line| line.starts_with("cargo test")).unwrap();
+    let command = test.split('#').next().unwrap().trim();
+    assert!(ci.lines().any(|line| line == command), "CI does not run `{command}`");
+}
+
+#[test]
 fn no_machine_of_ours_is_named() {
     // Spelled in halves, so that this file does not name what it bans.
     let hosts = [

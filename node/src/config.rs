@@ -9,6 +9,7 @@ mod layers;
 mod problem;
 mod settings;
 
+pub(crate) use keys::nearest;
 pub use keys::{KEYS, Key, Kind, defaults_toml};
 pub use layers::{Override, Sources, Value};
 pub use problem::{Origin, Problem, Problems};

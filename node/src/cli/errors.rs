@@ -86,7 +86,13 @@ pub(crate) fn of_clap(error: &clap::Error, arguments: &[OsString], asked: &Asked
     };
     let mut document = ErrorDocument::new(ErrorCode::Usage, message);
     let meant = [ContextKind::SuggestedSubcommand, ContextKind::SuggestedArg, ContextKind::SuggestedValue];
-    if let Some(meant) = meant.into_iter().find_map(|kind| error.get(kind).and_then(words)) {
+    let meant = meant.into_iter().find_map(|kind| error.get(kind).and_then(words)).or_else(|| {
+        // clap finds no short word near another; `rn` is still `run`.
+        let wrong = text(ContextKind::InvalidSubcommand);
+        let near = crate::config::nearest(&wrong, commands.iter().map(String::as_str));
+        near.filter(|_| !wrong.is_empty()).map(str::to_owned)
+    });
+    if let Some(meant) = meant {
         document = document.detail("did you mean", format!("{meant}?"));
     }
     advise(document, "see", &format!("{path} --help"), "").into()

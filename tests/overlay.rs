@@ -61,13 +61,14 @@ async fn twenty_nodes_store_find_provide_and_trace() {
         .await
         .unwrap();
     assert!(report.queries > 0 && !report.closest.is_empty());
-    let mut best = Vec::new();
+    let mut way = Vec::new();
     while let Some(step) = watch.recv().await {
-        if let TraceEvent::Response { shared_bits, .. } = step {
-            best.push(shared_bits);
+        if let TraceEvent::Closer { shared_bits, .. } = step {
+            way.push(shared_bits);
         }
     }
-    assert_eq!(best.iter().max(), report.closest.first().map(|peer| peer.shared_bits).as_ref());
+    assert!(way.is_sorted_by(|before, after| before < after), "shared bits strictly increase: {way:?}");
+    assert_eq!(way.last(), report.closest.first().map(|peer| peer.shared_bits).as_ref());
 
     for dead in 0..5 {
         nodes[dead + 8].overlay.stop().await;

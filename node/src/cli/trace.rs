@@ -50,7 +50,7 @@ pub(super) async fn trace(session: &Session, args: &Trace) -> Result<(), Failure
             out.raw(&raw)?;
         }
         let (step, end) = match read_line(&raw)? {
-            TraceLine::Query(_) => continue,
+            TraceLine::Query(_) | TraceLine::Closer(_) => continue,
             TraceLine::Response(step) if step.has_target => (step, End::Found),
             TraceLine::Response(step) => (step, End::Answered),
             TraceLine::Timeout(step) | TraceLine::Failed(step) => (step, End::Failed),

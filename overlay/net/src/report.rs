@@ -400,6 +400,15 @@ pub enum TraceEvent {
         /// Whether it named the target itself.
         has_target: bool,
     },
+    /// It is nearer than everybody who answered before: the way to the target, each step with more shared bits.
+    Closer {
+        /// Hops from here.
+        hop: u32,
+        /// Who is nearer.
+        peer: NodeId,
+        /// Leading bits it shares with the target.
+        shared_bits: u32,
+    },
     /// It did not answer.
     Failed {
         /// Hops from here.

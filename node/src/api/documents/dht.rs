@@ -313,6 +313,8 @@ pub enum TraceLine {
     Query(TraceStep),
     /// It answered.
     Response(TraceStep),
+    /// It is nearer than everybody who answered before: each of these has more shared bits than the last.
+    Closer(TraceStep),
     /// It was silent.
     Timeout(TraceStep),
     /// It could not be reached or broke off.

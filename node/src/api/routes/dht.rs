@@ -445,6 +445,7 @@ fn step_line(names: &Names, step: TraceEvent) -> TraceLine {
             let rtt_ms = Some(millis(rtt));
             TraceLine::Response(TraceStep { rtt_ms, closer, has_target, ..new(hop, peer, shared_bits) })
         }
+        TraceEvent::Closer { hop, peer, shared_bits } => TraceLine::Closer(new(hop, peer, shared_bits)),
         TraceEvent::Failed { hop, peer, shared_bits, timed_out, why } => {
             let step = TraceStep { why: Some(why), ..new(hop, peer, shared_bits) };
             if timed_out { TraceLine::Timeout(step) } else { TraceLine::Failed(step) }

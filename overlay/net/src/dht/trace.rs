@@ -62,6 +62,8 @@ struct Walk {
     queries: u32,
     failures: u32,
     found: Option<Vec<Address>>,
+    /// Shared bits of the nearest peer that answered.
+    nearest: Option<u32>,
 }
 
 /// A peer that an answer names, and where it is said to be.
@@ -111,6 +113,7 @@ impl Walk {
             queries: 0,
             failures: 0,
             found: None,
+            nearest: None,
         };
         for peer in start {
             walk.learn(peer.peer, 1, peer.addresses);
@@ -140,8 +143,12 @@ impl Walk {
                 asking.push(ask(overlay, peer, addresses, key));
             }
             let Some(reply) = asking.next().await else { return };
+            let peer = reply.peer;
             let event = self.take(reply);
             tell(steps, event).await;
+            if let Some(event) = self.nearer(peer) {
+                tell(steps, event).await;
+            }
             if self.found.is_some() {
                 return;
             }
@@ -194,6 +201,16 @@ impl Walk {
                 TraceEvent::Failed { hop, peer, shared_bits, timed_out, why }
             }
         }
+    }
+
+    /// The step that `peer` is on the way, when it answered and is nearer than everybody before.
+    fn nearer(&mut self, peer: NodeId) -> Option<TraceEvent> {
+        let seen = self.seen.get(&peer).filter(|seen| seen.state == State::Answered)?;
+        if self.nearest.is_some_and(|nearest| nearest >= seen.shared_bits) {
+            return None;
+        }
+        self.nearest = Some(seen.shared_bits);
+        Some(TraceEvent::Closer { hop: seen.hop, peer, shared_bits: seen.shared_bits })
     }
 
     fn report(self, took: Duration) -> TraceReport {

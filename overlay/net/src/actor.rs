@@ -182,8 +182,7 @@ impl Actor {
             }
             Input::Identified { peer, info } => {
                 let serves = info.protocols.contains(&self.kad_protocol);
-                let Some(offer) = self.peers.on_identified(now, wall_clock(), &mut self.swarm, peer, info)
-                else {
+                let Some(offer) = self.peers.on_identified(now, wall_clock(), peer, info) else {
                     return;
                 };
                 if serves {

@@ -30,6 +30,8 @@ const ROUND_PAUSE_MIN: Duration = Duration::from_secs(1);
 const ROUND_PAUSE_MAX: Duration = Duration::from_secs(60);
 /// How many remembered peers are dialed at once.
 const DIALS_PER_ROUND: usize = 8;
+/// How long a peer of another network has to learn that it is one.
+const PARTING_DELAY: Duration = Duration::from_millis(500);
 /// Peers of other networks to remember, so that they are not dialed again and again.
 const FOREIGN_MAX: usize = 1024;
 /// How often a peer may say anew what it is.
@@ -81,6 +83,8 @@ pub(crate) struct Peers {
     /// Peers that somebody disconnected: not dialed again until somebody asks for them.
     parted: BTreeSet<NodeId>,
     foreign: BTreeSet<NodeId>,
+    /// Peers of other networks, and when to part with them.
+    parting: Vec<(Time, NodeId, DisconnectReason)>,
     bootstrap: Vec<Address>,
     mdns: bool,
     lan_heard: BTreeSet<NodeId>,
@@ -113,6 +117,7 @@ impl Peers {
             blocked: blocked.map(NodeId::from_public_key).collect(),
             parted: BTreeSet::new(),
             foreign: BTreeSet::new(),
+            parting: Vec::new(),
             bootstrap: config.bootstrap.clone(),
             mdns: config.mdns,
             lan_heard: BTreeSet::new(),
@@ -445,7 +450,6 @@ impl Peers {
         &mut self,
         now: Time,
         wall: UnixTime,
-        swarm: &mut Swarm<Behaviour>,
         peer: NodeId,
         identity: Identity,
     ) -> Option<Offer> {
@@ -455,7 +459,10 @@ impl Peers {
             if self.foreign.len() < FOREIGN_MAX {
                 self.foreign.insert(peer);
             }
-            self.close_peer(swarm, peer, &DisconnectReason::OtherNetwork(name));
+            // Parted with a moment later, so that the other side too learns why.
+            let reason = DisconnectReason::OtherNetwork(name);
+            self.settle(peer, |_| Err(ConnectError::HungUp(reason.to_string())));
+            self.parting.push((now.after(PARTING_DELAY), peer, reason));
             return None;
         }
         let known = self.connected.get_mut(&peer)?;
@@ -541,6 +548,9 @@ impl Peers {
 
     /// Time passed: give up on those who waited too long, and dial when there are too few peers.
     pub(crate) fn on_tick(&mut self, now: Time, swarm: &mut Swarm<Behaviour>) {
+        for (_, peer, reason) in self.parting.extract_if(.., |(at, ..)| *at <= now).collect::<Vec<_>>() {
+            self.close_peer(swarm, peer, &reason);
+        }
         for waiting in self.waiting.extract_if(.., |w| w.deadline <= now || w.wish.reply.is_closed()) {
             let error = ConnectError::Unreachable { tried: waiting.tried };
             answer(waiting.wish.reply, Err(error));

@@ -36,12 +36,22 @@ fn main() {
 async fn grow(nodes: &mut Vec<Node>, count: u32, random: &mut Random) {
     for number in u32::try_from(nodes.len()).unwrap_or(0)..count {
         let node = Node::start(number).await;
-        for _ in 0..2.min(nodes.len()) {
-            if let Some(friend) = random.choose(nodes) {
-                node.join(friend).await;
-            }
-        }
+        join_two(&node, nodes, random).await;
         nodes.push(node);
+    }
+}
+
+/// Joins through two random nodes. One that is full may close the connection again; another is tried then.
+async fn join_two(node: &Node, nodes: &[Node], random: &mut Random) {
+    let mut joined = 0;
+    for _ in 0..16 {
+        if joined == 2.min(nodes.len()) {
+            return;
+        }
+        if let Some(friend) = random.choose(nodes) {
+            let addresses = friend.addresses().await;
+            joined += usize::from(node.overlay.connect(Some(friend.id()), addresses).await.is_ok());
+        }
     }
 }
 
@@ -211,11 +221,7 @@ async fn soak(count: u32, seconds: u32) {
         let node =
             Node::start_on(wattle_net::Config { connections: limits, ..config(number) }, Disk::default())
                 .await;
-        for _ in 0..2.min(nodes.len()) {
-            if let Some(friend) = random.choose(&nodes) {
-                node.join(friend).await;
-            }
-        }
+        join_two(&node, &nodes, &mut random).await;
         nodes.push(node);
     }
     let mut sinks = Vec::new();

@@ -136,7 +136,7 @@ impl Connections {
                 let value = self.values.get(&connection.peer).copied().unwrap_or_default();
                 let young = now.since(connection.opened) < self.limits.grace;
                 (
-                    (value.pinned, value.woven, young, value.nearness, std::cmp::Reverse(connection.opened)),
+                    (value.pinned, value.woven, young, value.nearness, seniority(connection.opened, young)),
                     *key,
                 )
             })
@@ -163,6 +163,12 @@ impl Connections {
     fn check_invariants(&self) {
         debug_assert!(self.count() <= self.limits.high_water.get(), "C1: at most high_water connections");
     }
+}
+
+/// Who goes first among equals. Of proven connections the youngest: who has stayed long stays longer. Of unproven ones
+/// the eldest: it had its chance, and a newcomer must get one even on a full node.
+const fn seniority(opened: Time, young: bool) -> u64 {
+    if young { opened.as_micros() } else { u64::MAX - opened.as_micros() }
 }
 
 impl Machine for Connections {
@@ -265,6 +271,16 @@ mod tests {
         let closed = open(&mut machine, 60, 6, 6, false);
         // The old and idle ones go, the newest first; the mesh, the pinned and the young one stay.
         assert_eq!(closed, [5, 4, 3].map(|key| closes(key, Why::Trimmed)).concat());
+    }
+
+    #[test]
+    fn a_newcomer_gets_its_chance_on_a_full_node() {
+        let mut machine = Connections::new(node(0), limits(3, 5));
+        for peer in 1..=5 {
+            open(&mut machine, u64::from(peer), usize::from(peer), peer, false);
+        }
+        let closed = open(&mut machine, 6, 6, 6, false);
+        assert_eq!(closed, [1, 2, 3].map(|key| closes(key, Why::Trimmed)).concat());
     }
 
     #[test]

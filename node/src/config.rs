@@ -19,6 +19,14 @@ use std::path::PathBuf;
 
 use crate::api::documents::{ConfigDocument, ConfigSchema, ConfigValue};
 
+/// The variables of this process's environment that are text; what is none cannot be meant for us.
+#[must_use]
+pub fn variables() -> Vec<(String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
+}
+
 /// A checked configuration: what it means, and where each value comes from.
 #[derive(Clone, Debug)]
 pub struct Config {

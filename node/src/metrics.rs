@@ -72,13 +72,43 @@ impl Metrics {
     pub fn text(&self, overlay: &str) -> String {
         self.uptime.set(i64::try_from(self.started.elapsed().as_secs()).unwrap_or(i64::MAX));
         self.memory.set(resident_bytes().and_then(|bytes| i64::try_from(bytes).ok()).unwrap_or(0));
-        let mut text = overlay.trim_end().trim_end_matches("# EOF").to_owned();
         let mut own = String::new();
         let written = encode(&mut own, &self.registry);
         assert!(written.is_ok(), "writing metrics into memory cannot fail: {written:?}");
-        text.push_str(own.trim_end().trim_end_matches("# EOF"));
-        text
+        format!("{}{}", prometheus(overlay), prometheus(&own))
     }
+}
+
+/// OpenMetrics as Prometheus text 0.0.4, where a family has the name of its samples (a counter's ends in
+/// `_total`, an info is a gauge whose name ends in `_info`), and a HELP that ends with one dot at most.
+fn prometheus(openmetrics: &str) -> String {
+    let mut text = String::with_capacity(openmetrics.len());
+    let mut help = None;
+    for line in openmetrics.lines() {
+        let mut words = line.splitn(4, ' ');
+        match (words.next(), words.next(), words.next(), words.next()) {
+            (Some("#"), Some("HELP"), Some(name), said) => {
+                help = Some((name, said.unwrap_or_default().trim_end_matches('.')));
+            }
+            (Some("#"), Some("TYPE"), Some(name), Some(kind)) => {
+                let (suffix, kind) = match kind {
+                    "counter" if !name.ends_with("_total") => ("_total", "counter"),
+                    "info" => ("_info", "gauge"),
+                    "unknown" => ("", "untyped"),
+                    kind => ("", kind),
+                };
+                let said = help.take().filter(|(helped, _)| *helped == name).map_or(name, |(_, said)| said);
+                text.push_str(&format!("# HELP {name}{suffix} {said}.\n# TYPE {name}{suffix} {kind}\n"));
+            }
+            // UNIT and EOF are words of OpenMetrics alone.
+            (Some("#"), ..) | (Some(""), None, ..) => {}
+            _ => {
+                text.push_str(line);
+                text.push('\n');
+            }
+        }
+    }
+    text
 }
 
 /// The resident memory of this process.
@@ -98,13 +128,16 @@ mod tests {
     fn every_metric_has_help_and_type_and_the_end_mark_is_gone() {
         let metrics = Metrics::new(Instant::now());
         metrics.request("GET", "/api/v1/status", 200, Duration::from_millis(2));
-        let text = metrics.text("# HELP a b\n# TYPE a gauge\na 1\n# EOF\n");
-        assert!(text.starts_with("# HELP a b\n") && !text.contains("EOF"), "{text}");
-        assert!(
-            text.contains(
-                "wattle_api_requests_total{method=\"GET\",path=\"/api/v1/status\",status=\"200\"} 1"
-            )
-        );
-        assert!(text.contains("# HELP wattle_uptime_seconds"), "{text}");
+        let text = metrics.text("# HELP a b..\n# TYPE a gauge\n# UNIT a seconds\na 1\n# EOF\n");
+        assert!(text.starts_with("# HELP a b.\n# TYPE a gauge\na 1\n") && !text.contains("EOF"), "{text}");
+        for line in [
+            "# HELP wattle_api_requests_total Requests to the local API.",
+            "# TYPE wattle_api_requests_total counter",
+            "wattle_api_requests_total{method=\"GET\",path=\"/api/v1/status\",status=\"200\"} 1",
+            "# TYPE wattle_build_info gauge",
+            "# TYPE wattle_uptime_seconds gauge",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}: {text}");
+        }
     }
 }

@@ -27,6 +27,9 @@ struct Api {
     _home: tempfile::TempDir,
 }
 
+/// Shorter than the product's, so that a test can wait for it.
+const UNREAD_MAX: Duration = Duration::from_secs(2);
+
 struct Answer {
     status: u16,
     head: String,
@@ -61,7 +64,7 @@ impl Api {
         let address = tcp.local_addr().unwrap();
         let gate = Gate { guard: Arc::new(guard), id, url: Some(format!("http://{address}")) };
         let stop = CancellationToken::new();
-        let server = Server::new(gate_only(Arc::new(gate)), stop.clone());
+        let server = Server::new(gate_only(Arc::new(gate)), stop.clone()).unread_max(UNREAD_MAX);
         let socket = home.path().join("api.sock");
         tokio::spawn(server.clone().serve_socket(Socket::bind(&socket).unwrap(), uid, Vec::new()));
         tokio::spawn(server.serve_tcp(tcp));
@@ -361,4 +364,39 @@ fn open_to_all(socket: &Path) {
         |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
     open(socket, 0o777);
     open(socket.parent().unwrap(), 0o755);
+}
+
+#[tokio::test]
+async fn who_asks_and_never_reads_loses_the_connection() {
+    let api = Api::start().await;
+    let mut stream = TcpStream::connect(api.address).await.unwrap();
+    let request = format!("GET /healthz HTTP/1.1\r\nHost: {}\r\n\r\n", api.host()).repeat(1000);
+    let flood = async {
+        loop {
+            if let Err(error) = stream.write_all(request.as_bytes()).await {
+                return error;
+            }
+        }
+    };
+    let ended = tokio::time::timeout(Duration::from_secs(20), flood).await;
+    assert!(ended.is_ok(), "the connection is still open");
+}
+
+#[tokio::test]
+async fn strangers_who_take_every_place_of_the_port_leave_the_socket_to_its_owner() {
+    let api = Api::start().await;
+    let mut strangers = Vec::new();
+    for _ in 0..1000 {
+        let mut stream = TcpStream::connect(api.address).await.unwrap();
+        stream.write_all(b"GET /healthz HTTP/1.1\r\n").await.unwrap();
+        strangers.push(stream);
+    }
+    for _ in 0..3 {
+        let asked = async {
+            let stream = UnixStream::connect(&api.socket).await.unwrap();
+            send(stream, "GET /api/v1/version", &["Host: localhost"], "").await
+        };
+        let answer = tokio::time::timeout(Duration::from_secs(5), asked).await;
+        assert_eq!(answer.map(|answer| answer.status), Ok(200), "the owner is locked out");
+    }
 }

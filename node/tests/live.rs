@@ -1,12 +1,14 @@
 //! Two real nodes in one home: every command that needs a node, with `--json`, against its schema's name.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
+
+mod schemas;
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
-use wattle::cli::pages::{Json, PAGES, page};
+use wattle::cli::pages::{PAGES, page};
 
 /// A home with two nodes in the background; both are stopped at the end, whatever happens.
 struct Home(tempfile::TempDir);
@@ -31,22 +33,21 @@ impl Home {
             (String::from_utf8(output.stdout).unwrap(), String::from_utf8_lossy(&output.stderr));
         let calm = output.status.success() || output.status.code() == Some(10);
         assert!(calm, "{words:?}: {stderr}");
-        let lines: Vec<Value> = stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        assert!(!lines.is_empty() && !stdout.contains(":null"), "{words:?}: {stdout}");
-        match page(path).unwrap().json {
-            Json::Document(schema) => {
-                assert_eq!(lines.len(), 1, "{words:?}: {stdout}");
-                assert_eq!(lines[0]["schema"], schema, "{words:?}: {stdout}");
-                assert!(stdout.starts_with("{\"schema\""), "{words:?}: the schema comes first: {stdout}");
-            }
-            Json::Lines => {
-                assert!(
-                    lines.iter().all(|line| line["type"].is_string() && line["ts"].is_string()),
-                    "{stdout}"
-                );
-            }
-            Json::Plain => {}
-        }
+        schemas::check(page(path).unwrap(), &stdout);
+    }
+
+    /// Runs a leaf with `--json` that must fail so.
+    fn fails(&self, path: &str, words: &[&str], exit: i32) {
+        let words: Vec<&str> = path.split(' ').chain(words.iter().copied()).chain(["--json"]).collect();
+        let output = self.wattle(&words);
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(exit), "{words:?}: {stderr}");
+        let page = page(path).unwrap();
+        assert!(
+            exit == 2 || page.exits.iter().any(|code| i32::from(code.exit()) == exit),
+            "{words:?} {exit}"
+        );
+        schemas::check_error(page, stderr.lines().last().unwrap_or_default());
     }
 }
 
@@ -72,6 +73,32 @@ fn run(home: &Home, node: &str) {
     home.ok(&["-n", node, "config", "set", "log.level", "info"]);
     home.ok(&["-n", node, "run", "-d", "--no-mdns", "--listen", quic, "--listen", tcp]);
 }
+
+/// A peer that nobody has ever seen.
+const NOBODY: &str = "12D3KooWGjMCwmwtWzhRSC6qdFMH1fGQCCQ7TRvBz2Hh6dsuXBFJ";
+
+/// How commands fail at a running node: words, and the exit status.
+const FAILURES: &[(&str, &[&str], i32)] = &[
+    ("id", &["carol"], 4),
+    ("wait", &["--peers", "99", "--timeout", "100ms"], 5),
+    ("logs level", &["=/="], 2),
+    ("invite", &["--expires", "1ms"], 2),
+    ("join", &["wattle:1abc"], 9),
+    ("connect", &["carol"], 4),
+    ("disconnect", &["carol"], 4),
+    ("peers name", &["carol", "x"], 4),
+    ("peers block", &["carol"], 4),
+    ("peers unblock", &["carol"], 4),
+    ("ping", &["carol"], 4),
+    ("dht get", &["nothing-of-the-kind", "--timeout", "5s"], 4),
+    ("dht find-peer", &[NOBODY, "--timeout", "5s"], 4),
+    ("topic pub", &["a b", "x"], 2),
+    ("topic sub", &["a b"], 2),
+    ("topic request", &["live.nobody", "x", "--timeout", "100ms"], 5),
+    ("token revoke", &["00000000"], 4),
+    ("config set", &["log.level", "=/="], 2),
+    ("run", &[], 6),
+];
 
 #[test]
 fn every_command_answers_with_its_document() {
@@ -121,9 +148,13 @@ fn every_command_answers_with_its_document() {
     for (path, words) in walk {
         home.json(path, words);
     }
-    for stream in [reply, sub] {
+    for (path, stream) in [("topic reply", reply), ("topic sub", sub)] {
         let output = stream.wait_with_output().unwrap();
-        assert!(output.status.success() && output.stdout.starts_with(b"{\"type\""));
+        assert!(output.status.success());
+        schemas::check(page(path).unwrap(), std::str::from_utf8(&output.stdout).unwrap());
+    }
+    for (path, words, exit) in FAILURES {
+        home.fails(path, words, *exit);
     }
     let tokens: Value = serde_json::from_str(&home.ok(&["token", "list", "--json"])).unwrap();
     let token = tokens["tokens"].as_array().unwrap().iter().find(|token| token["role"] == "read").unwrap();

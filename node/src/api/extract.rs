@@ -55,6 +55,20 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
     }
 }
 
+/// The one variable part of a path, percent-decoded.
+pub(super) struct Part(pub(super) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Part {
+    type Rejection = ApiFailure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Self::Rejection> {
+        match axum::extract::Path::<String>::from_request_parts(parts, state).await {
+            Ok(axum::extract::Path(part)) => Ok(Self(part)),
+            Err(rejection) => Err(ApiFailure::usage(format!("the path is wrong: {}", rejection.body_text()))),
+        }
+    }
+}
+
 /// The query of a URL.
 pub(super) struct Parameters<T>(pub(super) T);
 

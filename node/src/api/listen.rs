@@ -1,7 +1,9 @@
 //! The two doors of the API: a Unix socket for this user, loopback TCP for browsers and other programs.
 //!
-//! Bounds: 256 connections over both doors (the next ones wait in the kernel's backlog), 10 s for the headers
-//! of a request, some 32 KiB of headers. Bodies are bounded where they are read.
+//! Bounds: 256 connections through each door (the next ones wait in the kernel's backlog), so that who floods
+//! the one that anybody on this machine can knock at does not close the other to its owner; 10 s for the
+//! headers of a request, some 32 KiB of headers; over TCP 30 s for a write to get on, so that nobody keeps a
+//! place by asking and never reading. Bodies are bounded where they are read.
 
 use std::io;
 use std::net::SocketAddr;
@@ -23,11 +25,15 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::guard::Door;
+use super::impatient::Impatient;
 
-/// Connections over both doors.
+/// Connections through one door.
 const CONNECTIONS_MAX: usize = 256;
 const HEADER_READ_MAX: Duration = Duration::from_secs(10);
 const HEADER_BYTES_MAX: usize = 32 * 1024;
+/// Longest time in which a TCP client reads nothing of an answer. On the socket a person may have paused the
+/// pager that reads.
+const UNREAD_MAX: Duration = Duration::from_secs(30);
 /// What a connection may still send when the node stops.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
@@ -36,27 +42,35 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 pub struct Server {
     router: Router,
     stop: CancellationToken,
-    connections: Arc<Semaphore>,
+    socket_connections: Arc<Semaphore>,
+    tcp_connections: Arc<Semaphore>,
+    unread_max: Duration,
 }
 
 impl Server {
     /// Nothing listens yet.
     #[must_use]
     pub fn new(router: Router, stop: CancellationToken) -> Self {
-        Self { router, stop, connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)) }
+        let room = || Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let (socket_connections, tcp_connections) = (room(), room());
+        Self { router, stop, socket_connections, tcp_connections, unread_max: UNREAD_MAX }
+    }
+
+    /// The same with another patience for TCP clients that do not read.
+    #[must_use]
+    pub fn unread_max(self, unread_max: Duration) -> Self {
+        Self { unread_max, ..self }
     }
 
     /// Lets in this user, root, and the users of `allow_uids`.
     pub async fn serve_socket(self, socket: Socket, own_uid: u32, allow_uids: Vec<u32>) {
-        // Room of its own: whoever fills the other door must not lock the owner out of this one.
-        let this = Self { connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)), ..self };
         let warned = AtomicBool::new(false);
         while let Some((stream, permit)) =
-            this.accept(|| async { Ok(socket.listener.accept().await?.0) }).await
+            self.accept(&self.socket_connections, || async { Ok(socket.listener.accept().await?.0) }).await
         {
             let uid = stream.peer_cred().map(|who| who.uid());
             match uid {
-                Ok(uid) if may_enter(uid, own_uid, &allow_uids) => this.spawn(stream, Door::Socket, permit),
+                Ok(uid) if may_enter(uid, own_uid, &allow_uids) => self.spawn(stream, Door::Socket, permit),
                 Ok(uid) if !warned.swap(true, Ordering::Relaxed) => {
                     tracing::warn!(uid, "refused another user on the API socket; see api.allow_uids");
                 }
@@ -70,18 +84,24 @@ impl Server {
     pub async fn serve_tcp(self, listener: TcpListener) {
         let Ok(address) = listener.local_addr() else { return };
         let door = Door::Tcp { port: address.port() };
-        while let Some((stream, permit)) = self.accept(|| async { Ok(listener.accept().await?.0) }).await {
-            self.spawn(stream, door, permit);
+        while let Some((stream, permit)) =
+            self.accept(&self.tcp_connections, || async { Ok(listener.accept().await?.0) }).await
+        {
+            self.spawn(Impatient::new(stream, self.unread_max), door, permit);
         }
     }
 
     /// The next connection, once there is room for it; `None` when the node stops.
-    async fn accept<S, F>(&self, mut accept: impl FnMut() -> F) -> Option<(S, OwnedSemaphorePermit)>
+    async fn accept<S, F>(
+        &self,
+        room: &Arc<Semaphore>,
+        mut accept: impl FnMut() -> F,
+    ) -> Option<(S, OwnedSemaphorePermit)>
     where
         F: Future<Output = io::Result<S>>,
     {
         let next = async {
-            let permit = self.connections.clone().acquire_owned().await.ok()?;
+            let permit = Arc::clone(room).acquire_owned().await.ok()?;
             loop {
                 match accept().await {
                     Ok(stream) => return Some((stream, permit)),

@@ -9,6 +9,7 @@ pub mod documents;
 mod extract;
 mod failure;
 mod guard;
+mod impatient;
 mod listen;
 mod names;
 mod routes;

@@ -18,6 +18,9 @@ const NAME_CHARS_MAX: usize = 32;
 /// Characters of a short id that are enough when they are unique.
 const SUFFIX_CHARS_MIN: usize = 4;
 
+/// Bytes of a text that names a peer; a ticket is the longest and has some 200.
+const WHOM_BYTES_MAX: usize = 1024;
+
 /// Petnames, kept on disk.
 pub struct Names {
     names: RwLock<BTreeMap<NodeId, String>>,
@@ -124,6 +127,12 @@ pub struct Whom {
 /// What the text is not, or whom it could mean.
 pub(super) async fn resolve(node: &Node, text: &str) -> Result<Whom, ApiFailure> {
     let text = text.trim();
+    if text.len() > WHOM_BYTES_MAX {
+        return Err(ApiFailure::usage(format!(
+            "whoever is meant, {} bytes are too many to say it",
+            text.len()
+        )));
+    }
     if text.get(..7).is_some_and(|head| head.eq_ignore_ascii_case("wattle:")) {
         let ticket = read_ticket(node, text)?;
         let addresses = ticket.endpoints.iter().flat_map(Address::of_endpoint).collect();

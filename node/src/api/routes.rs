@@ -93,23 +93,32 @@ fn node_routes() -> OpenApiRouter<Arc<Node>> {
         .routes(routes!(topics::request))
 }
 
+/// What probes and scrapers ask for, where they expect it.
+fn open_gate_routes() -> OpenApiRouter<Arc<Gate>> {
+    OpenApiRouter::new().routes(routes!(gate::healthz))
+}
+
+fn open_node_routes() -> OpenApiRouter<Arc<Node>> {
+    OpenApiRouter::new().routes(routes!(status::readyz)).routes(routes!(status::metrics))
+}
+
 /// The description of the API: OpenAPI 3.1, as committed in `node/openapi.json`.
 #[must_use]
 pub fn openapi() -> utoipa::openapi::OpenApi {
-    let gate =
-        OpenApiRouter::with_openapi(Description::openapi()).nest("/api/v1", gate_routes()).into_openapi();
-    let node = OpenApiRouter::new().nest("/api/v1", node_routes()).into_openapi();
-    gate.merge_from(node)
+    let gate = OpenApiRouter::with_openapi(Description::openapi())
+        .nest("/api/v1", gate_routes())
+        .merge(open_gate_routes())
+        .into_openapi();
+    let node = OpenApiRouter::new().nest("/api/v1", node_routes()).merge(open_node_routes()).into_openapi();
+    gate.merge_from(node).merge_from(crate::cli::documents::Documents::openapi())
 }
 
 /// The whole API.
 pub fn router(node: Arc<Node>, gate: Arc<Gate>) -> Router {
-    let (routes, _) = OpenApiRouter::new().nest("/api/v1", node_routes()).split_for_parts();
-    let open = Router::new()
-        .route("/metrics", axum::routing::get(status::metrics))
-        .route("/readyz", axum::routing::get(status::readyz));
+    let routes = OpenApiRouter::new().nest("/api/v1", node_routes()).merge(open_node_routes());
+    let (routes, _) = routes.split_for_parts();
     let metrics = Arc::clone(&node.metrics);
-    finish(gate_router(&gate).merge(routes.merge(open).with_state(node)), gate, Some(metrics))
+    finish(gate_router(&gate).merge(routes.with_state(node)), gate, Some(metrics))
 }
 
 /// The part of the API that needs no overlay: tokens, sessions, version. With the guard before it, as in the
@@ -119,11 +128,10 @@ pub fn gate_only(gate: Arc<Gate>) -> Router {
 }
 
 fn gate_router(gate: &Arc<Gate>) -> Router {
-    let (routes, _) = OpenApiRouter::new().nest("/api/v1", gate_routes()).split_for_parts();
-    let open = Router::new()
-        .route("/healthz", axum::routing::get(gate::healthz))
-        .route("/api/v1/openapi.json", axum::routing::get(gate::openapi_json));
-    routes.merge(open).with_state(Arc::clone(gate))
+    let routes = OpenApiRouter::new().nest("/api/v1", gate_routes()).merge(open_gate_routes());
+    let (routes, _) = routes.split_for_parts();
+    let description = axum::routing::get(gate::openapi_json);
+    routes.route("/api/v1/openapi.json", description).with_state(Arc::clone(gate))
 }
 
 fn finish(router: Router, gate: Arc<Gate>, metrics: Option<Arc<Metrics>>) -> Router {

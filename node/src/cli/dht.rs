@@ -150,7 +150,7 @@ async fn put(session: &Session, args: &Put) -> Result<(), Failure> {
     let value = match (&args.file, args.value.as_deref()) {
         (Some(file), _) => std::fs::read(file).map_err(|error| of_io("read", file, &error))?,
         (None, Some(value)) if value != "-" => value.as_bytes().to_vec(),
-        (None, _) => session.stdin()?,
+        (None, _) => session.stdin().await?,
     };
     let request = DhtPutRequest {
         value_b64: Bytes(value),

@@ -4,6 +4,28 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use wattle_types::NodeId;
 
+use super::doctor::BundleDocument;
+use super::reply::ReplyLine;
+use crate::api::documents::{ConfigCheckDocument, DoctorDocument, LogLine, ReadyLine};
+
+/// The documents of the command line alone, for the description of everything `--json` prints.
+#[derive(utoipa::OpenApi)]
+#[openapi(components(schemas(
+    InitDocument,
+    KeyDocument,
+    JoinedDocument,
+    ConfigCheckDocument,
+    ConfigSetDocument,
+    ConfigPathDocument,
+    ConfigDefaultsDocument,
+    BundleDocument,
+    DoctorDocument,
+    ReplyLine,
+    ReadyLine,
+    LogLine,
+)))]
+pub struct Documents;
+
 /// Names of documents, as in [`crate::api::documents`].
 macro_rules! schemas {
     ($($name:ident = $text:tt,)*) => {$(
@@ -86,7 +108,7 @@ pub struct ConfigSetDocument {
     /// Which.
     pub key: String,
     /// What it is in the file now.
-    #[schema(value_type = Object)]
+    #[schema(value_type = serde_json::Value)]
     pub value: serde_json::Value,
     /// The file.
     pub file: String,

@@ -159,13 +159,6 @@ fn of_secret(error: &SecretFileError) -> ErrorDocument {
     ErrorDocument::new(code, error.to_string())
 }
 
-/// The environment's variables that are text.
-pub(super) fn variables() -> Vec<(String, String)> {
-    std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-        .collect()
-}
-
 /// The configuration in force for the next start.
 pub(super) fn load_config(paths: &Paths) -> Result<Config, Failure> {
     load_config_with(paths, Vec::new())
@@ -174,7 +167,7 @@ pub(super) fn load_config(paths: &Paths) -> Result<Config, Failure> {
 /// The same, with what flags say.
 pub(super) fn load_config_with(paths: &Paths, overrides: Vec<Override>) -> Result<Config, Failure> {
     let files = files_of(paths, &paths.config_file);
-    let sources = Sources { files, variables: variables(), overrides };
+    let sources = Sources { files, variables: config::variables(), overrides };
     Config::load(&sources).map_err(|problems| problems.document().into())
 }
 
@@ -262,6 +255,10 @@ pub(super) fn edit_config(
     edit: impl FnOnce(&mut Edit) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let file = &paths.config_file;
+    let parent = file.parent().unwrap_or(file);
+    private_dir(parent)?;
+    // Two edits at once would each write the file without the other's change.
+    let _turn = take_turn(parent).map_err(|error| of_io("lock", parent, &error))?;
     let text = match std::fs::read_to_string(file) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
@@ -274,12 +271,17 @@ pub(super) fn edit_config(
     let mut edited = Edit { document };
     edit(&mut edited)?;
     let text = edited.document.to_string();
-    if let Some(parent) = file.parent() {
-        private_dir(parent)?;
-    }
     check_text(paths, &text)?;
     wattle_store::write_atomically(file, text.as_bytes(), 0o600)
         .map_err(|error| of_io("write", file, &error).into())
+}
+
+/// Waits until nobody else edits files in this directory; the turn ends when the handle is dropped, or with the
+/// process.
+fn take_turn(directory: &Path) -> std::io::Result<std::fs::File> {
+    let handle = std::fs::File::open(directory)?;
+    rustix::fs::flock(&handle, rustix::fs::FlockOperation::LockExclusive)?;
+    Ok(handle)
 }
 
 /// Checks a config file before it takes the place of the one that works.

@@ -71,7 +71,7 @@ fn examples(page: &Page) -> String {
 fn footer(page: &Page) -> String {
     let mut text = match page.json {
         Json::Document(schema) => format!("With --json: one document, {schema}.\n"),
-        Json::Lines => "With --json: JSON Lines, each object with `type` and `ts`.\n".to_owned(),
+        Json::Lines(_) => "With --json: JSON Lines, each object with `type` and `ts`.\n".to_owned(),
         Json::Plain => String::new(),
     };
     let exits: String = page.exits.iter().map(|code| format!(", {} {}", code.exit(), code.name())).collect();

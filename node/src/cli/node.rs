@@ -277,8 +277,16 @@ pub(super) async fn stop(session: &Session, args: &Stop) -> Result<(), Failure> 
     let client = session.client()?;
     let begun = Instant::now();
     let answer = client.post::<StopDocument>(routes::STOP, &StopRequest { now: args.now }).await?;
+    // The socket closes before the data directory is free, and `run` needs that: `stop && run` must work. One
+    // that a supervisor starts again at once is another process.
+    let data =
+        session.globals.api.is_none().then(|| session.paths()).transpose()?.map(|paths| paths.data_dir);
+    let is_there = async || match &data {
+        Some(data) => wattle_store::read_owner(data).is_some_and(|owner| owner.pid == answer.document.pid),
+        None => client.answers().await,
+    };
     let gone = async {
-        while client.answers().await {
+        while is_there().await {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };

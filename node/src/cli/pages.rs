@@ -10,8 +10,8 @@ use ErrorCode::{Conflict, Denied, Failed, Invalid, NoNode, NotFound, Partial, Ti
 pub enum Json {
     /// One document with this schema.
     Document(&'static str),
-    /// JSON Lines, each with `type` and `ts`.
-    Lines,
+    /// JSON Lines, each with `type` and `ts`, and each one of these components of `openapi.json`.
+    Lines(&'static [&'static str]),
     /// The output is made for another program already: a shell, `man`.
     Plain,
 }
@@ -82,7 +82,7 @@ pub const PAGES: &[Page] = &[
     ),
     offline(
         "run",
-        Json::Lines,
+        Json::Lines(&["ReadyLine", "EventLine"]),
         &[Usage, Conflict],
         [
             ("wattle run", "start the node here; Ctrl-C stops it"),
@@ -124,7 +124,7 @@ pub const PAGES: &[Page] = &[
     ),
     live(
         "logs",
-        Json::Lines,
+        Json::Lines(&["LogLine"]),
         &[NoNode],
         [
             ("wattle logs --since 10m", "what the node logged lately"),
@@ -215,7 +215,7 @@ pub const PAGES: &[Page] = &[
     ),
     live(
         "ping",
-        Json::Lines,
+        Json::Lines(&["PingLine"]),
         &[NoNode, NotFound, Timeout, Partial],
         [
             ("wattle ping bob", "four round trips, and the path they took"),
@@ -288,7 +288,7 @@ pub const PAGES: &[Page] = &[
     ),
     live(
         "dht trace",
-        Json::Lines,
+        Json::Lines(&["TraceLine"]),
         &[NoNode, NotFound, Timeout],
         [
             ("wattle dht trace ..aa71Zp", "follow a lookup hop by hop"),
@@ -316,7 +316,7 @@ pub const PAGES: &[Page] = &[
     ),
     live(
         "topic sub",
-        Json::Lines,
+        Json::Lines(&["TopicLine"]),
         &[NoNode, Timeout],
         [
             ("wattle topic sub \"sensors.>\"", "everything below sensors"),
@@ -343,7 +343,7 @@ pub const PAGES: &[Page] = &[
     ),
     live(
         "topic reply",
-        Json::Lines,
+        Json::Lines(&["ReplyLine"]),
         &[NoNode, Failed],
         [
             ("wattle topic reply time.now --exec date", "answer every request with what `date` prints"),

@@ -1,10 +1,12 @@
 //! What every command is given: the global flags, the output, where the node is, and the client to it.
 
 use std::future::Future;
+use std::io::Read as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
 
 use wattle_types::NodeId;
 
@@ -18,6 +20,11 @@ use crate::exit::ErrorCode;
 use crate::paths::{Environment, NodeName, Paths, PathsError};
 
 const HEADING: &str = "Global options";
+
+/// More than any message, record or ticket may have.
+const STDIN_BYTES_MAX: u64 = 1 << 20;
+/// How long a command may take to end by itself after Ctrl-C.
+const INTERRUPT_MAX: Duration = Duration::from_millis(500);
 
 /// The flags every command takes.
 #[derive(Args, Clone, Debug)]
@@ -76,19 +83,26 @@ impl Session {
         Paths::new(&environment, self.globals.node.clone(), home).map_err(|error| of_paths(&error))
     }
 
-    /// Everything on stdin. A person at a terminal is told that it is waited for.
-    pub(crate) fn stdin(&self) -> Result<Vec<u8>, Failure> {
-        let mut stdin = std::io::stdin().lock();
-        if std::io::IsTerminal::is_terminal(&stdin) {
+    /// Everything on stdin. A person at a terminal is told that it is waited for. A read cannot be cancelled,
+    /// so a thread of its own does it.
+    pub(crate) async fn stdin(&self) -> Result<Vec<u8>, Failure> {
+        if std::io::IsTerminal::is_terminal(&std::io::stdin()) {
             if self.globals.no_input {
                 let message = "nothing to read: stdin is a terminal and --no-input was given";
                 return Err(ErrorDocument::new(ErrorCode::Usage, message).into());
             }
             self.out.note("reading stdin; Ctrl-D ends it");
         }
-        let mut bytes = Vec::new();
-        std::io::Read::read_to_end(&mut stdin, &mut bytes)
+        let read = tokio::task::spawn_blocking(|| {
+            let mut bytes = Vec::new();
+            std::io::stdin().lock().take(STDIN_BYTES_MAX + 1).read_to_end(&mut bytes).map(|_read| bytes)
+        });
+        let read = read.await.unwrap_or_else(|broken| Err(std::io::Error::other(broken)));
+        let bytes = read
             .map_err(|error| ErrorDocument::new(ErrorCode::Failed, format!("cannot read stdin: {error}")))?;
+        if bytes.len() as u64 > STDIN_BYTES_MAX {
+            return Err(ErrorDocument::new(ErrorCode::Usage, "stdin has more than 1 MiB").into());
+        }
         Ok(bytes)
     }
 
@@ -109,19 +123,33 @@ impl Session {
         Client::of(self)
     }
 
-    /// Runs a command that talks to the node: one thread, and Ctrl-C ends it at any moment.
+    /// Runs a command that talks to the node. Ctrl-C ends it at any moment: at once where it waits, and where
+    /// a pipe that nobody reads holds it up in a write, after half a second and without it.
     pub(crate) fn block_on<T>(
         &self,
         command: impl Future<Output = Result<T, Failure>>,
     ) -> Result<T, Failure> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|error| ErrorDocument::new(ErrorCode::Failed, format!("cannot start: {error}")))?;
+        let failed = |error| ErrorDocument::new(ErrorCode::Failed, format!("cannot start: {error}"));
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let runtime = runtime.map_err(failed)?;
+        // Before the command begins, so that no Ctrl-C falls between.
+        let signals = {
+            let _inside = runtime.enter();
+            (
+                signal(SignalKind::interrupt()).map_err(failed)?,
+                signal(SignalKind::interrupt()).map_err(failed)?,
+            )
+        };
+        let (mut interrupt, mut insist) = signals;
+        runtime.spawn(async move {
+            insist.recv().await;
+            tokio::time::sleep(INTERRUPT_MAX).await;
+            std::process::exit(i32::from(ErrorCode::Interrupted.exit()));
+        });
         let result = runtime.block_on(async {
             tokio::select! {
                 result = command => result,
-                _ = tokio::signal::ctrl_c() => Err(ErrorCode::Interrupted.into()),
+                _ = interrupt.recv() => Err(ErrorCode::Interrupted.into()),
             }
         });
         // A thread may still be blocked on stdin; nobody waits for what it reads.

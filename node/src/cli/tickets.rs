@@ -86,7 +86,7 @@ fn long(span: Duration) -> String {
 
 pub(super) fn join(session: &Session, args: &Join) -> Result<(), Failure> {
     let text = if args.ticket == "-" {
-        String::from_utf8_lossy(&session.stdin()?).trim().to_owned()
+        String::from_utf8_lossy(&session.block_on(session.stdin())?).trim().to_owned()
     } else {
         args.ticket.clone()
     };

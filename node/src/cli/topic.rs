@@ -311,7 +311,7 @@ async fn list(session: &Session, args: &List) -> Result<(), Failure> {
 }
 
 async fn request(session: &Session, args: &Request) -> Result<(), Failure> {
-    let payload = if args.message == "-" { session.stdin()? } else { args.message.as_bytes().to_vec() };
+    let payload = if args.message == "-" { session.stdin().await? } else { args.message.as_bytes().to_vec() };
     let question = TopicQuestionRequest { data_b64: Bytes(payload), timeout_ms: session.timeout_ms() };
     let path = routes::topic(&args.topic, "request");
     let answer = session.client()?.post::<TopicReplyDocument>(&path, &question).await?;

@@ -112,6 +112,18 @@ impl Screen {
         }
     }
 
+    fn show(&self, line: &EventLine) {
+        match self.style {
+            Style::Quiet => {}
+            Style::Json => print_json(line),
+            Style::Person => {
+                if let Some(text) = person_line(line) {
+                    print(&text);
+                }
+            }
+        }
+    }
+
     /// Prints what happens until the node stops.
     pub(super) async fn follow(self, events: Arc<Ring<EventLine>>, stop: CancellationToken) {
         let (mut news, mut seen) = (events.watch(), 0);
@@ -120,15 +132,8 @@ impl Screen {
             let unread = events.after(seen);
             for line in unread.lines {
                 seen = line.id;
-                match self.style {
-                    Style::Quiet => {}
-                    Style::Json => print_json(&line),
-                    Style::Person => {
-                        if let Some(text) = person_line(&line) {
-                            print(&text);
-                        }
-                    }
-                }
+                // A reader that does not read must hold up nothing but this task.
+                tokio::task::block_in_place(|| self.show(&line));
             }
             if stop.is_cancelled() {
                 return;

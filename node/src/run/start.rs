@@ -21,7 +21,7 @@ use super::{EVENTS_MAX, Options, pump};
 use crate::api::documents::{ErrorDocument, RuntimeDocument, RuntimeSchema};
 use crate::api::{Access, Gate, Guard, Names, Server, Socket, bind_tcp, router};
 use crate::clock::{timestamp, unix_now};
-use crate::config::{ApiListen, Config, Settings, Sources, defaults_toml};
+use crate::config::{self, ApiListen, Config, Settings, Sources, defaults_toml};
 use crate::exit::ErrorCode;
 use crate::metrics::Metrics;
 use crate::neighbours;
@@ -123,14 +123,12 @@ pub(super) async fn start(
 /// Reads the configuration. A node without a file gets one in which everything is commented out.
 fn load_config(paths: &Paths, options: &Options) -> Result<Config> {
     let files = paths.system_config_file.iter().chain([&paths.config_file]).map(PathBuf::as_path).collect();
-    let sources =
-        Sources { files, variables: std::env::vars().collect(), overrides: options.overrides.clone() };
+    let sources = Sources { files, variables: config::variables(), overrides: options.overrides.clone() };
     let config = Config::load(&sources).map_err(|problems| problems.document())?;
-    if !paths.config_file.exists() {
-        // Ignored because a node runs as well without the file; a read-only home is no reason to stop.
-        drop(make_directory(paths.config_file.parent()).and_then(|()| {
-            wattle_store::write_atomically(&paths.config_file, defaults_toml().as_bytes(), 0o600)
-        }));
+    if !paths.config_file.exists() && make_directory(paths.config_file.parent()).is_ok() {
+        // Never over a file that `config set` wrote in the meantime. Ignored because a node runs as well
+        // without the file; a read-only home is no reason to stop.
+        drop(wattle_store::create_secret_file(&paths.config_file, defaults_toml().as_bytes()));
     }
     Ok(config)
 }

@@ -27,7 +27,7 @@ pub struct ConfigValue {
     /// Such as `p2p.listen`.
     pub key: String,
     /// Its value.
-    #[schema(value_type = Object)]
+    #[schema(value_type = serde_json::Value)]
     pub value: serde_json::Value,
     /// Such as `default`, `/etc/wattle/config.toml:3:1`, `env WATTLE_LOG_LEVEL`, `flag --listen`.
     pub origin: String,
@@ -238,7 +238,7 @@ pub struct LogLine {
     pub message: String,
     /// Its named values.
     #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
-    #[schema(value_type = Object)]
+    #[schema(value_type = serde_json::Value)]
     pub fields: serde_json::Map<String, serde_json::Value>,
 }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Json as Answer;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use futures::future::join_all;
 use jiff::Timestamp;
@@ -30,7 +30,7 @@ use super::super::documents::{
     DhtStatsDocument, DhtStatsSchema, DhtTableDocument, DhtTableSchema, DhtTargetRequest, DhtTraceSchema,
     ErrorDocument, Percentiles, TraceDone, TraceLine, TraceStep,
 };
-use super::super::extract::{Json, Parameters, STREAM_LINES_MAX, json_lines, timeout};
+use super::super::extract::{Json, Parameters, Part, STREAM_LINES_MAX, json_lines, timeout};
 use super::super::failure::{ApiFailure, dht_failure};
 use super::super::names::{Names, resolve_peer};
 use super::keys::{self, Key};
@@ -56,7 +56,7 @@ const ID_BITS: u32 = 256;
     responses((status = 200, body = DhtPutDocument), (status = "default", body = ErrorDocument)))]
 pub(super) async fn put(
     State(node): State<Arc<Node>>,
-    Path(key): Path<String>,
+    Part(key): Part,
     Json(request): Json<DhtPutRequest>,
 ) -> Result<Answer<DhtPutDocument>> {
     let (began, limit) = (Instant::now(), timeout(request.timeout_ms, TIMEOUT));
@@ -161,7 +161,7 @@ pub(super) struct GetQuery {
     responses((status = 200, body = DhtGetDocument), (status = "default", body = ErrorDocument)))]
 pub(super) async fn get(
     State(node): State<Arc<Node>>,
-    Path(key): Path<String>,
+    Part(key): Part,
     Parameters(query): Parameters<GetQuery>,
 ) -> Result<Answer<DhtGetDocument>> {
     let (began, limit) = (Instant::now(), timeout(query.timeout_ms, TIMEOUT));

@@ -131,6 +131,8 @@ pub(super) async fn revoke_token(
 }
 
 /// The process answers: for a container's liveness probe.
+#[utoipa::path(get, path = "/healthz", tag = "node",
+    responses((status = 200, body = String, content_type = "text/plain")))]
 pub(super) async fn healthz() -> &'static str {
     "ok\n"
 }

@@ -231,6 +231,9 @@ pub(super) async fn stop(
 }
 
 /// Ready to serve: 200, or 503 while it stops or listens nowhere.
+#[utoipa::path(get, path = "/readyz", tag = "node",
+    responses((status = 200, body = String, content_type = "text/plain"),
+        (status = 503, body = String, content_type = "text/plain")))]
 pub(super) async fn readyz(State(node): State<Arc<Node>>) -> Response {
     match node.overlay.status().await {
         Ok(status) if !status.listening.is_empty() && !node.stop.is_cancelled() => {
@@ -243,6 +246,9 @@ pub(super) async fn readyz(State(node): State<Arc<Node>>) -> Response {
 }
 
 /// Prometheus text.
+#[utoipa::path(get, path = "/metrics", tag = "node",
+    responses((status = 200, body = String, content_type = "text/plain"),
+        (status = "default", body = ErrorDocument)))]
 pub(super) async fn metrics(State(node): State<Arc<Node>>) -> Result<Response> {
     let text = node.metrics.text(&node.overlay.metrics().await?);
     Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())

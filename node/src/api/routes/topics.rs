@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Json as Answer;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -19,7 +19,7 @@ use super::super::documents::{
     TopicMessageLine, TopicQuestionRequest, TopicReplyDocument, TopicReplySchema, TopicRow, TopicsDocument,
     TopicsSchema,
 };
-use super::super::extract::{Json, Parameters, STREAM_LINES_MAX, json_lines, timeout};
+use super::super::extract::{Json, Parameters, Part, STREAM_LINES_MAX, json_lines, timeout};
 use super::super::failure::{ApiFailure, request_failure};
 use crate::node::{Node, count, whole_millis};
 use crate::telemetry::{continue_trace, current_trace};
@@ -56,7 +56,7 @@ pub(super) async fn list(State(node): State<Arc<Node>>) -> Result<Answer<TopicsD
     responses((status = 200, body = PublishDocument), (status = "default", body = ErrorDocument)))]
 pub(super) async fn publish(
     State(node): State<Arc<Node>>,
-    Path(topic): Path<String>,
+    Part(topic): Part,
     Json(request): Json<PublishRequest>,
 ) -> Result<Answer<PublishDocument>> {
     let topic: Topic = topic.parse().map_err(ApiFailure::usage)?;
@@ -157,7 +157,7 @@ fn message(node: &Node, delivery: Delivery, ts: Timestamp) -> TopicMessageLine {
     responses((status = 200, body = TopicReplyDocument), (status = "default", body = ErrorDocument)))]
 pub(super) async fn request(
     State(node): State<Arc<Node>>,
-    Path(topic): Path<String>,
+    Part(topic): Part,
     Json(request): Json<TopicQuestionRequest>,
 ) -> Result<Answer<TopicReplyDocument>> {
     let topic: Topic = topic.parse().map_err(ApiFailure::usage)?;

@@ -136,6 +136,7 @@ impl Peers {
                 answer(reply, ());
             }
             PeersCommand::Blocked(reply) => answer(reply, self.blocked.clone()),
+            PeersCommand::Known(reply) => answer(reply, self.book.recent()),
             PeersCommand::Addresses { peer, reply } => answer(reply, self.addresses_of(peer)),
         }
     }

@@ -212,6 +212,7 @@ async fn resolve_id(node: &Node, text: &str) -> Result<NodeId, ApiFailure> {
     let mut known: Vec<NodeId> = status.peers.iter().map(|peer| peer.peer).collect();
     known.extend(node.names.all().into_keys());
     known.extend(node.overlay.blocked().await?);
+    known.extend(node.overlay.known().await?.into_iter().map(|(peer, _addresses)| peer));
     known.extend(
         node.overlay.table().await?.iter().flat_map(|bucket| bucket.peers.iter().map(|peer| peer.peer)),
     );

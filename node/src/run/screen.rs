@@ -16,7 +16,7 @@ use crate::api::documents::{
     EventLine, NodeEvent, PathName, Peer, ReadyKind, ReadyLine, RunSchema, TransportName,
 };
 use crate::node::{Node, whole_millis};
-use crate::paths::NodeName;
+use crate::paths::program;
 use crate::ring::Ring;
 
 /// Where the screen goes.
@@ -39,7 +39,7 @@ impl Screen {
     pub(super) fn new(node: &Node, listening: &[Address], created: bool, options: &Options) -> Self {
         let settings = &node.config.settings;
         let name = &node.paths.node;
-        let prefix = command_prefix(name, options);
+        let prefix = program(name.as_str(), options.home.as_deref());
         let mut text = String::new();
         if created {
             text.push_str(&format!("created node \"{name}\"  (key {})\n", node.paths.key_file().display()));
@@ -82,14 +82,18 @@ impl Screen {
             ready_ms: 0,
         };
         let other = if name.as_str() == "bob" { "alice" } else { "bob" };
-        let home =
-            options.home.as_ref().map_or_else(String::new, |home| format!(" --home {}", home.display()));
         let style = match (options.json, options.quiet) {
             (true, _) => Style::Json,
             (false, true) => Style::Quiet,
             (false, false) => Style::Person,
         };
-        Self { style, text, line, try_alone: format!("wattle{home} -n {other} run"), prefix }
+        Self {
+            style,
+            text,
+            line,
+            try_alone: format!("{} run", program(other, options.home.as_deref())),
+            prefix,
+        }
     }
 
     /// Prints the screen, or the `ready` line.
@@ -145,18 +149,6 @@ impl Screen {
             }
         }
     }
-}
-
-/// How commands for this node begin.
-fn command_prefix(name: &NodeName, options: &Options) -> String {
-    let mut prefix = "wattle".to_owned();
-    if let Some(home) = &options.home {
-        prefix.push_str(&format!(" --home {}", home.display()));
-    }
-    if name.as_str() != NodeName::DEFAULT {
-        prefix.push_str(&format!(" -n {name}"));
-    }
-    prefix
 }
 
 /// `192.168.1.5  udp/7710 (quic), tcp/7710`, one line an address; this machine's own only when there is no

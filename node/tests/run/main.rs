@@ -96,6 +96,27 @@ fn two_nodes_of_one_user_find_each_other_without_multicast() {
 }
 
 #[test]
+fn a_peer_of_an_earlier_run_is_still_known_by_its_short_id() {
+    let home = tempfile::tempdir().unwrap();
+    let (mut alice, mut bob) = (run(home.path(), "alice"), run(home.path(), "bob"));
+    alice.connected();
+    bob.connected();
+    let id = bob.ready.id;
+    for node in [&mut bob, &mut alice] {
+        node.signal(rustix::process::Signal::TERM);
+        assert!(node.end().success());
+    }
+    let alice = run(home.path(), "alice");
+    let (_, peers) = alice.call("GET /api/v1/peers?all=true", "");
+    assert_eq!(
+        (&peers["peers"], &peers["offline"][0]["id"]),
+        (&serde_json::json!([]), &id.to_string().into())
+    );
+    let (status, found) = alice.call(&format!("GET /api/v1/id?peer=..{}", id.short()), "");
+    assert_eq!((status, &found["id"]), (200, &id.to_string().into()), "{found}");
+}
+
+#[test]
 fn a_ticket_connects_nodes_that_cannot_find_each_other() {
     let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let (alice, bob) = (run(here.path(), "alice"), run(there.path(), "bob"));

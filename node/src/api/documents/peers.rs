@@ -87,7 +87,7 @@ pub struct PeersDocument {
     pub schema: PeersSchema,
     /// Connected peers.
     pub peers: Vec<Peer>,
-    /// Named peers that are not connected; only with `all=true`.
+    /// Peers of a name or of the address book that are not connected; only with `all=true`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub offline: Vec<PeerName>,
     /// Blocked peers; only with `all=true`.

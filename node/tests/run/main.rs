@@ -4,6 +4,7 @@
 
 mod faults;
 mod process;
+mod trace;
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::net::UnixStream;

@@ -30,8 +30,9 @@ use crate::api::documents::{ErrorDocument, EventLine, NodeEvent};
 use crate::clock::timestamp;
 use crate::config::Override;
 use crate::exit::ErrorCode;
+use crate::neighbours;
 use crate::node::{Node, count, peer_document};
-use crate::paths::{NodeName, program};
+use crate::paths::{NodeName, Paths, program};
 use crate::ring::Ring;
 use screen::Screen;
 
@@ -179,6 +180,7 @@ fn push(events: &Ring<EventLine>, event: NodeEvent) {
 async fn pump(
     mut source: broadcast::Receiver<Event>,
     names: Arc<Names>,
+    neighbours_at: Option<Paths>,
     events: Arc<Ring<EventLine>>,
     moved: tokio::sync::watch::Sender<u64>,
 ) {
@@ -193,6 +195,12 @@ async fn pump(
         };
         if matches!(event, Event::Listening(_) | Event::ListenClosed(_)) {
             moved.send_modify(|moves| *moves = moves.wrapping_add(1));
+        }
+        if let (Event::Connected(info), Some(paths)) = (&event, &neighbours_at)
+            && info.path.address.ip().is_some_and(|ip| ip.is_loopback())
+            && let Some(label) = neighbours::name_of(paths, info.peer)
+        {
+            names.set_label(info.peer, label);
         }
         push(&events, translate(&names, event));
     }

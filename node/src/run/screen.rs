@@ -15,6 +15,7 @@ use super::Options;
 use crate::api::documents::{
     EventLine, NodeEvent, PathName, Peer, ReadyKind, ReadyLine, RunSchema, TransportName,
 };
+use crate::cli::tame;
 use crate::node::{Node, whole_millis};
 use crate::paths::program;
 use crate::ring::Ring;
@@ -176,7 +177,11 @@ fn listening_lines(listening: &[Address]) -> Vec<String> {
 fn person_line(line: &EventLine) -> Option<String> {
     let text = match &line.event {
         NodeEvent::PeerConnected { peer } => {
-            format!("+ {}   {}", who(peer.name.as_deref(), &peer.id.short()), path(peer))
+            format!(
+                "+ {}   {}",
+                who(peer.name.as_deref().or(peer.label.as_deref()), &peer.id.short()),
+                path(peer)
+            )
         }
         NodeEvent::PeerDisconnected { peer, name, reason } => {
             format!("- {}   {reason}", who(name.as_deref(), &peer.short()))
@@ -194,7 +199,7 @@ fn person_line(line: &EventLine) -> Option<String> {
         }
     };
     let time = line.ts.to_zoned(TimeZone::system()).strftime("%H:%M:%S").to_string();
-    Some(format!("{time}  {text}\n"))
+    Some(format!("{time}  {}\n", tame(&text)))
 }
 
 fn who(name: Option<&str>, short: &str) -> String {
@@ -234,6 +239,15 @@ fn print(text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_peer_says_cannot_drive_the_terminal() {
+        let id = wattle_types::NodeId::from_public_key([7; 32]);
+        let event = NodeEvent::PeerDisconnected { peer: id, name: None, reason: "\u{1b}[2Jbye\n".to_owned() };
+        let line = EventLine { id: 1, ts: Timestamp::UNIX_EPOCH, topic: event.topic(), event };
+        let text = person_line(&line).unwrap();
+        assert!(text.ends_with("bye\u{fffd}\n") && !text.contains('\u{1b}'), "{text}");
+    }
 
     #[test]
     fn listening_addresses_are_shown_once_an_ip_with_their_transports() {

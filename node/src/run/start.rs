@@ -82,7 +82,8 @@ pub(super) async fn start(
     let events = Arc::new(Ring::new(EVENTS_MAX));
     let moves = watch::Sender::new(0);
     let moved = moves.subscribe();
-    tasks.spawn(pump(overlay.events(), Arc::clone(&names), Arc::clone(&events), moves));
+    let neighbours_at = settings.same_machine.then(|| paths.clone());
+    tasks.spawn(pump(overlay.events(), Arc::clone(&names), neighbours_at, Arc::clone(&events), moves));
 
     let socket = Socket::bind(&paths.socket)
         .map_err(|error| failed(format!("cannot listen on {}: {error}", paths.socket.display())))?;

@@ -19,6 +19,9 @@ pub struct Peer {
     /// Its petname here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// What it is called on this machine, when it runs here too: a label it gave itself, no petname.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
     /// Directly or relayed.
     pub path: PathName,
     /// Over what.

@@ -22,7 +22,7 @@ use wattle_types::NodeId;
 use wattle_types::limits::ADDRESSES_PER_PEER_MAX;
 
 use crate::api::documents::{NeighbourDocument, NeighbourSchema};
-use crate::paths::Paths;
+use crate::paths::{NodeName, Paths};
 
 /// Between two looks: a look costs some system calls a node.
 const RESCAN: Duration = Duration::from_secs(2);
@@ -46,6 +46,7 @@ pub fn announce(paths: &Paths, id: NodeId, network: &str, listening: &[Address])
         schema: NeighbourSchema::V1,
         pid: std::process::id(),
         id,
+        name: Some(paths.node.to_string()),
         network: network.to_owned(),
         addresses,
     };
@@ -68,6 +69,16 @@ pub async fn look(overlay: Overlay, paths: Paths, stop: CancellationToken) {
             }
         }
     }
+}
+
+/// What a peer calls itself, when it is a node of this user on this machine.
+#[must_use]
+pub fn name_of(paths: &Paths, peer: NodeId) -> Option<NodeName> {
+    paths.nodes_seen().into_iter().take(NODES_MAX).find_map(|node| {
+        let (file, _stamp) = open(&paths.runtime_root.join(node.as_str()), paths.uid()).ok()??;
+        let document = read(file).filter(|document| document.id == peer && lives(document.pid))?;
+        document.name?.parse().ok()
+    })
 }
 
 /// What tells one version of a file from another.

@@ -61,6 +61,7 @@ pub fn peer_document(names: &Names, info: &PeerInfo) -> Peer {
     Peer {
         id: info.peer,
         name: names.of(info.peer),
+        label: names.label(info.peer),
         path,
         transport,
         via,

@@ -75,6 +75,19 @@ impl FromStr for NodeName {
     }
 }
 
+/// How commands for a node begin, as one would type them: `wattle -n bob`.
+#[must_use]
+pub fn program(node: &str, home: Option<&Path>) -> String {
+    let mut text = "wattle".to_owned();
+    if node != NodeName::DEFAULT {
+        text.push_str(&format!(" -n {node}"));
+    }
+    if let Some(home) = home {
+        text.push_str(&format!(" --home {}", home.display()));
+    }
+    text
+}
+
 /// What of the process decides where files are. Read once, at the edge.
 #[derive(Clone, Debug, Default)]
 pub struct Environment {

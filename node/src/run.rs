@@ -12,24 +12,27 @@ mod screen;
 mod start;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wattle_net::Event;
-use wattle_store::Failure;
+use wattle_store::{Failure, Owner};
 
 use crate::api::Names;
 use crate::api::documents::{ErrorDocument, EventLine, NodeEvent};
+use crate::clock::timestamp;
 use crate::config::Override;
 use crate::exit::ErrorCode;
+use crate::neighbours;
 use crate::node::{Node, count, peer_document};
-use crate::paths::NodeName;
+use crate::paths::{NodeName, Paths, program};
 use crate::ring::Ring;
 use screen::Screen;
 
@@ -151,6 +154,24 @@ fn disk_failed(failure: &Failure) -> ErrorDocument {
         .hint("check the disk and its space, then: wattle run")
 }
 
+/// Somebody holds the data directory of this node.
+pub(crate) fn already_running(node: &NodeName, home: Option<&Path>, owner: Option<&Owner>) -> ErrorDocument {
+    let mut known = Vec::new();
+    if let Some(owner) = owner {
+        let since = timestamp(owner.since_ms).to_zoned(TimeZone::system());
+        known.push(format!("pid {}", owner.pid));
+        known.push(format!("since {}", since.strftime("%H:%M")));
+        known.extend(owner.p2p_port.map(|port| format!("port {port}")));
+    }
+    let known = if known.is_empty() { String::new() } else { format!(" ({})", known.join(", ")) };
+    let other = if node.as_str() == "bob" { "alice" } else { "bob" };
+    let status = format!("{} status", program(node.as_str(), home));
+    let second = format!("{} run", program(other, home));
+    ErrorDocument::new(ErrorCode::Conflict, format!("node \"{node}\" is already running{known}"))
+        .detail("see it", format!("{status:<19} second node: {second}"))
+        .hint(status)
+}
+
 fn push(events: &Ring<EventLine>, event: NodeEvent) {
     events.push(|id| EventLine { id, ts: Timestamp::now(), topic: event.topic(), event });
 }
@@ -159,6 +180,7 @@ fn push(events: &Ring<EventLine>, event: NodeEvent) {
 async fn pump(
     mut source: broadcast::Receiver<Event>,
     names: Arc<Names>,
+    neighbours_at: Option<Paths>,
     events: Arc<Ring<EventLine>>,
     moved: tokio::sync::watch::Sender<u64>,
 ) {
@@ -173,6 +195,12 @@ async fn pump(
         };
         if matches!(event, Event::Listening(_) | Event::ListenClosed(_)) {
             moved.send_modify(|moves| *moves = moves.wrapping_add(1));
+        }
+        if let (Event::Connected(info), Some(paths)) = (&event, &neighbours_at)
+            && info.path.address.ip().is_some_and(|ip| ip.is_loopback())
+            && let Some(label) = neighbours::name_of(paths, info.peer)
+        {
+            names.set_label(info.peer, label);
         }
         push(&events, translate(&names, event));
     }

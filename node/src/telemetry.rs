@@ -189,6 +189,25 @@ pub fn current_trace() -> Option<TraceContext> {
     })
 }
 
+/// Reads the `traceparent` of a request (W3C Trace Context, section 3.2); `None` when it cannot be read or the
+/// caller does not record.
+#[must_use]
+pub fn read_traceparent(text: &str) -> Option<TraceContext> {
+    let mut parts = text.trim().split('-');
+    let (version, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let known = version == "00" && parts.next().is_none() || version.len() == 2 && version != "ff";
+    let sampled = flags.len() == 2 && u8::from_str_radix(flags, 16).ok()? & 1 == 1;
+    let lower = [trace, span].iter().all(|hex| hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')));
+    if !known || !sampled || !lower || trace.len() != 32 || span.len() != 16 {
+        return None;
+    }
+    let (trace, span) = (TraceId::from_hex(trace).ok()?, SpanId::from_hex(span).ok()?);
+    (trace != TraceId::INVALID && span != SpanId::INVALID).then(|| TraceContext {
+        trace_id: ByteArray::new(trace.to_bytes()),
+        span_id: ByteArray::new(span.to_bytes()),
+    })
+}
+
 /// Makes `span` a child of the span that caused a message, on whichever node that was.
 pub fn continue_trace(span: &Span, trace: &TraceContext) {
     let parent = SpanContext::new(
@@ -231,6 +250,13 @@ impl opentelemetry_sdk::trace::SpanExporter for InRuntime {
             opentelemetry_sdk::trace::SpanExporter::export(exporter.as_ref(), batch).await
         });
         sent.await.unwrap_or_else(|error| Err(OTelSdkError::InternalFailure(error.to_string())))
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        // Called before the first export, so nobody else holds the exporter.
+        if let Some(exporter) = Arc::get_mut(&mut self.exporter) {
+            opentelemetry_sdk::trace::SpanExporter::set_resource(exporter, resource);
+        }
     }
 }
 
@@ -361,6 +387,25 @@ mod tests {
         let line = lines.after(0).lines.remove(0);
         assert_eq!((line.id, line.level, line.message.as_str()), (1, LogSeverity::Warn, "it broke"));
         assert_eq!((line.fields["peer"].as_str(), line.fields["count"].as_i64()), (Some("bob"), Some(3)));
+    }
+
+    #[test]
+    fn only_a_sound_and_recording_traceparent_is_continued() {
+        let (trace, span) = ("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331");
+        let read = read_traceparent(&format!("00-{trace}-{span}-01")).unwrap();
+        assert_eq!((read.trace_id[0], read.span_id[7]), (0x0a, 0x31));
+        let zero = "0".repeat(32);
+        for bad in [
+            String::new(),
+            format!("00-{trace}-{span}-00"),
+            format!("00-{zero}-{span}-01"),
+            format!("ff-{trace}-{span}-01"),
+            format!("00-{}-{span}-01", trace.to_uppercase()),
+            format!("00-{trace}-{span}"),
+            format!("00-+{}-{span}-01", &trace[1..]),
+        ] {
+            assert!(read_traceparent(&bad).is_none(), "{bad}");
+        }
     }
 
     #[test]

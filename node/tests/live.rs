@@ -36,6 +36,19 @@ impl Home {
         schemas::check(page(path).unwrap(), &stdout);
     }
 
+    /// Runs a leaf without colours, and with a stdout that takes nothing: no escape byte, and no panic.
+    fn is_calm(&self, path: &str, words: &[&str]) {
+        let words: Vec<&str> = path.split(' ').chain(words.iter().copied()).collect();
+        let plain =
+            command(self.0.path(), &words).env("NO_COLOR", "1").env("TERM", "xterm").output().unwrap();
+        assert!(!plain.stdout.contains(&0x1b) && !plain.stderr.contains(&0x1b), "{words:?}");
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let output = command(self.0.path(), &words).stdout(full).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(matches!(output.status.code(), Some(1 | 4 | 10)), "{words:?}: {:?} {stderr}", output.status);
+        assert!(!stderr.contains("panicked"), "{words:?}: {stderr}");
+    }
+
     /// Runs a leaf with `--json` that must fail so.
     fn fails(&self, path: &str, words: &[&str], exit: i32) {
         let words: Vec<&str> = path.split(' ').chain(words.iter().copied()).chain(["--json"]).collect();
@@ -147,6 +160,9 @@ fn every_command_answers_with_its_document() {
     ];
     for (path, words) in walk {
         home.json(path, words);
+        if !["disconnect", "topic request"].contains(path) {
+            home.is_calm(path, words);
+        }
     }
     for (path, stream) in [("topic reply", reply), ("topic sub", sub)] {
         let output = stream.wait_with_output().unwrap();

@@ -12,18 +12,23 @@ use super::failure::ApiFailure;
 use crate::clock::{timestamp, unix_now};
 use crate::exit::ErrorCode;
 use crate::node::Node;
+use crate::paths::NodeName;
 
 /// Characters in a petname.
 const NAME_CHARS_MAX: usize = 32;
 /// Characters of a short id that are enough when they are unique.
 const SUFFIX_CHARS_MIN: usize = 4;
 
+/// Labels kept: nodes on one machine are few.
+const LABELS_MAX: usize = 1024;
 /// Bytes of a text that names a peer; a ticket is the longest and has some 200.
 const WHOM_BYTES_MAX: usize = 1024;
 
 /// Petnames, kept on disk.
 pub struct Names {
     names: RwLock<BTreeMap<NodeId, String>>,
+    /// What nodes on this machine call themselves. They are for the eye: nobody is found by one.
+    labels: RwLock<BTreeMap<NodeId, NodeName>>,
     store: Arc<Store>,
 }
 
@@ -37,13 +42,27 @@ impl Names {
             Some((NodeId::from_public_key(key.try_into().ok()?), String::from_utf8(value).ok()?))
         };
         let names = store.scan(Table::Petnames)?.into_iter().filter_map(row).collect();
-        Ok(Self { names: RwLock::new(names), store })
+        Ok(Self { names: RwLock::new(names), labels: RwLock::default(), store })
     }
 
     /// The petname of a peer.
     #[must_use]
     pub fn of(&self, peer: NodeId) -> Option<String> {
         self.names.read().unwrap_or_else(PoisonError::into_inner).get(&peer).cloned()
+    }
+
+    /// What a node on this machine calls itself.
+    #[must_use]
+    pub fn label(&self, peer: NodeId) -> Option<String> {
+        self.labels.read().unwrap_or_else(PoisonError::into_inner).get(&peer).map(ToString::to_string)
+    }
+
+    /// Remembers what a node on this machine calls itself, until this one ends.
+    pub fn set_label(&self, peer: NodeId, label: NodeName) {
+        let mut labels = self.labels.write().unwrap_or_else(PoisonError::into_inner);
+        if labels.len() < LABELS_MAX || labels.contains_key(&peer) {
+            labels.insert(peer, label);
+        }
     }
 
     /// The peer of a petname.
@@ -212,6 +231,7 @@ async fn resolve_id(node: &Node, text: &str) -> Result<NodeId, ApiFailure> {
     let mut known: Vec<NodeId> = status.peers.iter().map(|peer| peer.peer).collect();
     known.extend(node.names.all().into_keys());
     known.extend(node.overlay.blocked().await?);
+    known.extend(node.overlay.known().await?.into_iter().map(|(peer, _addresses)| peer));
     known.extend(
         node.overlay.table().await?.iter().flat_map(|bucket| bucket.peers.iter().map(|peer| peer.peer)),
     );

@@ -34,6 +34,7 @@ use super::guard;
 use crate::exit::ErrorCode;
 use crate::metrics::Metrics;
 use crate::node::Node;
+use crate::telemetry::{continue_trace, read_traceparent};
 use gate::Gate;
 
 #[derive(utoipa::OpenApi)]
@@ -156,8 +157,8 @@ async fn not_that_method(request: Request) -> Response {
         .into_response()
 }
 
-/// One span and one count a request. The span is the parent of whatever the overlay is asked, and of messages
-/// that leave.
+/// One span and one count a request. The span is a child of the caller's (`traceparent`), and the parent of
+/// whatever the overlay is asked and of messages that leave.
 async fn observe(metrics: Option<Arc<Metrics>>, request: Request, next: Next) -> Response {
     let began = Instant::now();
     let pattern = request.extensions().get::<MatchedPath>();
@@ -167,6 +168,10 @@ async fn observe(metrics: Option<Arc<Metrics>>, request: Request, next: Next) ->
         _ => "other".to_owned(),
     };
     let span = tracing::info_span!("api", otel.name = format!("{method} {path}"), method, path);
+    let caller = request.headers().get("traceparent").and_then(|text| read_traceparent(text.to_str().ok()?));
+    if let Some(caller) = caller {
+        continue_trace(&span, &caller);
+    }
     let response = next.run(request).instrument(span).await;
     if let Some(metrics) = metrics {
         metrics.request(&method, &path, response.status().as_u16(), began.elapsed());

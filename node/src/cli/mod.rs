@@ -39,6 +39,8 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
+pub(crate) use table::tame;
+
 use errors::Failure;
 use output::Output;
 use session::{Globals, Session};

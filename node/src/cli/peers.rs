@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 use hyper::Method;
-use unicode_width::UnicodeWidthStr;
+use unicode_width::UnicodeWidthStr as _;
 use wattle_types::NodeId;
 
 use super::client::{cut_off, read_line};
@@ -185,13 +185,14 @@ fn table_of(document: &PeersDocument) -> Shown {
     let mut text = if document.peers.is_empty() {
         "no peers yet   (why: wattle status   invite someone: wattle invite)\n".to_owned()
     } else {
-        let widest =
-            document.peers.iter().filter_map(|peer| peer.name.as_deref()).map(UnicodeWidthStr::width).max();
+        let widest = document.peers.iter().filter_map(called).map(|name| name.width()).max();
         let mut table = Table::new(&["PEER", "PATH", "ADDRESS", ">RTT", ">UP", ">IN/OUT", "AGENT"]);
         for peer in &document.peers {
             table.row(row_of(peer, widest.unwrap_or_default()));
         }
-        table.render()
+        let labelled = document.peers.iter().any(|peer| peer.name.is_none() && peer.label.is_some());
+        let note = if labelled { "* its own name on this machine\n" } else { "" };
+        format!("{}{note}", table.render())
     };
     for (label, peers) in [("known, not connected", &document.offline), ("blocked", &document.blocked)] {
         if !peers.is_empty() {
@@ -202,8 +203,14 @@ fn table_of(document: &PeersDocument) -> Shown {
     Shown { text, ids }
 }
 
+/// Its petname; else the name it gave itself on this machine, marked as such.
+fn called(peer: &Peer) -> Option<String> {
+    let label = || peer.label.as_deref().map(|label| format!("{}*", tame(label)));
+    peer.name.as_deref().map(tame).or_else(label)
+}
+
 fn row_of(peer: &Peer, widest: usize) -> Vec<String> {
-    let name = tame(peer.name.as_deref().unwrap_or_default());
+    let name = called(peer).unwrap_or_default();
     let label = match widest {
         0 => format!("..{}", peer.id.short()),
         _ => format!("{} ..{}", fill(&name, widest), peer.id.short()),

@@ -10,14 +10,13 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use jiff::Timestamp;
-use wattle_store::Owner;
 
 use super::errors::{Failure, advise, of_io};
 use super::files::{self, tilde};
 use super::node::abbreviated;
 use super::routes;
 use super::session::{Session, Shown};
-use super::values::{as_ms, clock, short};
+use super::values::{as_ms, short};
 use crate::api::documents::{ErrorDocument, ReadyKind, ReadyLine, RunSchema, StatusDocument};
 use crate::config::Override;
 use crate::exit::ErrorCode;
@@ -107,7 +106,7 @@ pub(super) fn start_detached(
     flags: &[String],
 ) -> Result<ReadyLine, Failure> {
     if let Some(owner) = wattle_store::read_owner(&paths.data_dir) {
-        return Err(already_running(session, paths, &owner).into());
+        return Err(crate::run::already_running(&paths.node, paths.home.as_deref(), Some(&owner)).into());
     }
     // A mistake in the config is said here, where somebody reads it.
     files::load_config(paths)?;
@@ -229,20 +228,6 @@ fn error_in(log: &str, code: ErrorCode) -> ErrorDocument {
         }
         _ => document.detail("", row),
     })
-}
-
-/// Somebody holds the data directory of this node.
-pub(super) fn already_running(session: &Session, paths: &Paths, owner: &Owner) -> ErrorDocument {
-    let since =
-        i64::try_from(owner.since_ms.as_millis()).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
-    let since =
-        since.map(|at| format!(", since {}", clock(at).get(..5).unwrap_or_default())).unwrap_or_default();
-    let port = owner.p2p_port.map(|port| format!(", port {port}")).unwrap_or_default();
-    let message = format!("node \"{}\" is already running (pid {}{since}{port})", paths.node, owner.pid);
-    let status = format!("{} status", session.program());
-    let other = if paths.node.as_str() == "bob" { "alice" } else { "bob" };
-    let second = format!("second node: wattle -n {other} run");
-    advise(ErrorDocument::new(ErrorCode::Conflict, message), "see it", &status, &second)
 }
 
 #[cfg(test)]

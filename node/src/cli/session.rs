@@ -17,7 +17,7 @@ use super::table::tame;
 use super::values::{Span, as_ms};
 use crate::api::documents::ErrorDocument;
 use crate::exit::ErrorCode;
-use crate::paths::{Environment, NodeName, Paths, PathsError};
+use crate::paths::{Environment, NodeName, Paths, PathsError, program};
 
 const HEADING: &str = "Global options";
 
@@ -108,14 +108,7 @@ impl Session {
 
     /// What to type to give this same node another command: `wattle -n bob`.
     pub(crate) fn program(&self) -> String {
-        let mut text = "wattle".to_owned();
-        if self.globals.node != NodeName::default() {
-            text.push_str(&format!(" -n {}", self.globals.node));
-        }
-        if let Some(home) = &self.globals.home {
-            text.push_str(&format!(" --home {}", home.display()));
-        }
-        text
+        program(self.globals.node.as_str(), self.globals.home.as_deref())
     }
 
     /// A client of the node these flags mean. Nothing is dialed yet.

@@ -145,8 +145,8 @@ pub(super) fn svg(target: &str, steps: &[Step], summary: &str) -> String {
          font-family=\"ui-monospace,monospace\" font-size=\"13\">\n<title>Lookup of {title}</title>\n\
          <style>.bg{{fill:#fff}}.t{{fill:#222}}.f{{fill:#777}}.l{{stroke:#bbb}}\
          .answered{{fill:#2b7de9}}.found{{fill:#1a9e55}}.failed{{fill:#d9822b}}\
-         @media(prefers-color-scheme:dark){{.bg{{fill:#16181d}}.t{{fill:#eee}}\
-         .f{{fill:#999}}.l{{stroke:#444}}}}</style>\n\
+         @media(prefers-color-scheme:dark){{\
+         .bg{{fill:#16181d}}.t{{fill:#eee}}.f{{fill:#999}}.l{{stroke:#444}}}}</style>\n\
          <rect class=\"bg\" width=\"{WIDTH}\" height=\"{height}\"/>\n\
          <text class=\"t\" x=\"{LEFT}\" y=\"28\" font-weight=\"bold\">looking for {title}</text>\n\
          <text class=\"f\" x=\"{LEFT}\" y=\"48\">far</text>\

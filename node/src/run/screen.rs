@@ -15,8 +15,9 @@ use super::Options;
 use crate::api::documents::{
     EventLine, NodeEvent, PathName, Peer, ReadyKind, ReadyLine, RunSchema, TransportName,
 };
+use crate::cli::tame;
 use crate::node::{Node, whole_millis};
-use crate::paths::NodeName;
+use crate::paths::program;
 use crate::ring::Ring;
 
 /// Where the screen goes.
@@ -39,7 +40,7 @@ impl Screen {
     pub(super) fn new(node: &Node, listening: &[Address], created: bool, options: &Options) -> Self {
         let settings = &node.config.settings;
         let name = &node.paths.node;
-        let prefix = command_prefix(name, options);
+        let prefix = program(name.as_str(), options.home.as_deref());
         let mut text = String::new();
         if created {
             text.push_str(&format!("created node \"{name}\"  (key {})\n", node.paths.key_file().display()));
@@ -82,14 +83,18 @@ impl Screen {
             ready_ms: 0,
         };
         let other = if name.as_str() == "bob" { "alice" } else { "bob" };
-        let home =
-            options.home.as_ref().map_or_else(String::new, |home| format!(" --home {}", home.display()));
         let style = match (options.json, options.quiet) {
             (true, _) => Style::Json,
             (false, true) => Style::Quiet,
             (false, false) => Style::Person,
         };
-        Self { style, text, line, try_alone: format!("wattle{home} -n {other} run"), prefix }
+        Self {
+            style,
+            text,
+            line,
+            try_alone: format!("{} run", program(other, options.home.as_deref())),
+            prefix,
+        }
     }
 
     /// Prints the screen, or the `ready` line.
@@ -147,18 +152,6 @@ impl Screen {
     }
 }
 
-/// How commands for this node begin.
-fn command_prefix(name: &NodeName, options: &Options) -> String {
-    let mut prefix = "wattle".to_owned();
-    if let Some(home) = &options.home {
-        prefix.push_str(&format!(" --home {}", home.display()));
-    }
-    if name.as_str() != NodeName::DEFAULT {
-        prefix.push_str(&format!(" -n {name}"));
-    }
-    prefix
-}
-
 /// `192.168.1.5  udp/7710 (quic), tcp/7710`, one line an address; this machine's own only when there is no
 /// other.
 fn listening_lines(listening: &[Address]) -> Vec<String> {
@@ -184,7 +177,11 @@ fn listening_lines(listening: &[Address]) -> Vec<String> {
 fn person_line(line: &EventLine) -> Option<String> {
     let text = match &line.event {
         NodeEvent::PeerConnected { peer } => {
-            format!("+ {}   {}", who(peer.name.as_deref(), &peer.id.short()), path(peer))
+            format!(
+                "+ {}   {}",
+                who(peer.name.as_deref().or(peer.label.as_deref()), &peer.id.short()),
+                path(peer)
+            )
         }
         NodeEvent::PeerDisconnected { peer, name, reason } => {
             format!("- {}   {reason}", who(name.as_deref(), &peer.short()))
@@ -202,7 +199,7 @@ fn person_line(line: &EventLine) -> Option<String> {
         }
     };
     let time = line.ts.to_zoned(TimeZone::system()).strftime("%H:%M:%S").to_string();
-    Some(format!("{time}  {text}\n"))
+    Some(format!("{time}  {}\n", tame(&text)))
 }
 
 fn who(name: Option<&str>, short: &str) -> String {
@@ -242,6 +239,15 @@ fn print(text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_peer_says_cannot_drive_the_terminal() {
+        let id = wattle_types::NodeId::from_public_key([7; 32]);
+        let event = NodeEvent::PeerDisconnected { peer: id, name: None, reason: "\u{1b}[2Jbye\n".to_owned() };
+        let line = EventLine { id: 1, ts: Timestamp::UNIX_EPOCH, topic: event.topic(), event };
+        let text = person_line(&line).unwrap();
+        assert!(text.ends_with("bye\u{fffd}\n") && !text.contains('\u{1b}'), "{text}");
+    }
 
     #[test]
     fn listening_addresses_are_shown_once_an_ip_with_their_transports() {

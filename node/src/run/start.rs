@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use jiff::tz::TimeZone;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -17,10 +16,10 @@ use wattle_store::{
 };
 use wattle_types::{NetworkKey, SecretKey, Table, Write};
 
-use super::{EVENTS_MAX, Options, pump};
+use super::{EVENTS_MAX, Options, already_running, pump};
 use crate::api::documents::{ErrorDocument, RuntimeDocument, RuntimeSchema};
 use crate::api::{Access, Gate, Guard, Names, Server, Socket, bind_tcp, router};
-use crate::clock::{timestamp, unix_now};
+use crate::clock::unix_now;
 use crate::config::{self, ApiListen, Config, Settings, Sources, defaults_toml};
 use crate::exit::ErrorCode;
 use crate::metrics::Metrics;
@@ -88,7 +87,8 @@ pub(super) async fn start(
     let events = Arc::new(Ring::new(EVENTS_MAX));
     let moves = watch::Sender::new(0);
     let moved = moves.subscribe();
-    tasks.spawn(pump(overlay.events(), Arc::clone(&names), Arc::clone(&events), moves));
+    let neighbours_at = settings.same_machine.then(|| paths.clone());
+    tasks.spawn(pump(overlay.events(), Arc::clone(&names), neighbours_at, Arc::clone(&events), moves));
 
     let socket = Socket::bind(&paths.socket)
         .map_err(|error| failed(format!("cannot listen on {}: {error}", paths.socket.display())))?;
@@ -138,22 +138,23 @@ fn make_directory(path: Option<&Path>) -> std::io::Result<()> {
 }
 
 async fn open_data(paths: &Paths) -> Result<(Arc<Store>, SecretKey, Created)> {
-    let (dir, key_file, node) = (paths.data_dir.clone(), paths.key_file(), paths.node.clone());
+    let (dir, key_file) = (paths.data_dir.clone(), paths.key_file());
+    let (node, home) = (paths.node.clone(), paths.home.clone());
     let mut owner = Owner::this_process(node.as_str());
     owner.version = Some(env!("CARGO_PKG_VERSION").to_owned());
     owner.api_socket = Some(paths.socket.clone());
     let opening = tokio::task::spawn_blocking(move || {
         make_directory(Some(&dir)).map_err(|error| failed(format!("{}: {error}", dir.display())))?;
-        let store = Store::open(&dir, owner).map_err(|error| open_error(&node, error))?;
+        let store = Store::open(&dir, owner).map_err(|error| open_error(&node, home.as_deref(), error))?;
         let (key, created) = wattle_store::load_or_create_key(&key_file).map_err(key_error)?;
         Ok((Arc::new(store), key, created))
     });
     opening.await.map_err(failed)?
 }
 
-fn open_error(node: &NodeName, error: OpenError) -> ErrorDocument {
+fn open_error(node: &NodeName, home: Option<&Path>, error: OpenError) -> ErrorDocument {
     match error {
-        OpenError::Locked { owner, .. } => already_running(node, owner.as_deref()),
+        OpenError::Locked { owner, .. } => already_running(node, home, owner.as_deref()),
         OpenError::Newer { ref needs, .. } => {
             let document = ErrorDocument::new(ErrorCode::Conflict, error.to_string())
                 .detail("nothing was", "changed")
@@ -165,23 +166,6 @@ fn open_error(node: &NodeName, error: OpenError) -> ErrorDocument {
         }
         other => failed(other),
     }
-}
-
-/// The catalogue's "is already running".
-fn already_running(node: &NodeName, owner: Option<&Owner>) -> ErrorDocument {
-    let mut known = Vec::new();
-    if let Some(owner) = owner {
-        let since = timestamp(owner.since_ms).to_zoned(TimeZone::system());
-        known.push(format!("pid {}", owner.pid));
-        known.push(format!("since {}", since.strftime("%H:%M")));
-        known.extend(owner.p2p_port.map(|port| format!("port {port}")));
-    }
-    let known = if known.is_empty() { String::new() } else { format!(" ({})", known.join(", ")) };
-    let other = if node.as_str() == "bob" { "alice" } else { "bob" };
-    let see = if node.as_str() == NodeName::DEFAULT { String::new() } else { format!(" -n {node}") };
-    ErrorDocument::new(ErrorCode::Conflict, format!("node \"{node}\" is already running{known}"))
-        .hint(format!("wattle{see} status"))
-        .detail("see it", format!("wattle{see} status       second node: wattle -n {other} run"))
 }
 
 fn key_error(error: KeyError) -> ErrorDocument {

@@ -416,7 +416,7 @@ fn damaged_data_is_an_error_that_names_the_file() {
 }
 
 /// A shell in a namespace where `at` is `mount`ed; `None`, with a line on stderr, where that is forbidden.
-#[expect(clippy::print_stderr, reason = "whoever runs the tests must see what did not run")]
+#[expect(clippy::print_stderr, reason = "a test that did not run says so")]
 fn mounted(at: &Path, mount: &str, then: &str) -> Option<Output> {
     let tried = Command::new("unshare").args(["-Urm", "true"]).stderr(Stdio::null()).status();
     if !tried.is_ok_and(|status| status.success()) {

@@ -4,6 +4,7 @@
 
 mod faults;
 mod process;
+mod trace;
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::net::UnixStream;
@@ -78,10 +79,16 @@ fn two_nodes_of_one_user_find_each_other_without_multicast() {
 
     let (_, peers) = alice.call("GET /api/v1/peers", "");
     assert_eq!(peers["peers"][0]["id"], bob.ready.id.to_string());
+    assert_eq!((&peers["peers"][0]["label"], &peers["peers"][0]["name"]), (&"bob".into(), &().into()));
+    let screen = || program(home.path(), "alice").arg("peers").output().unwrap().stdout;
+    let labelled = String::from_utf8(screen()).unwrap();
+    assert!(labelled.contains(&format!("bob* ..{}", bob.ready.id.short())), "{labelled}");
     assert_eq!(peers["peers"][0]["path"], "direct");
 
     let name = format!(r#"{{"peer":"{}","name":"bob"}}"#, bob.ready.id);
     assert_eq!(alice.call("POST /api/v1/peers/name", &name).0, 200);
+    let named = String::from_utf8(screen()).unwrap();
+    assert!(named.contains(&format!("bob ..{}", bob.ready.id.short())) && !named.contains('*'), "{named}");
     let (status, stored) = bob.call("PUT /api/v1/dht/records/greeting", r#"{"value_b64":"aGVsbG8="}"#);
     assert_eq!((status, &stored["announced"]), (200, &true.into()), "{stored}");
     for key in ["greeting", "bob%2Fgreeting"] {
@@ -93,6 +100,62 @@ fn two_nodes_of_one_user_find_each_other_without_multicast() {
     assert_eq!((status, &error["code"]), (403, &"denied".into()));
     let (status, error) = alice.call("GET /api/v1/dht/records/nothing-of-the-kind", "");
     assert_eq!((status, &error["code"]), (404, &"not_found".into()), "{error}");
+}
+
+#[test]
+fn a_peer_of_an_earlier_run_is_still_known_by_its_short_id() {
+    let home = tempfile::tempdir().unwrap();
+    let (mut alice, mut bob) = (run(home.path(), "alice"), run(home.path(), "bob"));
+    alice.connected();
+    bob.connected();
+    let id = bob.ready.id;
+    for node in [&mut bob, &mut alice] {
+        node.signal(rustix::process::Signal::TERM);
+        assert!(node.end().success());
+    }
+    let alice = run(home.path(), "alice");
+    let (_, peers) = alice.call("GET /api/v1/peers?all=true", "");
+    assert_eq!(
+        (&peers["peers"], &peers["offline"][0]["id"]),
+        (&serde_json::json!([]), &id.to_string().into())
+    );
+    let (status, found) = alice.call(&format!("GET /api/v1/id?peer=..{}", id.short()), "");
+    assert_eq!((status, &found["id"]), (200, &id.to_string().into()), "{found}");
+}
+
+#[test]
+fn flags_win_over_the_environment_over_the_file_over_defaults() {
+    let home = tempfile::tempdir().unwrap();
+    let wattle = |words: &[&str]| {
+        let mut command = program(home.path(), "alice");
+        command.env("WATTLE_P2P_PROFILE", "lan").args(words);
+        command
+    };
+    for (key, value) in [("p2p.profile", "wan"), ("p2p.mdns", "true"), ("connections.grace", "9s")] {
+        assert!(wattle(&["config", "set", key, value]).output().unwrap().status.success());
+    }
+    let shown = wattle(&["config", "show", "--origin"]).output().unwrap().stdout;
+    let shown = String::from_utf8(shown).unwrap();
+    let origin = |key: &str| {
+        let line = shown.lines().find(|line| line.starts_with(&format!("{key} = "))).unwrap();
+        line.rsplit_once("   from ").unwrap().1.to_owned()
+    };
+    assert_eq!(origin("p2p.profile"), "env WATTLE_P2P_PROFILE");
+    assert!(origin("connections.grace").contains("config.toml:"), "{shown}");
+    assert_eq!(origin("connections.low_water"), "default");
+
+    let mut command = wattle(&["--json", "run", "--no-mdns"]);
+    let node = process::started(&mut command);
+    let (_, config) = node.call("GET /api/v1/config?key=p2p", "");
+    let value = |key: &str| {
+        let values = config["values"].as_array().unwrap();
+        values.iter().find(|value| value["key"] == key).unwrap().clone()
+    };
+    assert_eq!(
+        (&value("p2p.mdns")["value"], &value("p2p.mdns")["origin"]),
+        (&false.into(), &"flag --no-mdns".into())
+    );
+    assert_eq!(value("p2p.profile")["value"], "lan");
 }
 
 #[test]

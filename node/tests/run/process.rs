@@ -42,7 +42,12 @@ pub(crate) fn run(home: &Path, node: &str) -> Running {
 }
 
 pub(crate) fn run_with(command: &mut Command) -> Running {
-    let mut child = command.args(["--json", "run"]).stdout(Stdio::piped()).spawn().unwrap();
+    started(command.args(["--json", "run"]))
+}
+
+/// A node whose command line is complete; it must have `--json`.
+pub(crate) fn started(command: &mut Command) -> Running {
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap());
     let mut line = String::new();
     lines.read_line(&mut line).unwrap();

@@ -52,6 +52,7 @@ pub(crate) enum PeersCommand {
         reply: Reply<()>,
     },
     Blocked(Reply<BTreeSet<NodeId>>),
+    Known(Reply<Vec<(NodeId, Vec<Address>)>>),
     Addresses {
         peer: NodeId,
         reply: Reply<Vec<Address>>,

@@ -186,6 +186,14 @@ impl Overlay {
         self.ask(|reply| Command::Peers(PeersCommand::Blocked(reply))).await
     }
 
+    /// Every peer of the address book with its addresses, the one seen last first.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn known(&self) -> Result<Vec<(NodeId, Vec<Address>)>, Stopped> {
+        self.ask(|reply| Command::Peers(PeersCommand::Known(reply))).await
+    }
+
     /// The addresses of a peer in the address book, best first.
     ///
     /// # Errors

@@ -169,6 +169,7 @@ impl Peers {
                 return Some(done);
             }
             PeersCommand::Blocked(reply) => answer(reply, self.blocked.clone()),
+            PeersCommand::Known(reply) => answer(reply, self.book.recent()),
             PeersCommand::Addresses { peer, reply } => answer(reply, self.addresses_of(peer)),
         }
         None

@@ -426,6 +426,9 @@ pub struct NeighbourDocument {
     /// Its peer id.
     #[schema(value_type = String)]
     pub id: NodeId,
+    /// What the node is called on this machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// The network.
     pub network: String,
     /// Where it listens, as seen from this machine.

@@ -19,6 +19,9 @@ pub struct Peer {
     /// Its petname here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// What it is called on this machine, when it runs here too: a label it gave itself, no petname.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
     /// Directly or relayed.
     pub path: PathName,
     /// Over what.
@@ -87,7 +90,7 @@ pub struct PeersDocument {
     pub schema: PeersSchema,
     /// Connected peers.
     pub peers: Vec<Peer>,
-    /// Named peers that are not connected; only with `all=true`.
+    /// Peers of a name or of the address book that are not connected; only with `all=true`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub offline: Vec<PeerName>,
     /// Blocked peers; only with `all=true`.

@@ -1,5 +1,6 @@
 //! Routes about people and paths.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -39,7 +40,7 @@ const TICKET_LIVES: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PeersQuery {
-    /// Also named peers that are offline, and blocked ones.
+    /// Also peers of a name or of the address book that are not connected, and blocked ones.
     #[serde(default)]
     all: bool,
 }
@@ -56,9 +57,10 @@ pub(super) async fn peers(
     let (mut offline, mut blocked) = (Vec::new(), Vec::new());
     if query.all {
         blocked.extend(node.overlay.blocked().await?.into_iter().map(|id| node.names.row(id)));
-        let is_connected = |id: &NodeId| peers.iter().any(|peer| peer.id == *id);
-        offline
-            .extend(node.names.all().into_keys().filter(|id| !is_connected(id)).map(|id| node.names.row(id)));
+        let mut known: BTreeSet<NodeId> = node.names.all().into_keys().collect();
+        known.extend(node.overlay.known().await?.into_iter().map(|(id, _addresses)| id));
+        known.retain(|id| *id != node.overlay.id() && peers.iter().all(|peer| peer.id != *id));
+        offline.extend(known.into_iter().map(|id| node.names.row(id)));
     }
     Ok(Answer(PeersDocument { schema: PeersSchema::V1, peers, offline, blocked }))
 }

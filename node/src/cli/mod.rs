@@ -1,9 +1,9 @@
 //! The command line: what a person types, and what they read back.
 //!
-//! One file per group of commands. Every command gets a [`session::Session`] (the global flags, the output,
-//! the client) and ends in `Ok(())` or one [`errors::Failure`], which carries its text and its exit code;
+//! One file per group of commands. Every command gets a `session::Session` (the global flags, the output,
+//! the client) and ends in `Ok(())` or one `errors::Failure`, which carries its text and its exit code;
 //! nothing below `main` prints or exits by itself (but for a Ctrl-C that cannot wait, in
-//! [`session::Session::block_on`]). Data goes to stdout through [`output::Output`], messages
+//! `session::Session::block_on`). Data goes to stdout through `output::Output`, messages
 //! to stderr.
 
 mod client;

@@ -135,10 +135,9 @@ impl Connections {
             .map(|(key, connection)| {
                 let value = self.values.get(&connection.peer).copied().unwrap_or_default();
                 let young = now.since(connection.opened) < self.limits.grace;
-                (
-                    (value.pinned, value.woven, young, value.nearness, seniority(connection.opened, young)),
-                    *key,
-                )
+                // What a young one is worth is not known yet; it may carry a question of this moment.
+                let nearness = if young { 0 } else { value.nearness };
+                ((value.pinned, value.woven, young, nearness, seniority(connection.opened, young)), *key)
             })
             .collect();
         ranked.sort_unstable();

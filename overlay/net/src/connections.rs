@@ -283,6 +283,18 @@ mod tests {
     }
 
     #[test]
+    fn a_question_of_this_moment_outlives_nearer_peers_that_are_young_too() {
+        let mut machine = Connections::new(node(0), limits(3, 5));
+        for peer in 1..=5 {
+            open(&mut machine, u64::from(peer), usize::from(peer), peer, false);
+        }
+        let near = (1..=5).map(|peer| (node(peer), Value { nearness: 9, ..Value::default() })).collect();
+        machine.handle(Time::ZERO, Input::Valued(near), &mut Outbox::new());
+        let closed = open(&mut machine, 6, 6, 6, true);
+        assert_eq!(closed, [1, 2, 3].map(|key| closes(key, Why::Trimmed)).concat());
+    }
+
+    #[test]
     fn a_flood_of_strangers_pushes_out_no_valuable_peer() {
         let mut machine = Connections::new(node(0), limits(4, 8));
         for peer in 1..=4 {

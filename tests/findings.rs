@@ -6,7 +6,7 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test's helper ends the test like the test itself")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use wattle_net::{Config, ConnectionLimits, DhtMode, Event, Lagged, Subscription}
 use wattle_tests::hostile::{GossipRpc, Manner, Stranger};
 use wattle_tests::overlay::{Disk, Node, PATIENCE, config, network, until};
 use wattle_tests::records::signed;
-use wattle_types::{Topic, TopicMessage, TopicPattern, cbor};
+use wattle_types::{NodeId, Topic, TopicMessage, TopicPattern, cbor};
 
 fn topic(text: &str) -> Topic {
     text.parse().unwrap()
@@ -30,14 +30,27 @@ async fn follow(nodes: &[Node], pattern: &str) -> Vec<Subscription> {
     followers
 }
 
-/// Waits until every node has somebody to give messages of `root` to.
+/// Waits until messages of `root` get from each node to every other: over links that both ends know of, since a
+/// message sent between a graft and its arrival passes the grafter by.
 async fn meshed(nodes: &[Node], root: &str) {
-    for node in nodes {
-        until("the mesh has formed", || async {
-            node.overlay.topics().await.unwrap().iter().any(|info| info.root == root && !info.mesh.is_empty())
-        })
-        .await;
-    }
+    until("the mesh has formed", || async {
+        let mut links = BTreeMap::new();
+        for node in nodes {
+            let topics = node.overlay.topics().await.unwrap();
+            let mesh = topics.into_iter().find(|info| info.root == root).map(|info| info.mesh);
+            links.insert(node.id(), mesh.unwrap_or_default());
+        }
+        let mut reached = BTreeSet::new();
+        let mut next = vec![nodes[0].id()];
+        while let Some(node) = next.pop() {
+            if reached.insert(node) {
+                let both = |other: &&NodeId| links.get(*other).is_some_and(|mesh| mesh.contains(&node));
+                next.extend(links[&node].iter().filter(both));
+            }
+        }
+        reached.len() == nodes.len()
+    })
+    .await;
 }
 
 /// The payloads that arrive, each with how often, until `enough` different ones were there.
@@ -66,7 +79,7 @@ async fn connections_stay_below_high_water_and_gossip_still_reaches_everybody() 
     let limits = ConnectionLimits {
         low_water: NonZeroUsize::new(4).unwrap(),
         high_water: NonZeroUsize::new(HIGH).unwrap(),
-        grace: Duration::from_secs(1),
+        idle_after: Duration::from_secs(1),
     };
     let mut nodes: Vec<Node> = Vec::new();
     for number in 0..12_u32 {
@@ -109,7 +122,7 @@ async fn a_full_node_lets_an_idle_stranger_go_for_a_newcomer() {
     let limits = ConnectionLimits {
         low_water: NonZeroUsize::new(10).unwrap(),
         high_water: NonZeroUsize::new(HIGH).unwrap(),
-        grace: Duration::from_millis(1),
+        idle_after: Duration::from_millis(1),
     };
     let full = Node::start_on(Config { connections: limits, ..config(1) }, Disk::default()).await;
     let mut strangers = Vec::new();

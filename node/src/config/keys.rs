@@ -157,7 +157,12 @@ pub const KEYS: &[Key] = &[
         "64",
         "Above so many connections, the least valuable are closed. Not below low_water.",
     ),
-    key("connections.grace", Kind::Duration, "\"20s\"", "A connection younger than this is not trimmed."),
+    key(
+        "connections.idle_after",
+        Kind::Duration,
+        "\"2s\"",
+        "A connection over which nothing came or went for so long is idle, and closed before those in use.",
+    ),
     key(
         "connections.memory_mib_max",
         Kind::Count,

@@ -277,7 +277,7 @@ impl Reader<'_> {
         let limits = ConnectionLimits {
             low_water: self.count("connections.low_water"),
             high_water: self.count("connections.high_water"),
-            grace: self.duration("connections.grace"),
+            idle_after: self.duration("connections.idle_after"),
         };
         if limits.high_water < limits.low_water {
             let (high, low) = (limits.high_water, limits.low_water);

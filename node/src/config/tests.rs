@@ -55,7 +55,7 @@ fn an_unknown_key_is_named_with_its_place_and_the_key_that_was_meant() {
 fn a_wrong_value_is_named_with_its_place_and_what_was_expected() {
     let (message, line, column, _) = problem("[p2p]\nmdns = \"yes\"\n");
     assert_eq!((message.as_str(), line, column), ("`p2p.mdns` must be true or false, not string,", 2, 8));
-    let (message, ..) = problem("[connections]\ngrace = \"fast\"\n");
+    let (message, ..) = problem("[connections]\nidle_after = \"fast\"\n");
     assert!(message.contains("500ms") && message.contains("fast"), "{message}");
     let (message, line, ..) = problem("[p2p]\nlisten = [\"nonsense\"]\n");
     assert!(message.contains("nonsense") && line == 2, "{message}");

@@ -136,7 +136,7 @@ fn settings_changed_at_the_same_instant_are_all_kept() {
         ("p2p.profile", "lan"),
         ("p2p.dht_mode", "client"),
         ("p2p.same_machine", "false"),
-        ("connections.grace", "9s"),
+        ("connections.idle_after", "9s"),
         ("network.name", "raced"),
     ];
     let set = |(key, value): (&str, &str)| {

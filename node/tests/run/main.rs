@@ -131,7 +131,7 @@ fn flags_win_over_the_environment_over_the_file_over_defaults() {
         command.env("WATTLE_P2P_PROFILE", "lan").args(words);
         command
     };
-    for (key, value) in [("p2p.profile", "wan"), ("p2p.mdns", "true"), ("connections.grace", "9s")] {
+    for (key, value) in [("p2p.profile", "wan"), ("p2p.mdns", "true"), ("connections.idle_after", "9s")] {
         assert!(wattle(&["config", "set", key, value]).output().unwrap().status.success());
     }
     let shown = wattle(&["config", "show", "--origin"]).output().unwrap().stdout;
@@ -141,7 +141,7 @@ fn flags_win_over_the_environment_over_the_file_over_defaults() {
         line.rsplit_once("   from ").unwrap().1.to_owned()
     };
     assert_eq!(origin("p2p.profile"), "env WATTLE_P2P_PROFILE");
-    assert!(origin("connections.grace").contains("config.toml:"), "{shown}");
+    assert!(origin("connections.idle_after").contains("config.toml:"), "{shown}");
     assert_eq!(origin("connections.low_water"), "default");
 
     let mut command = wattle(&["--json", "run", "--no-mdns"]);

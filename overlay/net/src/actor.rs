@@ -20,9 +20,8 @@ use crate::command::{Command, DhtCommand, answer};
 use crate::dht::Dht;
 use crate::event::Watchers;
 use crate::peers::Peers;
-use crate::report::{PeerInfo, PersistBatch, Status};
+use crate::report::{PersistBatch, Status};
 use crate::topics::Topics;
-use crate::traffic::Traffic;
 use crate::translate::{DialFailure, Input, deepest, translate};
 use crate::{Address, Event, StartError};
 
@@ -40,7 +39,6 @@ pub(crate) struct Actor {
     pub(crate) peers: Peers,
     pub(crate) dht: Dht,
     pub(crate) topics: Topics,
-    pub(crate) traffic: Traffic,
     pub(crate) external: Vec<Address>,
     pub(crate) dht_server: bool,
     pub(crate) kad_protocol: String,
@@ -207,16 +205,8 @@ impl Actor {
         self.topics.on_tick(&mut self.swarm);
     }
 
-    fn infos(&self) -> Vec<PeerInfo> {
-        let mut infos = self.peers.infos(self.now());
-        for info in &mut infos {
-            (info.bytes_in, info.bytes_out) = self.traffic.of(&crate::behaviour::peer_id(info.peer));
-        }
-        infos
-    }
-
     fn status(&mut self) -> Status {
-        let peers = self.infos();
+        let peers = self.peers.infos(self.now());
         let buckets = self.swarm.behaviour_mut().kad.kbuckets().map(|bucket| bucket.num_entries());
         let buckets: Vec<usize> = buckets.filter(|entries| *entries > 0).collect();
         Status {

@@ -68,19 +68,19 @@ pub struct ConnectionLimits {
     pub low_water: NonZeroUsize,
     /// Above this, the least valuable connections are closed. Not less than `low_water`.
     pub high_water: NonZeroUsize,
-    /// A connection younger than this is not trimmed: it had no time to prove its value.
-    pub grace: Duration,
+    /// A connection over which nothing came or went for this long is idle, and trimmed before those in use.
+    pub idle_after: Duration,
 }
 
 impl ConnectionLimits {
-    /// 48 to 64 connections, as many as a routing table of some thousand nodes has close peers; 20 s of
-    /// grace.
+    /// 48 to 64 connections, as many as a routing table of some thousand nodes has close peers; idle after
+    /// 2 s, in which every question of a lookup is answered.
     #[must_use]
     pub const fn standard() -> Self {
         Self {
             low_water: NonZeroUsize::new(48).expect("48 is not zero"),
             high_water: NonZeroUsize::new(64).expect("64 is not zero"),
-            grace: Duration::from_secs(20),
+            idle_after: Duration::from_secs(2),
         }
     }
 }

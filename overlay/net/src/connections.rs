@@ -9,10 +9,14 @@
 //!
 //! 1. When both sides dialed at once, both keep the connection that the lower node id dialed, and close the
 //!    other. Of two that one side dialed, that side closes the younger.
-//! 2. Above `high_water` connections, close the least valuable until `low_water` are left: first old
-//!    connections that serve nothing, then young ones (below `grace`), by value. A connection of a gossip
-//!    mesh or one that a person asked for goes only when nothing else is left above `high_water`: a
-//!    stranger's flood of dials cannot push them out.
+//! 2. Above `high_water` connections, close the least valuable until `low_water` are left: first those that
+//!    are idle, the far and the young before the near and the old; then those in use, those that others
+//!    dialed and that were quiet longest before our own. A connection of a gossip mesh or one that a person
+//!    asked for goes only when nothing else is left above `high_water`: a stranger's flood of dials cannot
+//!    push them out.
+//!
+//! Use decides before nearness because a lookup is what fills a node: closing the connection that carries one
+//! of its questions makes the lookup miss that peer, on this side or on the other.
 //!
 //! # Invariants
 //!
@@ -24,15 +28,17 @@
 //! One entry per connection (at most `2 * high_water`, which libp2p's own limit enforces below us); work per
 //! input is O(n log n) when trimming, else O(log n).
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use libp2p::swarm::ConnectionId;
 use wattle_types::{Machine, NodeId, Outbox, Time};
 
 use crate::ConnectionLimits;
 
-/// What a peer is good for, least important last: derived order is the order of worth.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+/// What a peer is good for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Value {
     /// A person or an application asked for it.
     pub(crate) pinned: bool,
@@ -40,6 +46,8 @@ pub(crate) struct Value {
     pub(crate) woven: bool,
     /// In the routing table: leading bits shared with this node, plus one; 0 when not in it.
     pub(crate) nearness: u32,
+    /// Since the last byte from or to it.
+    pub(crate) quiet: Duration,
 }
 
 /// What happened.
@@ -55,7 +63,7 @@ pub(crate) enum Input {
     Closed {
         key: ConnectionId,
     },
-    /// What the connected peers are good for now.
+    /// What the connected peers are good for now: to be said before an `Opened` that may fill the node.
     Valued(BTreeMap<NodeId, Value>),
 }
 
@@ -134,10 +142,11 @@ impl Connections {
             .filter(|(_, connection)| !connection.closing)
             .map(|(key, connection)| {
                 let value = self.values.get(&connection.peer).copied().unwrap_or_default();
-                let young = now.since(connection.opened) < self.limits.grace;
-                // What a young one is worth is not known yet; it may carry a question of this moment.
-                let nearness = if young { 0 } else { value.nearness };
-                ((value.pinned, value.woven, young, nearness, seniority(connection.opened, young)), *key)
+                let quiet = value.quiet.min(now.since(connection.opened));
+                let used = quiet < self.limits.idle_after;
+                let worth = if used { u32::from(connection.outbound) } else { value.nearness };
+                let recent = if used { micros(quiet) } else { connection.opened.as_micros() };
+                ((value.pinned, value.woven, used, worth, Reverse(recent)), *key)
             })
             .collect();
         ranked.sort_unstable();
@@ -164,10 +173,8 @@ impl Connections {
     }
 }
 
-/// Who goes first among equals. Of proven connections the youngest: who has stayed long stays longer. Of unproven ones
-/// the eldest: it had its chance, and a newcomer must get one even on a full node.
-const fn seniority(opened: Time, young: bool) -> u64 {
-    if young { opened.as_micros() } else { u64::MAX - opened.as_micros() }
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 impl Machine for Connections {
@@ -212,7 +219,7 @@ mod tests {
         ConnectionLimits {
             low_water: NonZeroUsize::new(low).unwrap(),
             high_water: NonZeroUsize::new(high).unwrap(),
-            grace: Duration::from_secs(20),
+            idle_after: Duration::from_secs(2),
         }
     }
 
@@ -230,6 +237,16 @@ mod tests {
             &mut out,
         );
         out.drain().collect()
+    }
+
+    /// Says what peers `1..` are good for, and for how many milliseconds each has been quiet.
+    fn valued(machine: &mut Connections, values: impl IntoIterator<Item = (u8, Value)>) {
+        let values = values.into_iter().map(|(peer, value)| (node(peer), value)).collect();
+        machine.handle(Time::ZERO, Input::Valued(values), &mut Outbox::new());
+    }
+
+    fn quiet(millis: u64) -> Value {
+        Value { quiet: Duration::from_millis(millis), ..Value::default() }
     }
 
     fn closes(key: usize, why: Why) -> Vec<Output> {
@@ -263,12 +280,14 @@ mod tests {
         for peer in 1..=5 {
             assert_eq!(open(&mut machine, u64::from(peer), usize::from(peer), peer, true), []);
         }
-        let woven = Value { woven: true, ..Value::default() };
-        let pinned = Value { pinned: true, ..Value::default() };
-        let values = BTreeMap::from([(node(1), woven), (node(2), pinned)]);
-        machine.handle(Time::ZERO, Input::Valued(values), &mut Outbox::new());
+        let woven = Value { woven: true, ..quiet(60_000) };
+        let pinned = Value { pinned: true, ..quiet(60_000) };
+        valued(
+            &mut machine,
+            [(1, woven), (2, pinned), (3, quiet(9_000)), (4, quiet(9_000)), (5, quiet(9_000))],
+        );
         let closed = open(&mut machine, 60, 6, 6, false);
-        // The old and idle ones go, the newest first; the mesh, the pinned and the young one stay.
+        // The idle ones go, the newest first; the mesh, the pinned and the newcomer stay.
         assert_eq!(closed, [5, 4, 3].map(|key| closes(key, Why::Trimmed)).concat());
     }
 
@@ -278,20 +297,33 @@ mod tests {
         for peer in 1..=5 {
             open(&mut machine, u64::from(peer), usize::from(peer), peer, false);
         }
+        // All are in use: those that were quiet longest go.
+        valued(&mut machine, (1..=5).map(|peer| (peer, quiet(100 * u64::from(6 - peer)))));
         let closed = open(&mut machine, 6, 6, 6, false);
         assert_eq!(closed, [1, 2, 3].map(|key| closes(key, Why::Trimmed)).concat());
     }
 
     #[test]
-    fn a_question_of_this_moment_outlives_nearer_peers_that_are_young_too() {
+    fn a_question_of_this_moment_outlives_nearer_peers_that_are_idle() {
         let mut machine = Connections::new(node(0), limits(3, 5));
         for peer in 1..=5 {
             open(&mut machine, u64::from(peer), usize::from(peer), peer, false);
         }
-        let near = (1..=5).map(|peer| (node(peer), Value { nearness: 9, ..Value::default() })).collect();
-        machine.handle(Time::ZERO, Input::Valued(near), &mut Outbox::new());
+        let near = |peer| Value { nearness: 9 + u32::from(peer), ..quiet(5_000) };
+        valued(&mut machine, (1..=5).map(|peer| (peer, if peer == 2 { quiet(10) } else { near(peer) })));
         let closed = open(&mut machine, 6, 6, 6, true);
-        assert_eq!(closed, [1, 2, 3].map(|key| closes(key, Why::Trimmed)).concat());
+        assert_eq!(closed, [1, 3, 4].map(|key| closes(key, Why::Trimmed)).concat(), "the farthest first");
+    }
+
+    #[test]
+    fn what_this_node_asks_outlives_what_strangers_do() {
+        let mut machine = Connections::new(node(0), limits(3, 5));
+        for peer in 1..=5 {
+            open(&mut machine, u64::from(peer), usize::from(peer), peer, peer == 1);
+        }
+        valued(&mut machine, (1..=5).map(|peer| (peer, quiet(if peer == 1 { 900 } else { 1 }))));
+        let closed = open(&mut machine, 6, 6, 6, false);
+        assert!(closed.len() == 3 && !closed.contains(&closes(1, Why::Trimmed)[0]), "{closed:?}");
     }
 
     #[test]
@@ -301,8 +333,7 @@ mod tests {
             open(&mut machine, 0, usize::from(peer), peer, true);
         }
         let pinned = Value { pinned: true, ..Value::default() };
-        let values = (1..=4).map(|peer| (node(peer), pinned)).collect();
-        machine.handle(Time::ZERO, Input::Valued(values), &mut Outbox::new());
+        valued(&mut machine, (1..=4).map(|peer| (peer, pinned)));
         for stranger in 5..=200 {
             for Output::Close { key, .. } in open(&mut machine, 1, usize::from(stranger), stranger, false) {
                 assert!(key > ConnectionId::new_unchecked(4), "a pinned peer was closed");

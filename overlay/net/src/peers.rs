@@ -18,6 +18,7 @@ use crate::command::{PeersCommand, Reply, answer, when_durable};
 use crate::connections::{self, Connections, Value, Why};
 use crate::event::Watchers;
 use crate::report::{ConnectError, LanStatus, Path, PeerInfo, Source};
+use crate::traffic::Traffic;
 use crate::translate::{DialFailure, Identity};
 use crate::{Address, Config, DisconnectReason, Event, Reach, Restored};
 
@@ -71,6 +72,7 @@ pub(crate) struct Peers {
     me: NodeId,
     network_protocol: String,
     watchers: Watchers,
+    traffic: Traffic,
     pub(crate) book: AddressBook,
     connections: Connections,
     high_water: usize,
@@ -96,7 +98,7 @@ pub(crate) struct Peers {
 }
 
 impl Peers {
-    pub(crate) fn new(config: &Config, restored: &Restored, watchers: Watchers) -> Self {
+    pub(crate) fn new(config: &Config, restored: &Restored, watchers: Watchers, traffic: Traffic) -> Self {
         let me = config.key.node_id();
         let mut book = AddressBook::default();
         book.restore(&restored.addresses);
@@ -106,6 +108,7 @@ impl Peers {
             me,
             network_protocol: network_protocol(&config.network),
             watchers,
+            traffic,
             book,
             connections: Connections::new(me, config.connections),
             high_water: config.connections.high_water.get(),
@@ -346,11 +349,12 @@ impl Peers {
             pinned |= waiting.wish.pin && waiting.peer == Some(peer);
         }
         let mut out = Outbox::new();
-        self.connections.handle(
-            now,
-            connections::Input::Opened { key: connection, peer, outbound, pinned },
-            &mut out,
-        );
+        if self.connections.count() >= self.high_water {
+            let values = self.values(swarm);
+            self.connections.handle(now, connections::Input::Valued(values), &mut out);
+        }
+        let input = connections::Input::Opened { key: connection, peer, outbound, pinned };
+        self.connections.handle(now, input, &mut out);
         self.carry_out(swarm, &mut out);
     }
 
@@ -569,8 +573,6 @@ impl Peers {
                 self.candidate(swarm, peer, &[], Source::Asked);
             }
         }
-        let values = self.values(swarm);
-        self.connections.handle(now, connections::Input::Valued(values), &mut Outbox::new());
     }
 
     /// Dials the configured bootstraps, then those seen last.
@@ -606,6 +608,7 @@ impl Peers {
             pinned: self.pinned.contains(peer),
             woven: mesh.contains(peer) || near.get(peer).is_some_and(|(rank, _)| *rank < WANTED_CONNECTIONS),
             nearness: near.get(peer).map_or(0, |(_, bits)| bits.saturating_add(1)),
+            quiet: self.traffic.quiet(&peer_id(*peer)),
         };
         self.connected.keys().map(|peer| (*peer, value(peer))).collect()
     }
@@ -614,6 +617,7 @@ impl Peers {
         let known = self.connected.get(&peer)?;
         let (path, outbound) = known.connections.values().next()?;
         let identity = known.identity.as_ref()?;
+        let (bytes_in, bytes_out) = self.traffic.of(&peer_id(peer));
         Some(PeerInfo {
             peer,
             path: path.clone(),
@@ -623,8 +627,8 @@ impl Peers {
             agent: Some(identity.agent.clone()),
             protocols: identity.protocols.clone(),
             listens: identity.listens.clone(),
-            bytes_in: 0,
-            bytes_out: 0,
+            bytes_in,
+            bytes_out,
             source: known.source,
         })
     }

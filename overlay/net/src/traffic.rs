@@ -1,4 +1,4 @@
-//! Counts the bytes of each peer: a thin layer around every substream.
+//! Counts the bytes of each peer, and when the last one passed: a thin layer around every substream.
 
 use std::collections::HashMap;
 use std::io;
@@ -6,16 +6,33 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use futures::{AsyncRead, AsyncWrite, ready};
 use libp2p::PeerId;
 use libp2p::core::muxing::{StreamMuxer, StreamMuxerBox, StreamMuxerEvent, SubstreamBox};
 
 /// Bytes of one peer.
-#[derive(Debug, Default)]
-pub(crate) struct Counters {
+#[derive(Debug)]
+struct Counters {
+    begun: Instant,
     received: AtomicU64,
     sent: AtomicU64,
+    /// When the last byte passed: microseconds since `begun`.
+    last: AtomicU64,
+}
+
+impl Counters {
+    fn new() -> Self {
+        let zero = || AtomicU64::new(0);
+        Self { begun: Instant::now(), received: zero(), sent: zero(), last: zero() }
+    }
+
+    fn add(&self, counter: &AtomicU64, bytes: usize) {
+        counter.fetch_add(u64::try_from(bytes).unwrap_or(u64::MAX), Ordering::Relaxed);
+        let now = u64::try_from(self.begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.last.store(now, Ordering::Relaxed);
+    }
 }
 
 /// The counters of every peer that a connection exists to, accepted by the swarm or not: each lives as long
@@ -35,8 +52,19 @@ impl Traffic {
 
     /// Bytes received from and sent to a peer.
     pub(crate) fn of(&self, peer: &PeerId) -> (u64, u64) {
-        let counters = self.lock().get(peer).and_then(Weak::upgrade).unwrap_or_default();
-        (counters.received.load(Ordering::Relaxed), counters.sent.load(Ordering::Relaxed))
+        let counters = self.lock().get(peer).and_then(Weak::upgrade);
+        counters.map_or((0, 0), |counters| {
+            (counters.received.load(Ordering::Relaxed), counters.sent.load(Ordering::Relaxed))
+        })
+    }
+
+    /// Since the last byte from or to a peer; zero when there is no connection to it.
+    pub(crate) fn quiet(&self, peer: &PeerId) -> Duration {
+        let counters = self.lock().get(peer).and_then(Weak::upgrade);
+        counters.map_or(Duration::ZERO, |counters| {
+            let last = Duration::from_micros(counters.last.load(Ordering::Relaxed));
+            counters.begun.elapsed().saturating_sub(last)
+        })
     }
 
     fn counters(&self, peer: PeerId) -> Arc<Counters> {
@@ -47,7 +75,7 @@ impl Traffic {
         if all.len() >= SWEEP_AT && all.len() == all.capacity() {
             all.retain(|_, counters| counters.strong_count() > 0);
         }
-        let counters = Arc::new(Counters::default());
+        let counters = Arc::new(Counters::new());
         all.insert(peer, Arc::downgrade(&counters));
         counters
     }
@@ -103,15 +131,11 @@ impl StreamMuxer for Counted<StreamMuxerBox> {
     }
 }
 
-fn add(counter: &AtomicU64, bytes: usize) {
-    counter.fetch_add(u64::try_from(bytes).unwrap_or(u64::MAX), Ordering::Relaxed);
-}
-
 impl AsyncRead for Counted<SubstreamBox> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let read = ready!(Pin::new(&mut this.inner).poll_read(cx, buffer))?;
-        add(&this.counters.received, read);
+        this.counters.add(&this.counters.received, read);
         Poll::Ready(Ok(read))
     }
 }
@@ -120,7 +144,7 @@ impl AsyncWrite for Counted<SubstreamBox> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = ready!(Pin::new(&mut this.inner).poll_write(cx, buffer))?;
-        add(&this.counters.sent, written);
+        this.counters.add(&this.counters.sent, written);
         Poll::Ready(Ok(written))
     }
 
@@ -142,7 +166,7 @@ mod tests {
         let traffic = Traffic::default();
         let kept = PeerId::random();
         let counters = traffic.counters(kept);
-        add(&counters.received, 7);
+        counters.add(&counters.received, 7);
         for _ in 0..10_000 {
             drop(traffic.counters(PeerId::random()));
         }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use common::{Cpu, Random, Table, percentile, recall, resident_bytes};
 use tokio::sync::mpsc;
 use wattle_net::{ConnectionLimits, TraceTarget};
-use wattle_tests::overlay::{Disk, Node, PATIENCE, config};
+use wattle_tests::overlay::{Disk, Node, PATIENCE, config, until};
 use wattle_types::{ContentHash, NetworkName, Record, RecordKey, Topic};
 
 fn main() {
@@ -32,26 +32,19 @@ fn main() {
     }
 }
 
-/// Grows an overlay: each node joins through two random earlier ones.
+/// Grows an overlay: each node joins through two random earlier ones, as their bootstrap.
 async fn grow(nodes: &mut Vec<Node>, count: u32, random: &mut Random) {
     for number in u32::try_from(nodes.len()).unwrap_or(0)..count {
-        let node = Node::start(number).await;
-        join_two(&node, nodes, random).await;
+        let mut bootstrap = Vec::new();
+        for _ in 0..2.min(nodes.len()) {
+            if let Some(friend) = random.choose(nodes) {
+                bootstrap.extend(friend.addresses().await);
+            }
+        }
+        let alone = bootstrap.is_empty();
+        let node = Node::start_on(wattle_net::Config { bootstrap, ..config(number) }, Disk::default()).await;
+        until("the newcomer has a peer", || async { alone || !node.peers().await.is_empty() }).await;
         nodes.push(node);
-    }
-}
-
-/// Joins through two random nodes. One that is full may close the connection again; another is tried then.
-async fn join_two(node: &Node, nodes: &[Node], random: &mut Random) {
-    let mut joined = 0;
-    for _ in 0..16 {
-        if joined == 2.min(nodes.len()) {
-            return;
-        }
-        if let Some(friend) = random.choose(nodes) {
-            let addresses = friend.addresses().await;
-            joined += usize::from(node.overlay.connect(Some(friend.id()), addresses).await.is_ok());
-        }
     }
 }
 
@@ -68,6 +61,7 @@ async fn dht(count: u32) {
     settle().await;
     let per_node = resident_bytes().saturating_sub(before) / u64::from(count.max(1));
     let (mut milliseconds, mut recalls, mut first_found) = (Vec::new(), 0.0, 0);
+    let requests = common::counter(&nodes, REQUESTS).await;
     for _ in 0..200 {
         let Some(node) = random.choose(&nodes) else { return };
         let key = RecordKey::Hash(ContentHash::of(&random.bytes()));
@@ -79,6 +73,7 @@ async fn dht(count: u32) {
         recalls += all;
         first_found += u32::from(first);
     }
+    let requests = common::counter(&nodes, REQUESTS).await - requests;
     let mut hops = Vec::new();
     for _ in 0..100 {
         let (Some(from), Some(to)) = (random.choose(&nodes), random.choose(&nodes)) else { return };
@@ -112,6 +107,7 @@ async fn dht(count: u32) {
     let mut table = Table::new(&format!("DHT, {count} nodes in one process"));
     table.row("lookups that found the nearest node", format!("{first_found} of 200"));
     table.row("recall of the true 20 nearest", format!("{:.4}", recalls / 200.0));
+    table.row("questions per lookup", format!("{:.1}", requests / 200.0));
     table.row("lookup ms, median / p99", percentile(&mut milliseconds));
     table.row("traces that found their peer", format!("{} of 100", hops.len()));
     table.row("hops, median / p99", percentile(&mut hops));
@@ -122,26 +118,34 @@ async fn dht(count: u32) {
     table.print();
 }
 
+/// libp2p's counters of dials, and of questions that lookups asked.
+const DIALS: &str = "libp2p_swarm_dial_attempt_total";
+const REQUESTS: &str = "libp2p_kad_query_result_num_requests_sum";
+
 /// CPU of a join, with everything it makes others do, in a small and in a larger overlay.
 async fn join() {
     let mut random = Random::new(11);
     let mut nodes = Vec::new();
     let mut costs = Vec::new();
     for size in [50, 100, 200] {
-        grow(&mut nodes, size - 10, &mut random).await;
+        grow(&mut nodes, size - 20, &mut random).await;
         settle().await;
-        let cpu = Cpu::now();
+        // What the overlay does anyway in that time is not a cost of joining.
+        let (cpu, begun) = (Cpu::now(), Instant::now());
+        settle().await;
+        let idle = cpu.spent_ms() / begun.elapsed().as_secs_f64();
+        let dials = common::counter(&nodes, DIALS).await;
+        let (cpu, begun) = (Cpu::now(), Instant::now());
         grow(&mut nodes, size, &mut random).await;
         settle().await;
-        let joins = cpu.spent_ms();
-        // What the overlay does anyway in that time is not a cost of joining.
-        let cpu = Cpu::now();
-        settle().await;
-        costs.push((size, (joins - cpu.spent_ms()).max(0.0) / 10.0));
+        let joins = cpu.spent_ms() - idle * begun.elapsed().as_secs_f64();
+        let dials = common::counter(&nodes, DIALS).await - dials;
+        costs.push((size, joins.max(0.0) / 20.0, dials / 20.0, idle / f64::from(size)));
     }
     let mut table = Table::new("CPU per join, ms");
-    for (size, cost) in &costs {
-        table.row(&format!("at {size} nodes"), format!("{cost:.0}"));
+    for (size, cost, dials, idle) in &costs {
+        let what = format!("{cost:.0} for {dials:.0} dials; idle, {idle:.1} ms a second and node");
+        table.row(&format!("at {size} nodes"), what);
     }
     if let (Some(first), Some(last)) = (costs.first(), costs.last()) {
         table.row("200 to 50", format!("{:.2}", last.1 / first.1.max(1.0)));
@@ -216,14 +220,7 @@ async fn gossip(count: u32, rate: u32, seconds: u32) {
 async fn soak(count: u32, seconds: u32) {
     let mut random = Random::new(17);
     let mut nodes: Vec<Node> = Vec::new();
-    for number in 0..count {
-        let limits = ConnectionLimits::standard();
-        let node =
-            Node::start_on(wattle_net::Config { connections: limits, ..config(number) }, Disk::default())
-                .await;
-        join_two(&node, &nodes, &mut random).await;
-        nodes.push(node);
-    }
+    grow(&mut nodes, count, &mut random).await;
     let mut sinks = Vec::new();
     for node in &nodes {
         let Ok(pattern) = "soak.>".parse() else { return };

@@ -42,7 +42,7 @@ use crate::ConnectionLimits;
 pub(crate) struct Value {
     /// A person or an application asked for it.
     pub(crate) pinned: bool,
-    /// In a gossip mesh, or among the nearest peers of the DHT.
+    /// In a gossip mesh, among the nearest peers of the DHT, or next to be asked by a lookup under way.
     pub(crate) woven: bool,
     /// In the routing table: leading bits shared with this node, plus one; 0 when not in it.
     pub(crate) nearness: u32,

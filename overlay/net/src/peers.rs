@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use libp2p::kad::KBucketKey;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, Swarm};
 use tokio::sync::oneshot;
@@ -13,7 +14,7 @@ use wattle_types::limits::ADDRESSES_PER_PEER_MAX;
 use wattle_types::{Machine as _, NodeId, Outbox, Table, Time, UnixTime, Write};
 
 use crate::address_book::{AddressBook, is_believable};
-use crate::behaviour::{Behaviour, network_protocol, node_id, peer_id};
+use crate::behaviour::{Behaviour, K, network_protocol, node_id, peer_id};
 use crate::command::{PeersCommand, Reply, answer, when_durable};
 use crate::connections::{self, Connections, Value, Why};
 use crate::event::Watchers;
@@ -595,7 +596,7 @@ impl Peers {
     fn values(&self, swarm: &mut Swarm<Behaviour>) -> BTreeMap<NodeId, Value> {
         let behaviour = swarm.behaviour_mut();
         let mesh: BTreeSet<NodeId> = behaviour.gossip.all_mesh_peers().filter_map(node_id).collect();
-        let me = libp2p::kad::KBucketKey::from(peer_id(self.me));
+        let me = KBucketKey::from(peer_id(self.me));
         let nearest: Vec<_> = behaviour.kad.get_closest_local_peers(&me).collect();
         let near: BTreeMap<NodeId, (usize, u32)> = nearest
             .iter()
@@ -604,9 +605,18 @@ impl Peers {
                 Some((node_id(key.preimage())?, (rank, crate::dht::shared_bits(&me, key))))
             })
             .collect();
+        // A lookup asks those nearest to its target next; a connection that is closing would not carry that.
+        let mut asked_next = BTreeSet::new();
+        for target in crate::dht::sought(&behaviour.kad) {
+            let distance = |peer: &NodeId| target.distance(&KBucketKey::from(peer_id(*peer)));
+            let mut nearest: Vec<NodeId> = self.connected.keys().copied().collect();
+            nearest.sort_by_cached_key(distance);
+            asked_next.extend(nearest.into_iter().take(K.get()));
+        }
+        let is_near = |peer: &NodeId| near.get(peer).is_some_and(|(rank, _)| *rank < WANTED_CONNECTIONS);
         let value = |peer: &NodeId| Value {
             pinned: self.pinned.contains(peer),
-            woven: mesh.contains(peer) || near.get(peer).is_some_and(|(rank, _)| *rank < WANTED_CONNECTIONS),
+            woven: mesh.contains(peer) || asked_next.contains(peer) || is_near(peer),
             nearness: near.get(peer).map_or(0, |(_, bits)| bits.saturating_add(1)),
             quiet: self.traffic.quiet(&peer_id(*peer)),
         };

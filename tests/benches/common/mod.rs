@@ -99,6 +99,17 @@ pub(crate) async fn bytes_received(nodes: &[Node]) -> u64 {
     sum
 }
 
+/// A counter of libp2p's, summed over all nodes.
+pub(crate) async fn counter(nodes: &[Node], name: &str) -> f64 {
+    let mut sum = 0.0;
+    for node in nodes {
+        let text = node.overlay.metrics().await.unwrap_or_default();
+        let lines = text.lines().filter(|line| line.starts_with(name));
+        sum += lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>();
+    }
+    sum
+}
+
 /// Counts the log lines with which gossipsub says that it refused a control message.
 pub(crate) fn count_refused_control_messages() -> Arc<AtomicU64> {
     struct Counter(Arc<AtomicU64>);

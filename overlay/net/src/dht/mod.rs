@@ -18,8 +18,9 @@
 //!
 //! * A put is read back: libp2p answers "stored" before our peers' checks run, so the answer alone proves
 //!   nothing.
-//! * No bootstrap over all buckets: a joining node looks itself up, and far buckets follow one at a time
-//!   ([`Dht::on_tick`]).
+//! * No bootstrap over all buckets: a joining node looks itself up once, as soon as it knows one peer, and far
+//!   buckets follow one at a time ([`Dht::on_tick`]). libp2p's automatic bootstrap, which cannot be switched
+//!   off, is left to overlays of fewer than k nodes.
 //!
 //! # Bounds
 //!
@@ -39,7 +40,7 @@ use std::time::{Duration, Instant};
 
 use libp2p::kad::store::RecordStore as _;
 use libp2p::kad::{
-    KBucketKey, ProviderRecord, QueryId, QueryResult, Record as KadRecord, RecordKey as KadKey,
+    KBucketKey, ProviderRecord, QueryId, QueryInfo, QueryResult, Record as KadRecord, RecordKey as KadKey,
 };
 use libp2p::swarm::Swarm;
 use libp2p::{Multiaddr, PeerId, kad};
@@ -47,7 +48,7 @@ use tokio::sync::oneshot;
 use wattle_types::limits::RECORD_TTL_MAX_MS;
 use wattle_types::{NetworkName, NodeId, Precedence, Record, Time, UnixTime, Write};
 
-use crate::behaviour::{Behaviour, node_id, peer_id};
+use crate::behaviour::{Behaviour, K, node_id, peer_id};
 use crate::command::{DhtCommand, answer, when_durable};
 use crate::event::Watchers;
 use crate::peers::Offer;
@@ -107,7 +108,7 @@ impl Dht {
             rates: Rates::default(),
             gate: Diversity::default(),
             records_rejected: 0,
-            next_refresh: Time::ZERO.after(REFRESH_EVERY),
+            next_refresh: Time::ZERO.after(first_refresh(me)),
             next_expiry: Time::ZERO,
         }
     }
@@ -162,7 +163,11 @@ impl Dht {
                     self.gate.left(peer);
                 }
                 if added.is_some() || evicted.is_some() {
-                    let size = swarm.behaviour_mut().kad.kbuckets().map(|bucket| bucket.num_entries()).sum();
+                    let kad = &mut swarm.behaviour_mut().kad;
+                    let size = kad.kbuckets().map(|bucket| bucket.num_entries()).sum();
+                    if added.is_some() {
+                        join(kad, peer_id(self.me), size);
+                    }
                     self.watchers.tell(Event::Table { size });
                 }
             }
@@ -290,12 +295,17 @@ impl Dht {
     pub(crate) fn offer(&mut self, swarm: &mut Swarm<Behaviour>, peer: NodeId, offer: &Offer) {
         let id = peer_id(peer);
         let bucket = shared_bits(&KBucketKey::from(peer_id(self.me)), &KBucketKey::from(id));
-        if !self.gate.admit(peer, bucket, &offer.via) {
+        let kad = &mut swarm.behaviour_mut().kad;
+        let known = table_addresses(kad, &id);
+        // Whoever is in a bucket stays until a dial to it fails (Kademlia sections 2.2 and 4.1). For a newcomer
+        // to a full one libp2p would dial a peer of it to see, that peer would offer itself where it answers,
+        // fill a bucket there, and so on: each join and each lookup would set off dials all over the overlay.
+        let full = kad.kbucket(id).is_none_or(|bucket| bucket.num_entries() >= K.get());
+        if (known.is_empty() && full) || !self.gate.admit(peer, bucket, &offer.via) {
             return;
         }
-        let kad = &mut swarm.behaviour_mut().kad;
         // The table keeps every address it was ever told; a peer that moves on would grow without end there.
-        for old in table_addresses(kad, &id) {
+        for old in known {
             if !offer.addresses.contains(&Address::from_multiaddr(old.clone()).without_peer()) {
                 kad.remove_address(&id, &old);
             }
@@ -412,6 +422,40 @@ impl Dht {
     pub(crate) fn published(&self) -> usize {
         self.publisher.len()
     }
+}
+
+/// What a table that has grown to `size` peers calls for.
+fn join(kad: &mut kad::Behaviour<store::Records>, me: PeerId, size: usize) {
+    if size == 1 {
+        kad.get_closest_peers(me);
+    }
+    // libp2p notes at each of the first k - 1 peers to look this node up half a second later, which was just done.
+    // Only the start of a bootstrap makes it forget that; this one ends before it asks anybody.
+    if size == K.get()
+        && let Ok(id) = kad.bootstrap()
+        && let Some(mut query) = kad.query_mut(&id)
+    {
+        query.finish();
+    }
+}
+
+/// Nodes that started together refresh at different times: a half to one and a half intervals in, by their id.
+fn first_refresh(me: NodeId) -> Duration {
+    let share = me.public_key().first().copied().unwrap_or_default();
+    REFRESH_EVERY / 2 + REFRESH_EVERY * u32::from(share) / 256
+}
+
+/// What the lookups under way are looking for.
+pub(crate) fn sought(kad: &kad::Behaviour<store::Records>) -> Vec<KBucketKey<Vec<u8>>> {
+    let key = |info: &QueryInfo| match info {
+        QueryInfo::Bootstrap { peer, .. } => peer.to_bytes(),
+        QueryInfo::GetClosestPeers { key, .. } => key.clone(),
+        QueryInfo::GetProviders { key, .. }
+        | QueryInfo::AddProvider { key, .. }
+        | QueryInfo::GetRecord { key, .. } => key.to_vec(),
+        QueryInfo::PutRecord { record, .. } => record.key.to_vec(),
+    };
+    kad.iter_queries().map(|query| KBucketKey::new(key(query.info()))).collect()
 }
 
 /// The addresses that the routing table has of a peer.

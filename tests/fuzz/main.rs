@@ -3,12 +3,11 @@
 
 use std::sync::LazyLock;
 
-#[path = "../src/fuzz.rs"]
-mod fuzz;
+use wattle_tests::fuzz::TARGETS;
 
 static TARGET: LazyLock<fn(&[u8])> = LazyLock::new(|| {
     let wanted = std::env::var("WATTLE_FUZZ").unwrap_or_default();
-    let found = fuzz::TARGETS.iter().find(|(name, _)| *name == wanted);
+    let found = TARGETS.iter().find(|(name, _)| *name == wanted);
     found.map(|(_, target)| *target).expect("WATTLE_FUZZ names a target")
 });
 

@@ -1,9 +1,30 @@
-//! The decoders that strangers reach, each as a function of bytes that must never panic.
+//! The decoders that strangers reach, and the door of the API, each as a function of bytes that must never
+//! panic: what peers send, what people type and paste, what local programs ask.
 //!
 //! `tests/fuzz/` runs them under libFuzzer; `tests/fuzz_corpus.rs` replays the corpus that it found in every
 //! test run. Each target also holds what decodes to what it promises: the one spelling, the caps.
 
-use wattle_types::limits::{RECORD_PAYLOAD_BYTES_MAX, TICKET_ENDPOINTS_MAX, TOPIC_MESSAGE_BYTES_MAX};
+use std::path::Path;
+use std::sync::{Arc, LazyLock};
+
+use axum::body::Body;
+use axum::http::Request;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tower::ServiceExt as _;
+use wattle::api::documents::{
+    BlockRequest, ConnectRequest, DhtFindPeerRequest, DhtProvideRequest, DhtProvidersRequest, DhtPutRequest,
+    DhtTargetRequest, DisconnectRequest, InviteRequest, JoinRequest, LogLevelRequest, NameRequest,
+    PingRequest, PublishRequest, SessionRequest, StopRequest, TokenNewRequest, TokenRevokeRequest,
+    TopicQuestionRequest,
+};
+use wattle::api::{Access, Door, Gate, Guard, check_key, check_name, gate_only};
+use wattle::config::{Config, Sources};
+use wattle_net::{Address, Reach, read_kademlia_answer};
+use wattle_store::{Owner, Store};
+use wattle_types::limits::{
+    ADDRESSES_PER_PEER_MAX, RECORD_PAYLOAD_BYTES_MAX, TICKET_ENDPOINTS_MAX, TOPIC_MESSAGE_BYTES_MAX,
+};
 use wattle_types::{
     NetworkName, NodeId, Record, RecordKey, Ticket, TopicMessage, TopicPattern, UnixTime, cbor,
 };
@@ -12,7 +33,11 @@ use wattle_types::{
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
-pub const TARGETS: [Target; 5] = [
+pub const TARGETS: [Target; 9] = [
+    ("bodies", bodies),
+    ("config", config),
+    ("http", http),
+    ("kademlia_answer", kademlia_answer),
     ("record", record),
     ("record_key", record_key),
     ("ticket", ticket),
@@ -58,13 +83,120 @@ pub fn topic_message(bytes: &[u8]) {
     }
 }
 
-/// The words that people type: ids, topics, patterns.
+/// The words that people type: ids, topics, patterns, addresses, keys, petnames.
 pub fn words(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
+    if let Ok(address) = text.parse::<Address>() {
+        assert_eq!(address.to_string().parse(), Ok(address), "an address survives its text");
+    }
+    // Whether it is a key or a name does not matter here; that the answer comes without a panic does.
+    let _key = check_key(&NetworkName::default(), text);
+    let _name = check_name(text);
     if let Ok(id) = text.parse::<NodeId>() {
         assert_eq!(id.to_string().parse(), Ok(id), "an id survives its text");
     }
     if let (Ok(pattern), Ok(topic)) = (text.parse::<TopicPattern>(), text.parse()) {
         assert!(pattern.matches(&topic), "a topic matches itself");
     }
+}
+
+/// What a peer answers to a question of a trace.
+pub fn kademlia_answer(bytes: &[u8]) {
+    if let Ok(named) = read_kademlia_answer(bytes, Reach::Global) {
+        assert!(named.len() <= 20, "k peers are taken from an answer");
+        for (_, addresses) in named {
+            assert!(addresses.len() <= ADDRESSES_PER_PEER_MAX, "addresses are capped");
+            let local = |address: &Address| address.reach() != Reach::Global;
+            assert!(!addresses.iter().any(local), "a stranger names no address of this network");
+        }
+    }
+}
+
+/// A config file.
+pub fn config(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let draft = Some((Path::new("config.toml"), text));
+    match Config::load(&Sources { draft, ..Sources::default() }) {
+        Ok(config) => {
+            let limits = config.settings.connections;
+            assert!(limits.low_water <= limits.high_water, "low water is not above high water");
+        }
+        Err(problems) => assert!(!problems.document().message.is_empty(), "a problem is said"),
+    }
+}
+
+/// The bodies of the API's requests.
+pub fn bodies(bytes: &[u8]) {
+    body::<BlockRequest>(bytes);
+    body::<ConnectRequest>(bytes);
+    body::<DhtFindPeerRequest>(bytes);
+    body::<DhtProvideRequest>(bytes);
+    body::<DhtProvidersRequest>(bytes);
+    body::<DhtPutRequest>(bytes);
+    body::<DhtTargetRequest>(bytes);
+    body::<DisconnectRequest>(bytes);
+    body::<InviteRequest>(bytes);
+    body::<JoinRequest>(bytes);
+    body::<LogLevelRequest>(bytes);
+    body::<NameRequest>(bytes);
+    body::<PingRequest>(bytes);
+    body::<PublishRequest>(bytes);
+    body::<SessionRequest>(bytes);
+    body::<StopRequest>(bytes);
+    body::<TokenNewRequest>(bytes);
+    body::<TokenRevokeRequest>(bytes);
+    body::<TopicQuestionRequest>(bytes);
+}
+
+#[expect(clippy::expect_used, reason = "a document that cannot be written is what is looked for")]
+fn body<T: Serialize + DeserializeOwned>(bytes: &[u8]) {
+    let Ok(read) = serde_json::from_slice::<T>(bytes) else { return };
+    let written = serde_json::to_vec(&read).expect("a request can be written");
+    let again: T = serde_json::from_slice(&written).expect("and read again");
+    assert_eq!(
+        serde_json::to_vec(&again).expect("and written again"),
+        written,
+        "a request survives its text"
+    );
+}
+
+/// The door of the API as a stranger on this machine finds it: guard, routes, bodies.
+struct Api {
+    runtime: tokio::runtime::Runtime,
+    router: axum::Router,
+    access: Arc<Access>,
+    _home: tempfile::TempDir,
+}
+
+#[expect(clippy::expect_used, reason = "without an API there is nothing to fuzz")]
+static API: LazyLock<Api> = LazyLock::new(|| {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let home = tempfile::tempdir().expect("a directory");
+    let store = Store::open(home.path(), Owner::this_process("fuzz")).expect("a store");
+    let access = Arc::new(Access::open(Arc::new(store)).expect("the tokens"));
+    let id = NodeId::from_public_key([7; 32]);
+    let guard = Arc::new(Guard::new(Arc::clone(&access), id, vec!["node.home".to_owned()], false));
+    let router = gate_only(Arc::new(Gate { guard, id, url: None }));
+    Api { runtime, router, access, _home: home }
+});
+
+/// A request: method and target, header lines, an empty line, the body.
+pub fn http(bytes: &[u8]) {
+    let head = bytes.windows(2).position(|pair| pair == b"\n\n").unwrap_or(bytes.len());
+    let (head, body) = bytes.split_at(head);
+    let mut lines = head.split(|byte| *byte == b'\n');
+    let mut first = lines.next().unwrap_or_default().splitn(2, |byte| *byte == b' ');
+    let (method, target) = (first.next().unwrap_or_default(), first.next().unwrap_or_default());
+    let mut request = Request::builder().method(method).uri(target).extension(Door::Tcp { port: 7711 });
+    for line in lines {
+        let mut parts = line.splitn(2, |byte| *byte == b':');
+        let (name, value) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+        request = request.header(name, value.trim_ascii());
+    }
+    let Ok(request) = request.body(Body::from(body.get(2..).unwrap_or_default().to_vec())) else { return };
+    let (uri, method) = (request.uri().path().to_owned(), request.method().clone());
+    let api = &*API;
+    let Ok(answer) = api.runtime.block_on(api.router.clone().oneshot(request));
+    assert!(!answer.status().is_server_error(), "{} at {method} {uri}", answer.status());
+    assert!(api.access.tokens(NOW).is_empty(), "a stranger made a token");
 }

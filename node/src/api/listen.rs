@@ -165,18 +165,24 @@ pub struct Socket {
 
 impl Socket {
     /// Binds the socket, replacing one that a killed process left. The caller holds the lock of the data
-    /// directory, so no other process of this node can be using it.
+    /// directory, so no other process of this node can be using it. A `shared` one, for other users of
+    /// [`Server::serve_socket`], lets everybody knock and pass through its directory, not list it.
     ///
     /// # Errors
     /// What the system said.
-    pub fn bind(path: &Path) -> io::Result<Self> {
+    pub fn bind(path: &Path, shared: bool) -> io::Result<Self> {
+        let set_mode =
+            |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode));
         match std::fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
         // The directory is 0700, so nobody else can connect between these two steps.
         let listener = UnixListener::bind(path)?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+        set_mode(path, if shared { 0o666 } else { 0o600 })?;
+        if let (true, Some(directory)) = (shared, path.parent()) {
+            set_mode(directory, 0o711)?;
+        }
         Ok(Self { listener, path: path.to_owned() })
     }
 }
@@ -232,7 +238,7 @@ mod tests {
         let path = directory.path().join("api.sock");
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
         assert!(path.exists());
-        let socket = Socket::bind(&path).unwrap();
+        let socket = Socket::bind(&path, false).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         drop(socket);
         assert!(!path.exists());

@@ -20,4 +20,6 @@ pub use guard::{Door, Guard, Needs, cookie_name, needed};
 pub use listen::{Server, Socket, bind_tcp};
 pub use names::{Names, Whom, check_name};
 pub use routes::gate::Gate;
+#[doc(hidden)]
+pub use routes::keys::check_key;
 pub use routes::{gate_only, openapi, router};

@@ -9,7 +9,7 @@ mod admin;
 mod dht;
 mod events;
 pub(super) mod gate;
-mod keys;
+pub(super) mod keys;
 mod peers;
 mod status;
 mod topics;

@@ -166,13 +166,9 @@ pub(super) fn load_config(paths: &Paths) -> Result<Config, Failure> {
 
 /// The same, with what flags say.
 pub(super) fn load_config_with(paths: &Paths, overrides: Vec<Override>) -> Result<Config, Failure> {
-    let files = files_of(paths, &paths.config_file);
-    let sources = Sources { files, variables: config::variables(), overrides };
+    let files = paths.system_config_file.iter().chain([&paths.config_file]).map(PathBuf::as_path).collect();
+    let sources = Sources { files, variables: config::variables(), overrides, ..Sources::default() };
     Config::load(&sources).map_err(|problems| problems.document().into())
-}
-
-fn files_of<'a>(paths: &'a Paths, own: &'a Path) -> Vec<&'a Path> {
-    paths.system_config_file.as_deref().into_iter().chain([own]).collect()
 }
 
 /// A config file being edited; its comments and order stay.
@@ -284,22 +280,15 @@ fn take_turn(directory: &Path) -> std::io::Result<std::fs::File> {
     Ok(handle)
 }
 
-/// Checks a config file before it takes the place of the one that works.
+/// Checks the text of a config file before it takes the place of the one that works.
 fn check_text(paths: &Paths, text: &str) -> Result<(), Failure> {
-    let draft = paths.config_file.with_extension(format!("toml.draft{}", std::process::id()));
-    wattle_store::write_atomically(&draft, text.as_bytes(), 0o600)
-        .map_err(|error| of_io("write", &draft, &error))?;
-    let sources = Sources { files: files_of(paths, &draft), variables: Vec::new(), overrides: Vec::new() };
-    let checked = Config::load(&sources);
-    // Ignored because a draft that stays behind is never read.
-    drop(std::fs::remove_file(&draft));
-    match checked {
-        Ok(_) => Ok(()),
-        Err(problems) => {
-            let mut document = problems.document();
-            let (draft, file) = (draft.display().to_string(), paths.config_file.display().to_string());
-            document.message = document.message.replace(&draft, &file);
-            Err(document.detail("", "nothing was changed").into())
-        }
-    }
+    let draft = Some((paths.config_file.as_path(), text));
+    let sources = Sources {
+        files: paths.system_config_file.as_deref().into_iter().collect(),
+        draft,
+        ..Sources::default()
+    };
+    Config::load(&sources)
+        .map(drop)
+        .map_err(|problems| problems.document().detail("", "nothing was changed").into())
 }

@@ -186,7 +186,8 @@ pub const KEYS: &[Key] = &[
         "api.allow_uids",
         Kind::Uids,
         "[]",
-        "Users besides yours who may use the Unix socket. They also need the rights to reach its directory.",
+        "Users besides yours who may use the Unix socket, with all rights. The directories above that of the socket\n\
+         must let them pass; /run/user/UID does not, the RuntimeDirectory= of a systemd unit does.",
     ),
     key(
         "metrics.open_on_loopback",

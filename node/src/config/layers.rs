@@ -19,6 +19,8 @@ const OTHER_VARIABLES: &[&str] = &["WATTLE_NODE", "WATTLE_HOME", "WATTLE_API", "
 pub struct Sources<'a> {
     /// Files, weakest first. One that does not exist says nothing.
     pub files: Vec<&'a Path>,
+    /// The text of a file that is not written yet, over the others.
+    pub draft: Option<(&'a Path, &'a str)>,
     /// The environment: every variable, those of others are ignored.
     pub variables: Vec<(String, String)>,
     /// What flags say.
@@ -180,6 +182,10 @@ pub(super) fn read(sources: &Sources<'_>) -> Result<Layered, Problems> {
                 hint: None,
             }),
         }
+    }
+    if let Some((path, text)) = sources.draft {
+        layered.files.push(path.to_owned());
+        read_file(path, text, &mut layered.values, &mut problems);
     }
     read_variables(&sources.variables, &mut layered.values, &mut problems);
     read_overrides(&sources.overrides, &mut layered.values, &mut problems);

@@ -1,10 +1,7 @@
 use super::*;
 
 fn load(text: &str) -> Result<Config, Problems> {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("config.toml");
-    std::fs::write(&path, text).unwrap();
-    Config::load(&Sources { files: vec![&path], ..Sources::default() })
+    Config::load(&Sources { draft: Some(("config.toml".as_ref(), text)), ..Sources::default() })
 }
 
 fn problem(text: &str) -> (String, usize, usize, Option<String>) {
@@ -106,6 +103,7 @@ fn flags_win_over_the_environment_over_files_over_defaults() {
             ("WATTLE_P2P_PROFILE".to_owned(), "lan".to_owned()),
         ],
         overrides: vec![Override { key: "p2p.profile", values: vec!["wan".to_owned()], flag: "--profile" }],
+        draft: None,
     };
     let config = Config::load(&sources).unwrap();
     let origin = |name| config.document(Some(name)).values.remove(0).origin;

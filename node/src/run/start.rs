@@ -90,7 +90,7 @@ pub(super) async fn start(
     let neighbours_at = settings.same_machine.then(|| paths.clone());
     tasks.spawn(pump(overlay.events(), Arc::clone(&names), neighbours_at, Arc::clone(&events), moves));
 
-    let socket = Socket::bind(&paths.socket)
+    let socket = Socket::bind(&paths.socket, !settings.api.allow_uids.is_empty())
         .map_err(|error| failed(format!("cannot listen on {}: {error}", paths.socket.display())))?;
     let listener = bind_api(settings.api.listen).await?;
     let url =
@@ -123,7 +123,12 @@ pub(super) async fn start(
 /// Reads the configuration. A node without a file gets one in which everything is commented out.
 fn load_config(paths: &Paths, options: &Options) -> Result<Config> {
     let files = paths.system_config_file.iter().chain([&paths.config_file]).map(PathBuf::as_path).collect();
-    let sources = Sources { files, variables: config::variables(), overrides: options.overrides.clone() };
+    let sources = Sources {
+        files,
+        variables: config::variables(),
+        overrides: options.overrides.clone(),
+        ..Sources::default()
+    };
     let config = Config::load(&sources).map_err(|problems| problems.document())?;
     if !paths.config_file.exists() && make_directory(paths.config_file.parent()).is_ok() {
         // Never over a file that `config set` wrote in the meantime. Ignored because a node runs as well

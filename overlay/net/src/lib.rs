@@ -20,6 +20,8 @@ mod translate;
 
 pub use address::{Address, InvalidAddress, Reach};
 pub use config::{Config, ConnectionLimits, DhtMode, Profile, Restored, StartError};
+#[doc(hidden)]
+pub use dht::trace::read_answer as read_kademlia_answer;
 pub use event::{DisconnectReason, Event, Misbehaviour};
 pub use handle::{Overlay, Subscription};
 pub use report::{

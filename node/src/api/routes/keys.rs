@@ -57,6 +57,14 @@ impl KeyText {
     }
 }
 
+/// Whether a text is a key, as far as can be said without asking who its owner is.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_key(network: &NetworkName, text: &str) -> Result<(), ApiFailure> {
+    KeyText::parse(network, text).map(drop)
+}
+
 /// A key with its owner resolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Key {

@@ -275,11 +275,18 @@ async fn find_node(
         // The answer is here; the peer may close first.
         tracing::trace!(%error, "closing after an answer");
     }
-    let answer = Message::decode(bytes.as_slice()).map_err(|error| error.to_string())?;
-    Ok(named(answer, from))
+    read_answer(&bytes, from)
 }
 
-/// The peers of an answer with the addresses that a peer at distance `from` can know of.
+/// The peers that a Kademlia answer of at most [`KAD_MESSAGE_BYTES_MAX`] names, with the addresses that a peer
+/// at distance `from` can know of.
+///
+/// # Errors
+/// What is wrong with the bytes.
+pub fn read_answer(bytes: &[u8], from: Reach) -> Result<Vec<Named>, String> {
+    Message::decode(bytes).map(|answer| named(answer, from)).map_err(|error| error.to_string())
+}
+
 fn named(answer: Message, from: Reach) -> Vec<Named> {
     let peers = answer.closer_peers.into_iter().take(K.get()).filter_map(|peer| {
         let id = PeerId::from_bytes(&peer.id).ok().as_ref().and_then(crate::behaviour::node_id)?;

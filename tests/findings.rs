@@ -10,12 +10,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use libp2p::kad::KBucketKey;
 use tokio::sync::broadcast::error::TryRecvError;
 use wattle_net::{Config, ConnectionLimits, DhtMode, Event, Lagged, Subscription};
 use wattle_tests::hostile::{GossipRpc, Manner, Stranger};
 use wattle_tests::overlay::{Disk, Node, PATIENCE, config, network, until};
 use wattle_tests::records::signed;
-use wattle_types::{NodeId, Topic, TopicMessage, TopicPattern, cbor};
+use wattle_types::{NodeId, ProviderKey, Topic, TopicMessage, TopicPattern, cbor};
 
 fn topic(text: &str) -> Topic {
     text.parse().unwrap()
@@ -255,6 +256,48 @@ async fn who_follows_a_topic_late_gets_what_comes_then_and_nothing_from_before()
     meshed(&nodes, "news").await;
     nodes[0].overlay.publish(topic("news.today"), b"late".to_vec(), None).await.unwrap();
     assert_eq!(collect(&mut late[0], 1).await.0, BTreeSet::from([b"late".to_vec()]));
+}
+
+/// Finding 1, once more: with a bound on connections, those who follow a rare topic need not be neighbours.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_follows_a_rare_topic_is_found_by_publishers_and_other_followers_that_it_has_no_connection_to() {
+    let nodes = network(26).await;
+    let (first, others) = nodes.split_first().unwrap();
+    let (publisher, other) = (&others[0], &others[1]);
+    // A topic that the follower is not itself asked about: a lookup connects to everybody that it asks.
+    let far = |topic: &Topic| {
+        let key = KBucketKey::new(
+            ProviderKey::of_topic(first.overlay.network(), &topic.root()).as_bytes().to_vec(),
+        );
+        let distance = |node: &Node| key.distance(&KBucketKey::new(node.id().to_peer_id_bytes().to_vec()));
+        others[2..].iter().filter(|node| distance(node) < distance(first)).count() >= 20
+    };
+    let rare = (0..1000).map(|number| topic(&format!("rare{number}.word"))).find(far).unwrap();
+    let pattern = format!("{}.>", rare.root().as_str());
+
+    let mut follower = follow(&nodes[..1], &pattern).await;
+    until("the follower is announced", || async {
+        let mut holders = 0;
+        for node in others {
+            holders += usize::from(node.overlay.dht_stats().await.unwrap().providers_held > 0);
+        }
+        holders >= 15
+    })
+    .await;
+    for stranger in [publisher, other] {
+        stranger.overlay.disconnect(first.id()).await.unwrap();
+        until("they are strangers", || async { !stranger.peers().await.contains(&first.id()) }).await;
+    }
+    let published = publisher.overlay.publish(rare.clone(), b"hello".to_vec(), None).await.unwrap();
+    assert_eq!(published.mesh_peers, 1);
+    assert_eq!(collect(&mut follower[0], 1).await.0, BTreeSet::from([b"hello".to_vec()]));
+
+    let _also = follow(std::slice::from_ref(other), &pattern).await;
+    until("both followers are in one mesh", || async {
+        let topics = other.overlay.topics().await.unwrap();
+        topics.iter().any(|info| info.mesh.contains(&first.id()))
+    })
+    .await;
 }
 
 /// Finding 7: score defaults silence quiet topics, and testnets on one address.

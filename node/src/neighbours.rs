@@ -166,7 +166,7 @@ mod tests {
     fn paths(home: &Path, name: &str) -> Paths {
         let environment = Environment { uid: rustix::process::geteuid().as_raw(), ..Environment::default() };
         let paths = Paths::new(&environment, name.parse().unwrap(), Some(home)).unwrap();
-        paths.prepare_runtime().unwrap();
+        paths.prepare_runtime(false).unwrap();
         paths
     }
 

@@ -17,7 +17,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -260,22 +260,27 @@ impl Paths {
         names
     }
 
-    /// Makes the runtime directories, mode 0700, and checks that nobody else can reach into them.
+    /// Makes the runtime directories, mode 0700, and checks that nobody else can read or write them. `shared`:
+    /// others may pass through those above the socket (0711), which lets them knock at it and see nothing.
     ///
     /// # Errors
     /// [`PathsError::Unsafe`] when somebody else could: then no socket may be put there.
-    pub fn prepare_runtime(&self) -> Result<(), PathsError> {
+    pub fn prepare_runtime(&self, shared: bool) -> Result<(), PathsError> {
         make_private(&self.runtime_root, self.uid)?;
         make_private(&self.runtime_dir, self.uid)?;
-        match self.socket.parent() {
-            Some(parent) if parent != self.runtime_dir => {
-                if let Some(grandparent) = parent.parent() {
-                    make_private(grandparent, self.uid)?;
-                }
-                make_private(parent, self.uid)
-            }
-            _ => Ok(()),
+        let Some(parent) = self.socket.parent() else { return Ok(()) };
+        let Some(root) = parent.parent() else { return Ok(()) };
+        make_private(root, self.uid)?;
+        make_private(parent, self.uid)?;
+        let set_mode = |path: &Path, mode| {
+            let done = std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode));
+            done.map_err(|source| PathsError::Io { path: path.to_owned(), source })
+        };
+        if shared {
+            // Never taken back: it is the root of this user's other nodes too.
+            set_mode(root, 0o711)?;
         }
+        set_mode(parent, if shared { 0o711 } else { 0o700 })
     }
 }
 
@@ -301,6 +306,9 @@ fn socket_path(environment: &Environment, runtime_dir: &Path) -> PathBuf {
     PathBuf::from(format!("/tmp/wattle-{}/.{short}/api.sock", environment.uid))
 }
 
+/// The mode bits with which others could list or change a directory.
+pub(crate) const OTHERS_SEE: u32 = 0o066;
+
 fn make_private(path: &Path, uid: u32) -> Result<(), PathsError> {
     let io_error = |source| PathsError::Io { path: path.to_owned(), source };
     let unsafe_because = |why: String| PathsError::Unsafe { path: path.to_owned(), why };
@@ -312,7 +320,7 @@ fn make_private(path: &Path, uid: u32) -> Result<(), PathsError> {
     if found.uid() != uid {
         return Err(unsafe_because(format!("it belongs to uid {}, not to {uid}", found.uid())));
     }
-    if found.mode() & 0o077 != 0 {
+    if found.mode() & OTHERS_SEE != 0 {
         return Err(unsafe_because(format!("its mode is {:04o}, and must be 0700", found.mode() & 0o7777)));
     }
     Ok(())
@@ -320,8 +328,6 @@ fn make_private(path: &Path, uid: u32) -> Result<(), PathsError> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use super::*;
 
     fn environment() -> Environment {
@@ -379,15 +385,17 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let environment = Environment { uid: rustix::process::geteuid().as_raw(), ..environment() };
         let paths = Paths::new(&environment, NodeName::default(), Some(home.path())).unwrap();
-        paths.prepare_runtime().unwrap();
-        let mode = std::fs::metadata(&paths.runtime_dir).unwrap().permissions().mode();
-        assert_eq!(mode & 0o7777, 0o700);
+        for (shared, expected) in [(false, 0o700), (true, 0o711), (true, 0o711), (false, 0o700)] {
+            paths.prepare_runtime(shared).unwrap();
+            let mode = std::fs::metadata(&paths.runtime_dir).unwrap().permissions().mode();
+            assert_eq!(mode & 0o7777, expected);
+        }
 
         std::fs::set_permissions(&paths.runtime_dir, std::fs::Permissions::from_mode(0o755)).unwrap();
-        assert!(matches!(paths.prepare_runtime(), Err(PathsError::Unsafe { .. })));
+        assert!(matches!(paths.prepare_runtime(false), Err(PathsError::Unsafe { .. })));
 
         let linked = Paths::new(&environment, "linked".parse().unwrap(), Some(home.path())).unwrap();
         std::os::unix::fs::symlink(home.path(), &linked.runtime_dir).unwrap();
-        assert!(matches!(linked.prepare_runtime(), Err(PathsError::Unsafe { .. })));
+        assert!(matches!(linked.prepare_runtime(false), Err(PathsError::Unsafe { .. })));
     }
 }

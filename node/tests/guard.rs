@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use wattle::api::documents::{ErrorDocument, Role, TokenDocument, TokensDocument}
 use wattle::api::{Access, Gate, Guard, Server, Socket, bind_tcp, cookie_name, gate_only};
 use wattle::clock::unix_now;
 use wattle::exit::ErrorCode;
+use wattle::paths::{Environment, NodeName, Paths};
 use wattle_store::{Owner, Store};
 use wattle_types::NodeId;
 
@@ -56,7 +58,12 @@ impl Api {
 
     async fn start_for(uid: u32, allowed: &[u32]) -> Self {
         let home = tempfile::tempdir().unwrap();
-        let store = Arc::new(Store::open(home.path(), Owner::this_process("test")).unwrap());
+        // Everybody may enter; what keeps others out is below.
+        std::fs::set_permissions(home.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        let environment = Environment::of_process();
+        let paths = Paths::new(&environment, NodeName::default(), Some(home.path())).unwrap();
+        paths.prepare_runtime(!allowed.is_empty()).unwrap();
+        let store = Arc::new(Store::open(&home.path().join("data"), Owner::this_process("test")).unwrap());
         let access = Arc::new(Access::open(store).unwrap());
         let id = NodeId::from_public_key([7; 32]);
         let guard = Guard::new(Arc::clone(&access), id, vec!["node.home".to_owned()], false);
@@ -65,7 +72,7 @@ impl Api {
         let gate = Gate { guard: Arc::new(guard), id, url: Some(format!("http://{address}")) };
         let stop = CancellationToken::new();
         let server = Server::new(gate_only(Arc::new(gate)), stop.clone()).unread_max(UNREAD_MAX);
-        let socket = home.path().join("api.sock");
+        let socket = paths.socket;
         let bound = Socket::bind(&socket, !allowed.is_empty()).unwrap();
         tokio::spawn(server.clone().serve_socket(bound, uid, allowed.to_vec()));
         tokio::spawn(server.serve_tcp(tcp));

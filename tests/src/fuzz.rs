@@ -160,12 +160,11 @@ fn body<T: Serialize + DeserializeOwned>(bytes: &[u8]) {
     );
 }
 
-/// The door of the API as a stranger on this machine finds it: guard, routes, bodies.
+/// The doors of the API: the guard, and the routes that need no overlay with their bodies.
 struct Api {
     runtime: tokio::runtime::Runtime,
     router: axum::Router,
     access: Arc<Access>,
-    _home: tempfile::TempDir,
 }
 
 #[expect(clippy::expect_used, reason = "without an API there is nothing to fuzz")]
@@ -174,20 +173,33 @@ static API: LazyLock<Api> = LazyLock::new(|| {
     let home = tempfile::tempdir().expect("a directory");
     let store = Store::open(home.path(), Owner::this_process("fuzz")).expect("a store");
     let access = Arc::new(Access::open(Arc::new(store)).expect("the tokens"));
+    // Statics are never dropped: the files are open, and their names go now.
+    home.close().expect("the directory goes");
     let id = NodeId::from_public_key([7; 32]);
     let guard = Arc::new(Guard::new(Arc::clone(&access), id, vec!["node.home".to_owned()], false));
     let router = gate_only(Arc::new(Gate { guard, id, url: None }));
-    Api { runtime, router, access, _home: home }
+    Api { runtime, router, access }
 });
 
-/// A request: method and target, header lines, an empty line, the body.
+/// A request: method and target, header lines, an empty line, the body. A stranger sends it to the TCP door,
+/// then this user to the socket.
 pub fn http(bytes: &[u8]) {
+    send(bytes, Door::Tcp { port: 7711 });
+    assert!(API.access.tokens(NOW).is_empty(), "a stranger made a token");
+    send(bytes, Door::Socket);
+    for token in API.access.tokens(NOW) {
+        // Ignored because one that is gone is what is wanted.
+        drop(API.runtime.block_on(API.access.revoke(&token.id)));
+    }
+}
+
+fn send(bytes: &[u8], door: Door) {
     let head = bytes.windows(2).position(|pair| pair == b"\n\n").unwrap_or(bytes.len());
     let (head, body) = bytes.split_at(head);
     let mut lines = head.split(|byte| *byte == b'\n');
     let mut first = lines.next().unwrap_or_default().splitn(2, |byte| *byte == b' ');
     let (method, target) = (first.next().unwrap_or_default(), first.next().unwrap_or_default());
-    let mut request = Request::builder().method(method).uri(target).extension(Door::Tcp { port: 7711 });
+    let mut request = Request::builder().method(method).uri(target).extension(door);
     for line in lines {
         let mut parts = line.splitn(2, |byte| *byte == b':');
         let (name, value) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
@@ -195,8 +207,6 @@ pub fn http(bytes: &[u8]) {
     }
     let Ok(request) = request.body(Body::from(body.get(2..).unwrap_or_default().to_vec())) else { return };
     let (uri, method) = (request.uri().path().to_owned(), request.method().clone());
-    let api = &*API;
-    let Ok(answer) = api.runtime.block_on(api.router.clone().oneshot(request));
+    let Ok(answer) = API.runtime.block_on(API.router.clone().oneshot(request));
     assert!(!answer.status().is_server_error(), "{} at {method} {uri}", answer.status());
-    assert!(api.access.tokens(NOW).is_empty(), "a stranger made a token");
 }

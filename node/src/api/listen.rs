@@ -1,4 +1,5 @@
-//! The two doors of the API: a Unix socket for this user, loopback TCP for browsers and other programs.
+//! The two doors of the API: a Unix socket for this user and those that the config names, loopback TCP for
+//! browsers and other programs.
 //!
 //! Bounds: 256 connections through each door (the next ones wait in the kernel's backlog), so that who floods
 //! the one that anybody on this machine can knock at does not close the other to its owner; 10 s for the
@@ -156,7 +157,7 @@ fn may_enter(uid: u32, own_uid: u32, allow_uids: &[u32]) -> bool {
     uid == own_uid || uid == 0 || allow_uids.contains(&uid)
 }
 
-/// The Unix socket, mode 0600; its file is removed when this is dropped.
+/// The Unix socket; its file is removed when this is dropped.
 #[derive(Debug)]
 pub struct Socket {
     listener: UnixListener,
@@ -165,24 +166,20 @@ pub struct Socket {
 
 impl Socket {
     /// Binds the socket, replacing one that a killed process left. The caller holds the lock of the data
-    /// directory, so no other process of this node can be using it. A `shared` one, for other users of
-    /// [`Server::serve_socket`], lets everybody knock and pass through its directory, not list it.
+    /// directory, so no other process of this node can be using it. At a `shared` one everybody may knock;
+    /// [`Server::serve_socket`] decides who gets in.
     ///
     /// # Errors
     /// What the system said.
     pub fn bind(path: &Path, shared: bool) -> io::Result<Self> {
-        let set_mode =
-            |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode));
         match std::fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        // The directory is 0700, so nobody else can connect between these two steps.
+        // Nobody else can write to the directory, so that these steps concern the same file.
         let listener = UnixListener::bind(path)?;
-        set_mode(path, if shared { 0o666 } else { 0o600 })?;
-        if let (true, Some(directory)) = (shared, path.parent()) {
-            set_mode(directory, 0o711)?;
-        }
+        let mode = if shared { 0o666 } else { 0o600 };
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
         Ok(Self { listener, path: path.to_owned() })
     }
 }

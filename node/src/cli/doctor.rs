@@ -24,7 +24,7 @@ use crate::api::documents::{
 };
 use crate::config::Config;
 use crate::exit::ErrorCode;
-use crate::paths::Paths;
+use crate::paths::{OTHERS_SEE, Paths};
 
 /// 2026-01-01T00:00Z in seconds since 1970.
 const BUILT_AFTER: i64 = 1_767_225_600;
@@ -158,7 +158,7 @@ fn data_check(paths: &Paths) -> HealthCheck {
         let message = format!("{} belongs to user {}", tilde(dir), metadata.uid());
         return check("data", HealthLevel::Critical, message, hint);
     }
-    if metadata.mode() & 0o077 != 0 {
+    if metadata.mode() & OTHERS_SEE != 0 {
         let hint = Some(format!("chmod 700 {}", dir.display()));
         return check("data", HealthLevel::Warning, format!("{} is open to others", tilde(dir)), hint);
     }
@@ -212,7 +212,7 @@ fn runtime_check(paths: &Paths) -> HealthCheck {
         }
         Err(error) => check("runtime", HealthLevel::Critical, format!("{}: {error}", tilde(dir)), None),
         Ok(metadata)
-            if metadata.uid() != paths.uid() || metadata.mode() & 0o077 != 0 || !metadata.is_dir() =>
+            if metadata.uid() != paths.uid() || metadata.mode() & OTHERS_SEE != 0 || !metadata.is_dir() =>
         {
             let hint = Some(format!("rm -r {}", dir.display()));
             check("runtime", HealthLevel::Critical, format!("{} is not yours alone", tilde(dir)), hint)

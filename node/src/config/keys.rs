@@ -186,8 +186,8 @@ pub const KEYS: &[Key] = &[
         "api.allow_uids",
         Kind::Uids,
         "[]",
-        "Users besides yours who may use the Unix socket, with all rights. The directories above that of the socket\n\
-         must let them pass; /run/user/UID does not, the RuntimeDirectory= of a systemd unit does.",
+        "Users besides yours who may use the Unix socket, with all rights. What is above wattle's own directory\n\
+         must let them pass; /run/user/UID does not, a --home that everybody may enter does.",
     ),
     key(
         "metrics.open_on_loopback",

@@ -78,7 +78,10 @@ pub(super) async fn start(
     let telemetry = Arc::new(telemetry.map_err(failed)?);
     let (store, key, created) = open_data(&paths).await?;
     let network_key = if settings.private { Some(network_key(&paths, settings)?) } else { None };
-    paths.prepare_runtime().map_err(|error| ErrorDocument::new(ErrorCode::Denied, error.to_string()))?;
+    let shared = !settings.api.allow_uids.is_empty();
+    paths
+        .prepare_runtime(shared)
+        .map_err(|error| ErrorDocument::new(ErrorCode::Denied, error.to_string()))?;
 
     let (persist, batches) = mpsc::channel(PERSIST_MAX);
     tasks.spawn(keep(Arc::clone(&store), batches));
@@ -90,7 +93,7 @@ pub(super) async fn start(
     let neighbours_at = settings.same_machine.then(|| paths.clone());
     tasks.spawn(pump(overlay.events(), Arc::clone(&names), neighbours_at, Arc::clone(&events), moves));
 
-    let socket = Socket::bind(&paths.socket, !settings.api.allow_uids.is_empty())
+    let socket = Socket::bind(&paths.socket, shared)
         .map_err(|error| failed(format!("cannot listen on {}: {error}", paths.socket.display())))?;
     let listener = bind_api(settings.api.listen).await?;
     let url =

@@ -146,7 +146,7 @@ impl Actor {
             Command::Dht(command) => {
                 return Some(self.dht.command(now, wall_clock(), &mut self.swarm, command));
             }
-            Command::Topics(command) => self.topics.command(&mut self.swarm, command),
+            Command::Topics(command) => self.topics.command(now, &mut self.swarm, command),
             Command::Status(reply) => answer(reply, self.status()),
             Command::Metrics(reply) => answer(reply, self.encode_metrics()),
             Command::Stop(reply) => answer(reply, ()),
@@ -170,11 +170,15 @@ impl Actor {
             Input::Opened(opened) => self.peers.on_opened(now, &mut self.swarm, opened),
             Input::Closed { connection, peer, reason } => self.peers.on_closed(now, connection, peer, reason),
             Input::DialFailed { connection, peer, failure } => {
-                if let (Some(peer), DialFailure::Unreachable(_)) = (peer, &failure)
-                    && !self.peers.is_connected(peer)
-                {
-                    // libp2p keeps dead peers in the table, where every lookup waits for them again.
-                    self.dht.withdraw(&mut self.swarm, peer);
+                let tried = match &failure {
+                    DialFailure::Unreachable(tried) => {
+                        tried.iter().map(|(address, _)| address.clone()).collect()
+                    }
+                    DialFailure::WrongPeer { address, .. } => vec![address.clone()],
+                    _ => Vec::new(),
+                };
+                if let Some(peer) = peer.filter(|peer| !self.peers.is_connected(*peer)) {
+                    self.dht.unreachable(&mut self.swarm, peer, &tried);
                 }
                 self.peers.on_dial_failed(connection, peer, failure);
             }

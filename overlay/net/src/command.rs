@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
-use wattle_types::{NodeId, ProviderKey, Record, RecordKey, Topic, TopicMessage, TopicPattern};
+use wattle_types::{NodeId, ProviderKey, Record, RecordKey, TopicMessage, TopicPattern, TopicRoot};
 
 use crate::Address;
 use crate::report::{
@@ -70,8 +70,10 @@ pub(crate) enum DhtCommand {
         timeout: Duration,
         reply: Reply<Result<FoundRecord, DhtError>>,
     },
+    /// `lasting`: after a restart too, until it is taken back.
     Provide {
         key: ProviderKey,
+        lasting: bool,
         timeout: Duration,
         reply: Reply<Result<(), DhtError>>,
     },
@@ -115,8 +117,13 @@ pub(crate) enum TopicsCommand {
     },
     List(Reply<Vec<TopicInfo>>),
     Listeners {
-        topic: Topic,
+        root: TopicRoot,
         reply: Reply<usize>,
+    },
+    /// Whether no follower of a root is known, and none was looked for lately.
+    IsUnheard {
+        root: TopicRoot,
+        reply: Reply<bool>,
     },
 }
 

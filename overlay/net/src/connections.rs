@@ -8,20 +8,23 @@
 //! # Rules
 //!
 //! 1. When both sides dialed at once, both keep the connection that the lower node id dialed, and close the
-//!    other. Of two that one side dialed, that side closes the younger.
+//!    other. Of two that one side dialed, that side closes the younger. Not at once: libp2p's Kademlia does
+//!    not notice that a question was lost with one of two connections, and waits for its answer. So a
+//!    duplicate lingers for a second, and then until the peer is quiet.
 //! 2. Above `high_water` connections, close the least valuable until `low_water` are left: first those that
 //!    are idle, the far and the young before the near and the old; then those in use, those that others
-//!    dialed and that were quiet longest before our own. A connection of a gossip mesh or one that a person
-//!    asked for goes only when nothing else is left above `high_water`: a stranger's flood of dials cannot
-//!    push them out.
+//!    dialed and that were quiet longest first; then those that a lookup of ours asks next. A connection of a
+//!    gossip mesh, of one of the nearest peers or one that a person asked for goes only when nothing else is
+//!    left above `high_water`: a stranger's flood of dials cannot push them out.
 //!
 //! Use decides before nearness because a lookup is what fills a node: closing the connection that carries one
-//! of its questions makes the lookup miss that peer, on this side or on the other.
+//! of its questions makes the lookup miss that peer, on this side or on the other. The price: who sends a byte
+//! every second outlives an idle peer that is worth more. What must not be lost to that is woven or pinned.
 //!
 //! # Invariants
 //!
 //! * **C1** after every input that opened a connection, those not being closed are at most `high_water`.
-//! * **C2** a peer has at most four connections, and more than one only until the others are closed.
+//! * **C2** a peer has at most four connections, and more than one for at most ten seconds.
 //!
 //! # Bounds
 //!
@@ -37,13 +40,20 @@ use wattle_types::{Machine, NodeId, Outbox, Time};
 
 use crate::ConnectionLimits;
 
+/// A duplicate stays this long at least, and at most while the peer is busy; quiet for this long it may go.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_MAX: Duration = Duration::from_secs(10);
+const QUIET: Duration = Duration::from_millis(300);
+
 /// What a peer is good for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Value {
     /// A person or an application asked for it.
     pub(crate) pinned: bool,
-    /// In a gossip mesh, among the nearest peers of the DHT, or next to be asked by a lookup under way.
+    /// In a gossip mesh, or among the nearest peers of the DHT.
     pub(crate) woven: bool,
+    /// Next to be asked by a lookup under way.
+    pub(crate) asked_next: bool,
     /// In the routing table: leading bits shared with this node, plus one; 0 when not in it.
     pub(crate) nearness: u32,
     /// Since the last byte from or to it.
@@ -63,8 +73,11 @@ pub(crate) enum Input {
     Closed {
         key: ConnectionId,
     },
-    /// What the connected peers are good for now: to be said before an `Opened` that may fill the node.
+    /// What the connected peers are good for now: to be said before an `Opened` that may fill the node, and
+    /// before a `Tick` while there are duplicates.
     Valued(BTreeMap<NodeId, Value>),
+    /// Time passed.
+    Tick,
 }
 
 /// What must happen.
@@ -84,6 +97,7 @@ pub(crate) enum Why {
 struct Connection {
     peer: NodeId,
     outbound: bool,
+    pinned: bool,
     opened: Time,
     closing: bool,
 }
@@ -107,31 +121,44 @@ impl Connections {
     }
 
     fn on_opened(&mut self, now: Time, key: ConnectionId, connection: Connection, out: &mut Outbox<Output>) {
-        let twin = self.open.iter().find(|(_, other)| other.peer == connection.peer && !other.closing);
-        let loser = twin.and_then(|(twin_key, twin)| self.loser((*twin_key, twin), (key, &connection)));
         self.open.insert(key, connection);
-        if let Some(loser) = loser {
-            self.close(loser, Why::Duplicate, out);
-        }
         if self.count() > self.limits.high_water.get() {
             self.trim(now, out);
         }
         self.check_invariants();
     }
 
-    /// Which of two connections to one peer this side closes; `None` when the other side does.
-    fn loser(
-        &self,
-        old: (ConnectionId, &Connection),
-        new: (ConnectionId, &Connection),
-    ) -> Option<ConnectionId> {
-        match (old.1.outbound, new.1.outbound) {
-            (true, true) => Some(new.0),
-            (false, false) => None,
-            (old_is_mine, _) => {
-                let keep_mine = self.me < new.1.peer;
-                Some(if keep_mine == old_is_mine { new.0 } else { old.0 })
+    /// Closes the duplicates that have lingered long enough.
+    fn on_tick(&mut self, now: Time, out: &mut Outbox<Output>) {
+        let mut peers: BTreeMap<NodeId, Vec<(Time, ConnectionId)>> = BTreeMap::new();
+        for (key, connection) in self.open.iter().filter(|(_, connection)| !connection.closing) {
+            peers.entry(connection.peer).or_default().push((connection.opened, *key));
+        }
+        for (peer, mut twins) in peers.into_iter().filter(|(_, twins)| twins.len() > 1) {
+            twins.sort_unstable();
+            let age = twins.last().map_or(Duration::ZERO, |(youngest, _)| now.since(*youngest));
+            let quiet = self.values.get(&peer).map_or(Duration::ZERO, |value| value.quiet);
+            if age >= LINGER_MAX || (age >= LINGER && quiet >= QUIET) {
+                for loser in self.losers(peer, &twins) {
+                    self.close(loser, Why::Duplicate, out);
+                }
             }
+        }
+    }
+
+    /// Which of several connections to one peer, eldest first, this side closes.
+    fn losers(&self, peer: NodeId, twins: &[(Time, ConnectionId)]) -> Vec<ConnectionId> {
+        let mine_win = self.me < peer;
+        let outbound = |key: &ConnectionId| self.open.get(key).is_some_and(|connection| connection.outbound);
+        let (winners, losers): (Vec<_>, Vec<_>) =
+            twins.iter().map(|(_, key)| *key).partition(|key| outbound(key) == mine_win);
+        match (winners.is_empty(), mine_win) {
+            // All were dialed by the higher id: that is this side, or the other one decides.
+            (true, false) => losers.into_iter().skip(1).collect(),
+            (true, true) => Vec::new(),
+            // The winners were dialed by this side, which keeps the eldest, or by the other, which does.
+            (false, true) => winners.into_iter().skip(1).chain(losers).collect(),
+            (false, false) => losers,
         }
     }
 
@@ -146,7 +173,8 @@ impl Connections {
                 let used = quiet < self.limits.idle_after;
                 let worth = if used { u32::from(connection.outbound) } else { value.nearness };
                 let recent = if used { micros(quiet) } else { connection.opened.as_micros() };
-                ((value.pinned, value.woven, used, worth, Reverse(recent)), *key)
+                let pinned = value.pinned || connection.pinned;
+                ((pinned, value.woven, value.asked_next, used, worth, Reverse(recent)), *key)
             })
             .collect();
         ranked.sort_unstable();
@@ -184,19 +212,18 @@ impl Machine for Connections {
     fn handle(&mut self, now: Time, input: Input, out: &mut Outbox<Output>) {
         match input {
             Input::Opened { key, peer, outbound, pinned } => {
-                if pinned {
-                    self.values.entry(peer).or_default().pinned = true;
-                }
-                self.on_opened(now, key, Connection { peer, outbound, opened: now, closing: false }, out);
+                let opened = Connection { peer, outbound, pinned, opened: now, closing: false };
+                self.on_opened(now, key, opened, out);
             }
             Input::Closed { key } => {
                 self.open.remove(&key);
             }
             Input::Valued(values) => self.values = values,
+            Input::Tick => self.on_tick(now, out),
         }
     }
 
-    /// Nothing happens here by time alone.
+    /// The ticks of its owner are near enough.
     fn deadline(&self) -> Option<Time> {
         None
     }
@@ -253,25 +280,53 @@ mod tests {
         vec![Output::Close { key: ConnectionId::new_unchecked(key), why }]
     }
 
+    fn tick(machine: &mut Connections, at: u64) -> Vec<Output> {
+        let mut out = Outbox::new();
+        machine.handle(Time::from_micros(at * 1_000_000), Input::Tick, &mut out);
+        out.drain().collect()
+    }
+
     #[test]
     fn of_two_simultaneous_dials_both_sides_keep_the_lower_ids() {
         // Connection 1 was dialed by node 3, connection 2 by node 5.
         let mut three = Connections::new(node(3), limits(4, 8));
-        assert_eq!(open(&mut three, 0, 1, 5, true), []);
-        assert_eq!(open(&mut three, 0, 2, 5, false), closes(2, Why::Duplicate));
+        open(&mut three, 0, 1, 5, true);
+        open(&mut three, 0, 2, 5, false);
+        valued(&mut three, [(5, quiet(400))]);
+        assert_eq!(tick(&mut three, 1), closes(2, Why::Duplicate));
         let mut five = Connections::new(node(5), limits(4, 8));
-        assert_eq!(open(&mut five, 0, 2, 3, true), []);
-        assert_eq!(open(&mut five, 0, 1, 3, false), closes(2, Why::Duplicate));
+        open(&mut five, 0, 2, 3, true);
+        open(&mut five, 0, 1, 3, false);
+        valued(&mut five, [(3, quiet(400))]);
+        assert_eq!(tick(&mut five, 1), closes(2, Why::Duplicate));
     }
 
     #[test]
     fn the_side_that_dialed_twice_closes_the_younger() {
-        let mut dialer = Connections::new(node(3), limits(4, 8));
-        assert_eq!(open(&mut dialer, 0, 1, 5, true), []);
-        assert_eq!(open(&mut dialer, 0, 2, 5, true), closes(2, Why::Duplicate));
-        let mut listener = Connections::new(node(5), limits(4, 8));
-        assert_eq!(open(&mut listener, 0, 1, 3, false), []);
-        assert_eq!(open(&mut listener, 0, 2, 3, false), []);
+        // Whether its id is the lower or the higher one.
+        for (me, peer) in [(3, 5), (5, 3)] {
+            let mut dialer = Connections::new(node(me), limits(4, 8));
+            open(&mut dialer, 0, 1, peer, true);
+            open(&mut dialer, 0, 2, peer, true);
+            valued(&mut dialer, [(peer, quiet(400))]);
+            assert_eq!(tick(&mut dialer, 1), closes(2, Why::Duplicate));
+            let mut listener = Connections::new(node(peer), limits(4, 8));
+            open(&mut listener, 0, 1, me, false);
+            open(&mut listener, 0, 2, me, false);
+            valued(&mut listener, [(me, quiet(400))]);
+            assert_eq!(tick(&mut listener, 20), []);
+        }
+    }
+
+    #[test]
+    fn a_duplicate_that_may_carry_a_question_is_not_closed() {
+        let mut machine = Connections::new(node(3), limits(4, 8));
+        open(&mut machine, 0, 1, 5, true);
+        assert_eq!(open(&mut machine, 5, 2, 5, false), [], "just opened");
+        valued(&mut machine, [(5, quiet(100))]);
+        assert_eq!(tick(&mut machine, 7), [], "in use");
+        assert_eq!(tick(&mut machine, 15), closes(2, Why::Duplicate), "but not for ever");
+        assert_eq!(tick(&mut machine, 16), [], "once");
     }
 
     #[test]

@@ -10,7 +10,8 @@ use std::time::Duration;
 use serde_bytes::ByteBuf;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use wattle_types::{
-    NetworkName, NodeId, ProviderKey, Record, RecordKey, Topic, TopicMessage, TopicPattern, TraceContext,
+    NetworkName, NodeId, ProviderKey, Record, RecordKey, Topic, TopicMessage, TopicPattern, TopicRoot,
+    TraceContext,
 };
 
 use crate::command::{Command, DhtCommand, PeersCommand, Reply, TopicsCommand};
@@ -19,7 +20,7 @@ use crate::report::{
     PingError, Pong, PublishError, Published, PutReport, RequestError, Source, Status, Stopped, TopicInfo,
     TraceEvent, TraceReport, TraceTarget,
 };
-use crate::{Address, Event};
+use crate::{Address, Event, meeting};
 
 /// How long the DHT is asked for a peer's addresses before a dial gives up.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -235,7 +236,12 @@ impl Overlay {
     /// # Errors
     /// [`DhtError`].
     pub async fn provide(&self, key: ProviderKey, timeout: Duration) -> Result<(), DhtError> {
-        self.ask(|reply| Command::Dht(DhtCommand::Provide { key, timeout, reply })).await?
+        self.ask(|reply| Command::Dht(DhtCommand::Provide { key, lasting: true, timeout, reply })).await?
+    }
+
+    /// As [`Self::provide`], but nothing is announced again by itself or after a restart.
+    pub(crate) async fn announce(&self, key: ProviderKey, timeout: Duration) -> Result<(), DhtError> {
+        self.ask(|reply| Command::Dht(DhtCommand::Provide { key, lasting: false, timeout, reply })).await?
     }
 
     /// No longer announces it.
@@ -317,7 +323,7 @@ impl Overlay {
 
 /// Topics.
 impl Overlay {
-    /// Publishes one message.
+    /// Publishes one message. When no follower is known, some are looked for first, for up to 3 s.
     ///
     /// # Errors
     /// [`PublishError`]; nothing was sent.
@@ -327,8 +333,8 @@ impl Overlay {
         payload: Vec<u8>,
         trace: Option<TraceContext>,
     ) -> Result<Published, PublishError> {
-        let message = TopicMessage { topic, payload: ByteBuf::from(payload), reply_to: None, trace };
-        self.ask(|reply| Command::Topics(TopicsCommand::Publish { message, reply })).await?
+        let payload = ByteBuf::from(payload);
+        self.publish_message(TopicMessage { topic, payload, reply_to: None, trace }).await
     }
 
     /// Follows patterns until the subscription is dropped.
@@ -357,11 +363,16 @@ impl Overlay {
     }
 
     pub(crate) async fn publish_message(&self, message: TopicMessage) -> Result<Published, PublishError> {
+        meeting::introduce(self, message.topic.root()).await?;
         self.ask(|reply| Command::Topics(TopicsCommand::Publish { message, reply })).await?
     }
 
-    pub(crate) async fn listeners(&self, topic: Topic) -> Result<usize, Stopped> {
-        self.ask(|reply| Command::Topics(TopicsCommand::Listeners { topic, reply })).await
+    pub(crate) async fn listeners(&self, root: TopicRoot) -> Result<usize, Stopped> {
+        self.ask(|reply| Command::Topics(TopicsCommand::Listeners { root, reply })).await
+    }
+
+    pub(crate) async fn is_unheard(&self, root: TopicRoot) -> Result<bool, Stopped> {
+        self.ask(|reply| Command::Topics(TopicsCommand::IsUnheard { root, reply })).await
     }
 
     /// The roots this node follows or publishes to.

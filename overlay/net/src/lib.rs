@@ -10,6 +10,7 @@ mod connections;
 mod dht;
 mod event;
 mod handle;
+mod meeting;
 mod peers;
 mod ping;
 mod report;

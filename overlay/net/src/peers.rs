@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use libp2p::PeerId;
 use libp2p::kad::KBucketKey;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, Swarm};
@@ -433,8 +434,8 @@ impl Peers {
                 }
                 DialFailure::NoAddress => ConnectError::NoAddress,
                 DialFailure::Myself => ConnectError::Myself,
-                DialFailure::WrongPeer(Some(other)) => ConnectError::WrongPeer(*other),
-                DialFailure::WrongPeer(None) => {
+                DialFailure::WrongPeer { got: Some(other), .. } => ConnectError::WrongPeer(*other),
+                DialFailure::WrongPeer { got: None, .. } => {
                     ConnectError::HungUp("it has a key that is not Ed25519".to_owned())
                 }
                 DialFailure::Denied(why) => ConnectError::HungUp(why.clone()),
@@ -574,6 +575,13 @@ impl Peers {
                 self.candidate(swarm, peer, &[], Source::Asked);
             }
         }
+        if self.connected.values().any(|peer| peer.connections.len() > 1) {
+            let mut out = Outbox::new();
+            let values = self.values(swarm);
+            self.connections.handle(now, connections::Input::Valued(values), &mut out);
+            self.connections.handle(now, connections::Input::Tick, &mut out);
+            self.carry_out(swarm, &mut out);
+        }
     }
 
     /// Dials the configured bootstraps, then those seen last.
@@ -607,16 +615,17 @@ impl Peers {
             .collect();
         // A lookup asks those nearest to its target next; a connection that is closing would not carry that.
         let mut asked_next = BTreeSet::new();
+        let mut connected: Vec<(NodeId, KBucketKey<PeerId>)> =
+            self.connected.keys().map(|peer| (*peer, KBucketKey::from(peer_id(*peer)))).collect();
         for target in crate::dht::sought(&behaviour.kad) {
-            let distance = |peer: &NodeId| target.distance(&KBucketKey::from(peer_id(*peer)));
-            let mut nearest: Vec<NodeId> = self.connected.keys().copied().collect();
-            nearest.sort_by_cached_key(distance);
-            asked_next.extend(nearest.into_iter().take(K.get()));
+            connected.sort_by_cached_key(|(_, key)| target.distance(key));
+            asked_next.extend(connected.iter().take(K.get()).map(|(peer, _)| *peer));
         }
         let is_near = |peer: &NodeId| near.get(peer).is_some_and(|(rank, _)| *rank < WANTED_CONNECTIONS);
         let value = |peer: &NodeId| Value {
             pinned: self.pinned.contains(peer),
-            woven: mesh.contains(peer) || asked_next.contains(peer) || is_near(peer),
+            woven: mesh.contains(peer) || is_near(peer),
+            asked_next: asked_next.contains(peer),
             nearness: near.get(peer).map_or(0, |(_, bits)| bits.saturating_add(1)),
             quiet: self.traffic.quiet(&peer_id(*peer)),
         };

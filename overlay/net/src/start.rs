@@ -14,7 +14,7 @@ use crate::peers::Peers;
 use crate::report::PersistBatch;
 use crate::topics::Topics;
 use crate::traffic::Traffic;
-use crate::{Address, Config, DhtMode, Overlay, Reach, Restored, StartError};
+use crate::{Address, Config, DhtMode, Overlay, Reach, Restored, StartError, meeting};
 
 /// Commands that may wait for the task; a caller beyond it waits itself.
 const COMMANDS_MAX: usize = 256;
@@ -71,6 +71,7 @@ impl Overlay {
         });
         actor.listen(&config.listen).await?;
         tokio::spawn(actor.run());
+        tokio::spawn(meeting::run(meeting::WeakOverlay::of(&overlay)));
         Ok(overlay)
     }
 }

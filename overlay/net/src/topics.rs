@@ -30,7 +30,7 @@ use serde_bytes::ByteBuf;
 use tokio::sync::mpsc;
 use wattle_types::limits::{TOPIC_MESSAGE_BYTES_MAX, TOPIC_PAYLOAD_BYTES_MAX};
 use wattle_types::{
-    ContentHash, NetworkName, NodeId, Topic, TopicMessage, TopicPattern, TopicRoot, TraceContext, cbor,
+    ContentHash, NetworkName, NodeId, Time, Topic, TopicMessage, TopicPattern, TopicRoot, TraceContext, cbor,
 };
 
 use crate::behaviour::{Behaviour, node_id, topic_score};
@@ -62,7 +62,12 @@ pub(crate) struct Topics {
     subscribers: Vec<Subscriber>,
     joined: BTreeMap<TopicRoot, IdentTopic>,
     counters: BTreeMap<TopicRoot, Counters>,
+    /// When followers of a root were last looked for because a publisher knew none.
+    sought: BTreeMap<TopicRoot, Time>,
 }
+
+/// How often a publisher that nobody hears looks for followers.
+const SEEK_EVERY: Duration = Duration::from_secs(30);
 
 /// Roots whose counters are kept; others are still served.
 const ROOTS_COUNTED_MAX: usize = 1024;
@@ -76,10 +81,11 @@ impl Topics {
             subscribers: Vec::new(),
             joined: BTreeMap::new(),
             counters: BTreeMap::new(),
+            sought: BTreeMap::new(),
         }
     }
 
-    pub(crate) fn command(&mut self, swarm: &mut Swarm<Behaviour>, command: TopicsCommand) {
+    pub(crate) fn command(&mut self, now: Time, swarm: &mut Swarm<Behaviour>, command: TopicsCommand) {
         match command {
             TopicsCommand::Publish { message, reply } => answer(reply, self.publish(swarm, message)),
             TopicsCommand::Subscribe { patterns, deliveries, reply } => {
@@ -90,9 +96,8 @@ impl Topics {
                 answer(reply, ());
             }
             TopicsCommand::List(reply) => answer(reply, self.list(swarm)),
-            TopicsCommand::Listeners { topic, reply } => {
-                answer(reply, self.receivers(swarm, &topic.root()));
-            }
+            TopicsCommand::Listeners { root, reply } => answer(reply, self.receivers(swarm, &root)),
+            TopicsCommand::IsUnheard { root, reply } => answer(reply, self.is_unheard(now, swarm, root)),
         }
     }
 
@@ -145,6 +150,17 @@ impl Topics {
         let hash = TopicHash::from_raw(root.gossip_topic(&self.network));
         let mesh = gossip.mesh_peers(&hash).count();
         if mesh > 0 { mesh } else { gossip.all_peers().filter(|(_, topics)| topics.contains(&&hash)).count() }
+    }
+
+    /// Whether a publisher below `root` should look for followers: none is known, and nobody looked lately.
+    fn is_unheard(&mut self, now: Time, swarm: &Swarm<Behaviour>, root: TopicRoot) -> bool {
+        self.sought.retain(|_, at| now.since(*at) < SEEK_EVERY);
+        let due = self.sought.len() < ROOTS_COUNTED_MAX && !self.sought.contains_key(&root);
+        let unheard = due && self.receivers(swarm, &root) == 0;
+        if unheard {
+            self.sought.insert(root, now);
+        }
+        unheard
     }
 
     pub(crate) fn on_event(&mut self, swarm: &mut Swarm<Behaviour>, input: GossipInput) {
@@ -278,7 +294,7 @@ pub(crate) async fn request(
     let Ok(reply_to) = inbox.parse::<Topic>() else { return Err(timed_out(0)) };
     let Ok(pattern) = inbox.parse::<TopicPattern>() else { return Err(timed_out(0)) };
     let mut answers = overlay.subscribe(vec![pattern]).await.map_err(PublishError::from)?;
-    let listeners = overlay.listeners(topic.clone()).await.map_err(PublishError::from)?;
+    let listeners = overlay.listeners(topic.root()).await.map_err(PublishError::from)?;
     let message = TopicMessage { topic, payload: ByteBuf::from(payload), reply_to: Some(reply_to), trace };
     overlay.publish_message(message).await?;
     let answer = tokio::time::timeout(timeout, async {

@@ -56,7 +56,7 @@ pub(crate) enum DialFailure {
     /// Nothing to dial.
     NoAddress,
     /// Somebody else answered.
-    WrongPeer(Option<NodeId>),
+    WrongPeer { got: Option<NodeId>, address: Address },
     /// It is this node.
     Myself,
     /// Every address failed.
@@ -87,7 +87,7 @@ pub(crate) enum DhtInput {
     Progress(Progress),
     PutRequest { source: PeerId, record: KadRecord },
     ProvideRequest { record: ProviderRecord },
-    TableChanged { added: Option<NodeId>, evicted: Option<NodeId> },
+    TableGrew,
 }
 
 /// What happened in gossip.
@@ -205,10 +205,7 @@ fn kad(event: kad::Event) -> Option<DhtInput> {
         kad::Event::InboundRequest { request: InboundRequest::AddProvider { record: Some(record) } } => {
             Some(DhtInput::ProvideRequest { record })
         }
-        kad::Event::RoutingUpdated { peer, is_new_peer, old_peer, .. } => Some(DhtInput::TableChanged {
-            added: is_new_peer.then_some(&peer).and_then(node_id),
-            evicted: old_peer.as_ref().and_then(node_id),
-        }),
+        kad::Event::RoutingUpdated { is_new_peer, .. } => is_new_peer.then_some(DhtInput::TableGrew),
         // Routable peers are offered through identify instead, where their protocols are known.
         kad::Event::InboundRequest { .. }
         | kad::Event::UnroutablePeer { .. }
@@ -282,7 +279,9 @@ fn dial_failure(error: DialError) -> DialFailure {
         DialError::LocalPeerId { .. } => DialFailure::Myself,
         DialError::NoAddresses => DialFailure::NoAddress,
         DialError::DialPeerConditionFalse(_) | DialError::Aborted => DialFailure::Redundant,
-        DialError::WrongPeerId { obtained, .. } => DialFailure::WrongPeer(node_id(&obtained)),
+        DialError::WrongPeerId { obtained, address } => {
+            DialFailure::WrongPeer { got: node_id(&obtained), address: Address::from_multiaddr(address) }
+        }
         DialError::Denied { cause } => DialFailure::Denied(deepest(&cause)),
         DialError::Transport(errors) => {
             let tried = errors

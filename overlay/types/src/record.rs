@@ -24,7 +24,9 @@ use crate::limits::{
     CLOCK_SKEW_MAX_MS, RECORD_KEY_BYTES_MAX, RECORD_NAME_BYTES_MAX, RECORD_PAYLOAD_BYTES_MAX,
     RECORD_TTL_MAX_MS, RECORD_VALUE_BYTES_MAX,
 };
-use crate::{Domain, Envelope, EnvelopeError, NetworkName, NodeId, SecretKey, UnixTime, Verified, cbor};
+use crate::{
+    Domain, Envelope, EnvelopeError, NetworkName, NodeId, SecretKey, TopicRoot, UnixTime, Verified, cbor,
+};
 
 /// The BLAKE3 hash of a value, written in lower-case base32 without padding (52 characters).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -208,6 +210,13 @@ impl ProviderKey {
     #[must_use]
     pub fn of_name(network: &NetworkName, name: &RecordName) -> Self {
         Self::of_content(&ContentHash::of(format!("wattle name v1\0{network}\0{name}").as_bytes()))
+    }
+
+    /// Where those who follow topics below a root announce themselves.
+    #[must_use]
+    pub fn of_topic(network: &NetworkName, root: &TopicRoot) -> Self {
+        let root = root.as_str();
+        Self::of_content(&ContentHash::of(format!("wattle topic v1\0{network}\0{root}").as_bytes()))
     }
 
     /// The key's bytes in the DHT.

@@ -18,9 +18,13 @@
 //!
 //! * A put is read back: libp2p answers "stored" before our peers' checks run, so the answer alone proves
 //!   nothing.
-//! * No bootstrap over all buckets: a joining node looks itself up once, as soon as it knows one peer, and far
-//!   buckets follow one at a time ([`Dht::on_tick`]). libp2p's automatic bootstrap, which cannot be switched
-//!   off, is left to overlays of fewer than k nodes.
+//! * No bootstrap over all buckets: a joining node looks itself up as soon as it knows one peer and once more
+//!   some minutes later, and far buckets follow one at a time ([`Dht::on_tick`]). libp2p's automatic
+//!   bootstrap, which cannot be switched off, is left to tables of fewer than k peers.
+//! * Whoever is in a full bucket stays until it stops serving the DHT or cannot be dialed where the table says
+//!   it is ([`Dht::unreachable`]); section 2.2 would ping it for every newcomer. libp2p dials instead, whoever
+//!   answers offers itself at the other end, fills a bucket there, and so on: each join and each lookup would
+//!   set off dials all over the overlay. A dead peer leaves at the first lookup that meets it (section 4.1).
 //!
 //! # Bounds
 //!
@@ -78,6 +82,8 @@ pub(crate) struct Dht {
     rates: Rates,
     gate: Diversity,
     records_rejected: u64,
+    /// Whether no bucket was refreshed yet.
+    young: bool,
     next_refresh: Time,
     next_expiry: Time,
 }
@@ -108,6 +114,7 @@ impl Dht {
             rates: Rates::default(),
             gate: Diversity::default(),
             records_rejected: 0,
+            young: true,
             next_refresh: Time::ZERO.after(first_refresh(me)),
             next_expiry: Time::ZERO,
         }
@@ -158,18 +165,11 @@ impl Dht {
             DhtInput::Progress(progress) => self.on_progress(now, wall, swarm, progress),
             DhtInput::PutRequest { source, record } => self.on_put_request(wall, swarm, source, record),
             DhtInput::ProvideRequest { record } => self.on_provide_request(wall, swarm, record),
-            DhtInput::TableChanged { added, evicted } => {
-                if let Some(peer) = evicted {
-                    self.gate.left(peer);
-                }
-                if added.is_some() || evicted.is_some() {
-                    let kad = &mut swarm.behaviour_mut().kad;
-                    let size = kad.kbuckets().map(|bucket| bucket.num_entries()).sum();
-                    if added.is_some() {
-                        join(kad, peer_id(self.me), size);
-                    }
-                    self.watchers.tell(Event::Table { size });
-                }
+            DhtInput::TableGrew => {
+                let kad = &mut swarm.behaviour_mut().kad;
+                let size = kad.kbuckets().map(|bucket| bucket.num_entries()).sum();
+                join(kad, peer_id(self.me), size);
+                self.watchers.tell(Event::Table { size });
             }
         }
     }
@@ -297,11 +297,11 @@ impl Dht {
         let bucket = shared_bits(&KBucketKey::from(peer_id(self.me)), &KBucketKey::from(id));
         let kad = &mut swarm.behaviour_mut().kad;
         let known = table_addresses(kad, &id);
-        // Whoever is in a bucket stays until a dial to it fails (Kademlia sections 2.2 and 4.1). For a newcomer
-        // to a full one libp2p would dial a peer of it to see, that peer would offer itself where it answers,
-        // fill a bucket there, and so on: each join and each lookup would set off dials all over the overlay.
         let full = kad.kbucket(id).is_none_or(|bucket| bucket.num_entries() >= K.get());
-        if (known.is_empty() && full) || !self.gate.admit(peer, bucket, &offer.via) {
+        if offer.addresses.is_empty()
+            || (known.is_empty() && full)
+            || !self.gate.admit(peer, bucket, &offer.via)
+        {
             return;
         }
         // The table keeps every address it was ever told; a peer that moves on would grow without end there.
@@ -323,6 +323,17 @@ impl Dht {
         swarm.behaviour_mut().kad.remove_peer(&peer_id(peer));
     }
 
+    /// A dial failed at these addresses. libp2p keeps dead peers in the table, where every lookup waits for
+    /// them again; but that a stranger named a wrong address must not remove anybody.
+    pub(crate) fn unreachable(&mut self, swarm: &mut Swarm<Behaviour>, peer: NodeId, tried: &[Address]) {
+        let listed = table_addresses(&mut swarm.behaviour_mut().kad, &peer_id(peer));
+        let tried: Vec<Address> = tried.iter().map(Address::without_peer).collect();
+        let mut listed = listed.into_iter().map(|address| Address::from_multiaddr(address).without_peer());
+        if listed.all(|address| tried.contains(&address)) {
+            self.withdraw(swarm, peer);
+        }
+    }
+
     pub(crate) fn on_tick(&mut self, now: Time, wall: UnixTime, swarm: &mut Swarm<Behaviour>) {
         self.end_overdue(now, swarm);
         let kad = &mut swarm.behaviour_mut().kad;
@@ -336,7 +347,9 @@ impl Dht {
             return;
         }
         if self.next_refresh <= now {
-            kad.get_closest_peers(PeerId::random());
+            // Once more this node itself, now that there is more than one peer to begin with.
+            let first = std::mem::take(&mut self.young);
+            kad.get_closest_peers(if first { peer_id(self.me) } else { PeerId::random() });
             self.next_refresh = now.after(REFRESH_EVERY);
         }
         self.publisher.on_tick(now, wall, kad);

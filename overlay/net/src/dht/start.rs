@@ -37,10 +37,12 @@ impl Dht {
                 Ok(id) => Some((id, Job::Put { record, durable, reply }, timeout)),
                 Err(error) => refuse(reply, error),
             },
-            DhtCommand::Provide { key, timeout, reply } => match self.start_provide(now, wall, kad, key) {
-                Ok(id) => Some((id, Job::Provide { durable, reply }, timeout)),
-                Err(error) => refuse(reply, error),
-            },
+            DhtCommand::Provide { key, lasting, timeout, reply } => {
+                match self.start_provide(now, wall, kad, key, lasting) {
+                    Ok(id) => Some((id, Job::Provide { durable, reply }, timeout)),
+                    Err(error) => refuse(reply, error),
+                }
+            }
             DhtCommand::Get { key, timeout, reply } => {
                 let kad_key = KadKey::new(&key.to_bytes(&self.network));
                 if alone && kad.store_mut().get(&kad_key).is_none() {
@@ -120,8 +122,9 @@ impl Dht {
         wall: UnixTime,
         kad: &mut Kad,
         key: wattle_types::ProviderKey,
+        lasting: bool,
     ) -> Result<QueryId, DhtError> {
-        if !self.publisher.has_room() {
+        if lasting && !self.publisher.has_room() {
             return Err(DhtError::TooMany(PUBLISHED_MAX));
         }
         let kad_key = KadKey::new(key.as_bytes());
@@ -130,7 +133,9 @@ impl Dht {
         if kad.store_mut().accept_provider(record, expires).is_err() {
             return Err(DhtError::TooMany(PUBLISHED_MAX));
         }
-        self.publisher.add_provider(now, &key);
+        if lasting {
+            self.publisher.add_provider(now, &key);
+        }
         kad.start_providing(kad_key).map_err(|_full| DhtError::TooMany(PUBLISHED_MAX))
     }
 }

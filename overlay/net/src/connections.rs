@@ -10,7 +10,7 @@
 //! 1. When both sides dialed at once, both keep the connection that the lower node id dialed, and close the
 //!    other. Of two that one side dialed, that side closes the younger. Not at once: libp2p's Kademlia does
 //!    not notice that a question was lost with one of two connections, and waits for its answer. So a
-//!    duplicate lingers for a second, and then until the peer is quiet.
+//!    duplicate lingers until the peer is idle.
 //! 2. Above `high_water` connections, close the least valuable until `low_water` are left: first those that
 //!    are idle, the far and the young before the near and the old; then those in use, those that others
 //!    dialed and that were quiet longest first; then those that a lookup of ours asks next. A connection of a
@@ -40,10 +40,8 @@ use wattle_types::{Machine, NodeId, Outbox, Time};
 
 use crate::ConnectionLimits;
 
-/// A duplicate stays this long at least, and at most while the peer is busy; quiet for this long it may go.
-const LINGER: Duration = Duration::from_secs(1);
+/// A duplicate stays until its peer is idle, and this long at most.
 const LINGER_MAX: Duration = Duration::from_secs(10);
-const QUIET: Duration = Duration::from_millis(300);
 
 /// What a peer is good for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -73,11 +71,13 @@ pub(crate) enum Input {
     Closed {
         key: ConnectionId,
     },
-    /// What the connected peers are good for now: to be said before an `Opened` that may fill the node, and
-    /// before a `Tick` while there are duplicates.
+    /// What the connected peers are good for now: to be said before an `Opened` that may fill the node.
     Valued(BTreeMap<NodeId, Value>),
-    /// Time passed.
-    Tick,
+    /// There are several connections to this peer, and so long none of them carried anything.
+    Doubled {
+        peer: NodeId,
+        quiet: Duration,
+    },
 }
 
 /// What must happen.
@@ -128,20 +128,15 @@ impl Connections {
         self.check_invariants();
     }
 
-    /// Closes the duplicates that have lingered long enough.
-    fn on_tick(&mut self, now: Time, out: &mut Outbox<Output>) {
-        let mut peers: BTreeMap<NodeId, Vec<(Time, ConnectionId)>> = BTreeMap::new();
-        for (key, connection) in self.open.iter().filter(|(_, connection)| !connection.closing) {
-            peers.entry(connection.peer).or_default().push((connection.opened, *key));
-        }
-        for (peer, mut twins) in peers.into_iter().filter(|(_, twins)| twins.len() > 1) {
-            twins.sort_unstable();
-            let age = twins.last().map_or(Duration::ZERO, |(youngest, _)| now.since(*youngest));
-            let quiet = self.values.get(&peer).map_or(Duration::ZERO, |value| value.quiet);
-            if age >= LINGER_MAX || (age >= LINGER && quiet >= QUIET) {
-                for loser in self.losers(peer, &twins) {
-                    self.close(loser, Why::Duplicate, out);
-                }
+    /// Closes duplicates that have lingered long enough.
+    fn on_doubled(&mut self, now: Time, peer: NodeId, quiet: Duration, out: &mut Outbox<Output>) {
+        let open = self.open.iter().filter(|(_, other)| other.peer == peer && !other.closing);
+        let mut twins: Vec<(Time, ConnectionId)> = open.map(|(key, other)| (other.opened, *key)).collect();
+        twins.sort_unstable();
+        let age = twins.last().map_or(Duration::ZERO, |(youngest, _)| now.since(*youngest));
+        if age >= LINGER_MAX || quiet.min(age) >= self.limits.idle_after {
+            for loser in self.losers(peer, &twins) {
+                self.close(loser, Why::Duplicate, out);
             }
         }
     }
@@ -219,7 +214,7 @@ impl Machine for Connections {
                 self.open.remove(&key);
             }
             Input::Valued(values) => self.values = values,
-            Input::Tick => self.on_tick(now, out),
+            Input::Doubled { peer, quiet } => self.on_doubled(now, peer, quiet, out),
         }
     }
 
@@ -280,9 +275,11 @@ mod tests {
         vec![Output::Close { key: ConnectionId::new_unchecked(key), why }]
     }
 
-    fn tick(machine: &mut Connections, at: u64) -> Vec<Output> {
+    fn doubled(machine: &mut Connections, at: u64, peer: u8, quiet_millis: u64) -> Vec<Output> {
         let mut out = Outbox::new();
-        machine.handle(Time::from_micros(at * 1_000_000), Input::Tick, &mut out);
+        let quiet = Duration::from_millis(quiet_millis);
+        let input = Input::Doubled { peer: node(peer), quiet };
+        machine.handle(Time::from_micros(at * 1_000_000), input, &mut out);
         out.drain().collect()
     }
 
@@ -292,13 +289,11 @@ mod tests {
         let mut three = Connections::new(node(3), limits(4, 8));
         open(&mut three, 0, 1, 5, true);
         open(&mut three, 0, 2, 5, false);
-        valued(&mut three, [(5, quiet(400))]);
-        assert_eq!(tick(&mut three, 1), closes(2, Why::Duplicate));
+        assert_eq!(doubled(&mut three, 2, 5, 2000), closes(2, Why::Duplicate));
         let mut five = Connections::new(node(5), limits(4, 8));
         open(&mut five, 0, 2, 3, true);
         open(&mut five, 0, 1, 3, false);
-        valued(&mut five, [(3, quiet(400))]);
-        assert_eq!(tick(&mut five, 1), closes(2, Why::Duplicate));
+        assert_eq!(doubled(&mut five, 2, 3, 2000), closes(2, Why::Duplicate));
     }
 
     #[test]
@@ -308,13 +303,11 @@ mod tests {
             let mut dialer = Connections::new(node(me), limits(4, 8));
             open(&mut dialer, 0, 1, peer, true);
             open(&mut dialer, 0, 2, peer, true);
-            valued(&mut dialer, [(peer, quiet(400))]);
-            assert_eq!(tick(&mut dialer, 1), closes(2, Why::Duplicate));
+            assert_eq!(doubled(&mut dialer, 2, peer, 2000), closes(2, Why::Duplicate));
             let mut listener = Connections::new(node(peer), limits(4, 8));
             open(&mut listener, 0, 1, me, false);
             open(&mut listener, 0, 2, me, false);
-            valued(&mut listener, [(me, quiet(400))]);
-            assert_eq!(tick(&mut listener, 20), []);
+            assert_eq!(doubled(&mut listener, 20, me, 2000), []);
         }
     }
 
@@ -323,10 +316,10 @@ mod tests {
         let mut machine = Connections::new(node(3), limits(4, 8));
         open(&mut machine, 0, 1, 5, true);
         assert_eq!(open(&mut machine, 5, 2, 5, false), [], "just opened");
-        valued(&mut machine, [(5, quiet(100))]);
-        assert_eq!(tick(&mut machine, 7), [], "in use");
-        assert_eq!(tick(&mut machine, 15), closes(2, Why::Duplicate), "but not for ever");
-        assert_eq!(tick(&mut machine, 16), [], "once");
+        assert_eq!(doubled(&mut machine, 6, 5, 6000), [], "one of them is young");
+        assert_eq!(doubled(&mut machine, 8, 5, 1900), [], "in use");
+        assert_eq!(doubled(&mut machine, 15, 5, 0), closes(2, Why::Duplicate), "but not for ever");
+        assert_eq!(doubled(&mut machine, 16, 5, 9000), [], "once");
     }
 
     #[test]

@@ -575,13 +575,12 @@ impl Peers {
                 self.candidate(swarm, peer, &[], Source::Asked);
             }
         }
-        if self.connected.values().any(|peer| peer.connections.len() > 1) {
-            let mut out = Outbox::new();
-            let values = self.values(swarm);
-            self.connections.handle(now, connections::Input::Valued(values), &mut out);
-            self.connections.handle(now, connections::Input::Tick, &mut out);
-            self.carry_out(swarm, &mut out);
+        let mut out = Outbox::new();
+        for (peer, _) in self.connected.iter().filter(|(_, known)| known.connections.len() > 1) {
+            let quiet = self.traffic.quiet(&peer_id(*peer));
+            self.connections.handle(now, connections::Input::Doubled { peer: *peer, quiet }, &mut out);
         }
+        self.carry_out(swarm, &mut out);
     }
 
     /// Dials the configured bootstraps, then those seen last.

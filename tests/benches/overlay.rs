@@ -61,7 +61,6 @@ async fn dht(count: u32) {
     settle().await;
     let per_node = resident_bytes().saturating_sub(before) / u64::from(count.max(1));
     let (mut milliseconds, mut recalls, mut first_found) = (Vec::new(), 0.0, 0);
-    let requests = common::counter(&nodes, REQUESTS).await;
     for _ in 0..200 {
         let Some(node) = random.choose(&nodes) else { return };
         let key = RecordKey::Hash(ContentHash::of(&random.bytes()));
@@ -73,7 +72,6 @@ async fn dht(count: u32) {
         recalls += all;
         first_found += u32::from(first);
     }
-    let requests = common::counter(&nodes, REQUESTS).await - requests;
     let mut hops = Vec::new();
     for _ in 0..100 {
         let (Some(from), Some(to)) = (random.choose(&nodes), random.choose(&nodes)) else { return };
@@ -107,7 +105,6 @@ async fn dht(count: u32) {
     let mut table = Table::new(&format!("DHT, {count} nodes in one process"));
     table.row("lookups that found the nearest node", format!("{first_found} of 200"));
     table.row("recall of the true 20 nearest", format!("{:.4}", recalls / 200.0));
-    table.row("questions per lookup", format!("{:.1}", requests / 200.0));
     table.row("lookup ms, median / p99", percentile(&mut milliseconds));
     table.row("traces that found their peer", format!("{} of 100", hops.len()));
     table.row("hops, median / p99", percentile(&mut hops));
@@ -118,9 +115,8 @@ async fn dht(count: u32) {
     table.print();
 }
 
-/// libp2p's counters of dials, and of questions that lookups asked.
+/// libp2p's counter of dials.
 const DIALS: &str = "libp2p_swarm_dial_attempt_total";
-const REQUESTS: &str = "libp2p_kad_query_result_num_requests_sum";
 
 /// CPU of a join, with everything it makes others do, in a small and in a larger overlay.
 async fn join() {

@@ -278,7 +278,7 @@ async fn find_node(
     read_answer(&bytes, from)
 }
 
-/// The peers that a Kademlia answer of at most [`KAD_MESSAGE_BYTES_MAX`] names, with the addresses that a peer
+/// The peers that a Kademlia answer of at most 64 KiB names, with the addresses that a peer
 /// at distance `from` can know of.
 ///
 /// # Errors

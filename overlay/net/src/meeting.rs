@@ -138,14 +138,17 @@ async fn round(overlay: &Overlay, followed: &mut BTreeMap<TopicRoot, Followed>) 
     Ok(())
 }
 
-/// Connects to some who announced that they follow a root.
-async fn dial_followers(overlay: &Overlay, key: ProviderKey) {
+/// Connects to some who announced that they follow a root; whether any was reached.
+async fn dial_followers(overlay: &Overlay, key: ProviderKey) -> bool {
+    let mut reached = false;
     let found = overlay.find_providers(key, FOLLOWERS_ASKED, LOOKUP_TIMEOUT).await.unwrap_or_default();
     for follower in found.into_iter().filter(|follower| *follower != overlay.me) {
-        if let Err(error) = overlay.reach_anywhere(follower).await {
-            tracing::debug!(?follower, %error, "a follower of a topic cannot be reached");
+        match overlay.reach_anywhere(follower).await {
+            Ok(_) => reached = true,
+            Err(error) => tracing::debug!(?follower, %error, "a follower of a topic cannot be reached"),
         }
     }
+    reached
 }
 
 /// Looks for followers of a root for a publisher that knows none, until one is known or the time is over.
@@ -154,9 +157,9 @@ pub(crate) async fn introduce(overlay: &Overlay, root: TopicRoot) -> Result<(), 
         return Ok(());
     }
     let met = async {
-        dial_followers(overlay, ProviderKey::of_topic(&overlay.network, &root)).await;
+        let reached = dial_followers(overlay, ProviderKey::of_topic(&overlay.network, &root)).await;
         // A new peer says what it follows in its first message.
-        while overlay.listeners(root.clone()).await? == 0 {
+        while reached && overlay.listeners(root.clone()).await? == 0 {
             tokio::time::sleep(INTRODUCTION_STEP).await;
         }
         Ok(())

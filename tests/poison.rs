@@ -5,11 +5,11 @@
 
 use std::time::Duration;
 
-use wattle_net::{DhtError, Misbehaviour};
+use wattle_net::{DhtError, Misbehaviour, TraceTarget};
 use wattle_tests::hostile::{KadMessage, Manner, Stranger};
 use wattle_tests::overlay::{Node, PATIENCE, key, network, until};
 use wattle_tests::records::{key_bytes, key_of, reported, signed, signed_until, wall};
-use wattle_types::{ContentHash, NetworkName, ProviderKey, Record, RecordKey, RejectedRecord};
+use wattle_types::{ContentHash, NetworkName, NodeId, ProviderKey, Record, RecordKey, RejectedRecord};
 
 const NODES: u32 = 8;
 const READS: usize = 200;
@@ -52,7 +52,8 @@ fn wall_before(span: Duration) -> wattle_types::UnixTime {
 async fn what_a_liar_writes_changes_nothing_that_is_read() {
     let nodes = network(NODES).await;
     for node in &nodes {
-        node.overlay.put(signed(&node.key, "home", 5, &node.id().short()), PATIENCE).await.unwrap();
+        let put = node.overlay.put(signed(&node.key, "home", 5, &node.id().short()), PATIENCE).await.unwrap();
+        assert_eq!(put.stored_on.len(), nodes.len() - 1, "everybody else is near: {put:?}");
     }
     let good = Record::content(b"good".to_vec()).unwrap();
     nodes[0].overlay.put(good, PATIENCE).await.unwrap();
@@ -154,6 +155,28 @@ async fn a_holder_that_lies_is_found_out_and_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_near_peer_that_lost_the_offer_gets_another() {
+    let nodes = network(4).await;
+    let scatterbrain = Stranger::start(Manner { forgets: 1, ..Manner::plausible(100) });
+    let hopeless = Stranger::start(Manner::plausible(101));
+    for node in &nodes {
+        scatterbrain.join(node).await;
+        hopeless.join(node).await;
+    }
+    until("both are asked", || async {
+        let closest = nodes[0].overlay.closest(TraceTarget::Record(key_of(nodes[0].id(), "home")), PATIENCE);
+        let closest: Vec<NodeId> = closest.await.unwrap().iter().map(|peer| peer.peer).collect();
+        closest.contains(&scatterbrain.id()) && closest.contains(&hopeless.id())
+    })
+    .await;
+    let record = signed(&nodes[0].key, "home", 1, "here");
+    let report = nodes[0].overlay.put(record, PATIENCE).await.unwrap();
+    assert!(report.stored_on.contains(&scatterbrain.id()), "{report:?}");
+    assert!(!report.stored_on.contains(&hopeless.id()), "{report:?}");
+    assert_eq!((report.stored_on.len(), report.offered_to), (4, 5));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_provider_record_names_nobody_but_its_sender() {
     let nodes = network(4).await;
     let stranger = Stranger::start(Manner::plausible(100));
@@ -169,6 +192,6 @@ async fn a_provider_record_names_nobody_but_its_sender() {
     assert!(matches!(found, DhtError::NotFound { .. }), "{found}");
 }
 
-fn key_of_nobody() -> wattle_types::NodeId {
+fn key_of_nobody() -> NodeId {
     key(4711).node_id()
 }

@@ -12,7 +12,7 @@ use libp2p::core::upgrade::Version;
 use libp2p::identity::Keypair;
 use libp2p::kad::store::{MemoryStore, RecordStore as _};
 use libp2p::swarm::dial_opts::DialOpts;
-use libp2p::swarm::{NetworkBehaviour, Swarm};
+use libp2p::swarm::{NetworkBehaviour, Swarm, SwarmEvent};
 use libp2p::{
     Multiaddr, PeerId, Stream, StreamProtocol, Transport as _, identify, kad, noise, pnet, swarm, tcp, yamux,
 };
@@ -48,6 +48,8 @@ pub struct Manner {
     pub claims: Vec<Multiaddr>,
     /// The key of a private network, when it has one.
     pub network_key: Option<NetworkKey>,
+    /// How many of the records that others bring it calls stored and throws away, before it keeps them.
+    pub forgets: usize,
 }
 
 impl Manner {
@@ -60,14 +62,15 @@ impl Manner {
             agent: "stranger/1".to_owned(),
             claims: Vec::new(),
             network_key: None,
+            forgets: usize::MAX,
         }
     }
 }
 
 type Task = Box<dyn FnOnce(&mut Swarm<Behaviour>) + Send>;
 
-/// A running stranger. It serves Kademlia with a store that believes everything its owner tells it and
-/// nothing that others do.
+/// A running stranger. It serves Kademlia with a store that believes everything its owner tells it, and what
+/// others do as [`Manner::forgets`] says.
 pub struct Stranger {
     /// Its key.
     pub key: SecretKey,
@@ -87,6 +90,7 @@ impl Stranger {
         let mut secret = *key.to_bytes();
         let keypair = Keypair::ed25519_from_bytes(&mut secret);
         let keypair = keypair.unwrap_or_else(|error| fail(&error.to_string()));
+        let forgets = manner.forgets;
         let mut swarm = build(&keypair, manner);
         let control = swarm.behaviour().streams.new_control();
         let listening = "/ip4/127.0.0.1/tcp/0".parse().map(|address| swarm.listen_on(address));
@@ -94,7 +98,7 @@ impl Stranger {
             fail("a stranger could not listen");
         }
         let (tasks, todo) = mpsc::channel(8);
-        tokio::spawn(drive(swarm, todo));
+        tokio::spawn(drive(swarm, todo, forgets));
         tokio::spawn(swallow(control.clone(), MESHSUB));
         Self { key, keypair, tasks, control }
     }
@@ -410,16 +414,31 @@ fn build(keypair: &Keypair, manner: Manner) -> Swarm<Behaviour> {
     swarm
 }
 
-async fn drive(mut swarm: Swarm<Behaviour>, mut todo: mpsc::Receiver<Task>) {
+async fn drive(mut swarm: Swarm<Behaviour>, mut todo: mpsc::Receiver<Task>, mut forgets: usize) {
     loop {
         tokio::select! {
             task = todo.recv() => match task {
                 Some(task) => task(&mut swarm),
                 None => return,
             },
-            _ = swarm.select_next_some() => {}
+            event = swarm.select_next_some() => {
+                let Some(record) = brought(event) else { continue };
+                if forgets > 0 {
+                    forgets -= 1;
+                } else if let Err(error) = swarm.behaviour_mut().kad.store_mut().put(record) {
+                    fail(&error.to_string());
+                }
+            }
         }
     }
+}
+
+/// The record that somebody wants stored.
+fn brought(event: SwarmEvent<BehaviourEvent>) -> Option<kad::Record> {
+    let SwarmEvent::Behaviour(BehaviourEvent::Kad(kad::Event::InboundRequest { request })) = event else {
+        return None;
+    };
+    if let kad::InboundRequest::PutRecord { record, .. } = request { record } else { None }
 }
 
 /// Takes the streams a node opens to us and throws away what comes: a node that cannot gossip to us would not

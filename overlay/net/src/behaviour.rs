@@ -212,7 +212,9 @@ fn kademlia(config: &Config, me: PeerId, records: Records) -> kad::Behaviour<Rec
         .set_provider_publication_interval(None)
         // Its bootstrap asks for every bucket at once, so that joining costs more the larger the network is.
         .set_periodic_bootstrap_interval(None)
-        .set_caching(kad::Caching::Disabled);
+        // A put offers its record again to those near ones that answer without it; the library itself caches
+        // nothing.
+        .set_caching(kad::Caching::Enabled { max_peers: u16::try_from(K.get()).unwrap_or(u16::MAX) });
     let mut kademlia = kad::Behaviour::with_config(me, records, settings);
     let mode = match config.dht_mode {
         DhtMode::Client => kad::Mode::Client,

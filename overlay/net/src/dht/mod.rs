@@ -17,7 +17,8 @@
 //! # Deviations
 //!
 //! * A put is read back: libp2p answers "stored" before our peers' checks run, so the answer alone proves
-//!   nothing.
+//!   nothing. Near peers that answer without the record are offered it once more: a lookup counts a peer out
+//!   when its connection closes under the question, as the slower of two that were dialed at once does.
 //! * No bootstrap over all buckets: a joining node looks itself up as soon as it knows one peer and once more
 //!   some minutes later, and far buckets follow one at a time ([`Dht::on_tick`]). libp2p's automatic
 //!   bootstrap, which cannot be switched off, is left to tables of fewer than k peers.
@@ -39,7 +40,7 @@ mod table;
 pub(crate) mod trace;
 mod wire;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use libp2p::kad::store::RecordStore as _;
@@ -70,6 +71,8 @@ const QUERIES_MAX: usize = 256;
 /// A far bucket is refreshed this often (Kademlia section 2.3: hourly per bucket; about ten buckets are
 /// occupied).
 const REFRESH_EVERY: Duration = Duration::from_secs(6 * 60);
+
+type Kad = kad::Behaviour<store::Records>;
 
 /// The part of the actor that knows the DHT.
 pub(crate) struct Dht {
@@ -203,24 +206,31 @@ impl Dht {
     /// A query ended: answer, repair, or go on to its next phase.
     fn finish(&mut self, now: Time, swarm: &mut Swarm<Behaviour>, query: Query) {
         self.records_rejected = self.records_rejected.saturating_add(query.rejected_count());
-        if !query.goes_on() {
-            let report = query.report();
-            self.statistics.note(&report);
-            self.watchers.tell(report);
-        }
+        let report = query.report();
         let kad = &mut swarm.behaviour_mut().kad;
-        match query.finish(now, self.me, &self.network) {
-            Outcome::Done => {}
-            Outcome::ReadBack { key, next } => {
-                let id = kad.get_record(KadKey::new(&key));
-                self.queries.insert(id, *next);
-            }
+        let network = &self.network;
+        let offer = |kad: &mut Kad, record: Record, to: BTreeSet<NodeId>| {
+            let key = KadKey::new(&record.key_bytes(network));
+            let record = KadRecord::new(key, record.value().to_vec());
+            // All: at the first that has it, those still being dialed would be forgotten.
+            kad.put_record_to(record, to.into_iter().map(peer_id), kad::Quorum::All)
+        };
+        // A put is one query to whoever counts them.
+        let (id, next) = match query.finish(now, self.me, network) {
+            Outcome::ReadBack { key, next } => (kad.get_record(KadKey::new(&key)), next),
+            Outcome::OfferAgain { record, to, next } => (offer(kad, record, to), next),
             Outcome::Repair { record, stale } => {
-                let key = KadKey::new(&record.key_bytes(&self.network));
-                let fixed = KadRecord::new(key, record.value().to_vec());
-                kad.put_record_to(fixed, stale.into_iter().map(peer_id), kad::Quorum::One);
+                offer(kad, record, stale);
+                return self.tell(report);
             }
-        }
+            Outcome::Done => return self.tell(report),
+        };
+        self.queries.insert(id, *next);
+    }
+
+    fn tell(&mut self, report: Event) {
+        self.statistics.note(&report);
+        self.watchers.tell(report);
     }
 
     /// A peer wants a record stored here.
@@ -370,15 +380,13 @@ impl Dht {
                 running.finish();
             }
             if let Some(query) = self.queries.remove(&id) {
-                let report = query.report();
-                self.statistics.note(&report);
-                self.watchers.tell(report);
+                self.tell(query.report());
                 query.time_out(now);
             }
         }
     }
 
-    fn nearest(&self, kad: &mut kad::Behaviour<store::Records>, target: &TraceTarget) -> Vec<ClosestPeer> {
+    fn nearest(&self, kad: &mut Kad, target: &TraceTarget) -> Vec<ClosestPeer> {
         let key = KBucketKey::new(target_key(&self.network, target));
         let me = peer_id(self.me);
         kad.find_closest_local_peers(&key, &me)
@@ -396,7 +404,7 @@ impl Dht {
             .collect()
     }
 
-    fn table(&self, kad: &mut kad::Behaviour<store::Records>) -> Vec<Bucket> {
+    fn table(&self, kad: &mut Kad) -> Vec<Bucket> {
         let me = KBucketKey::from(peer_id(self.me));
         let buckets = kad.kbuckets().filter(|bucket| !bucket.is_empty()).map(|bucket| {
             let mut shared = 0;
@@ -421,7 +429,7 @@ impl Dht {
         buckets
     }
 
-    fn stats(&self, kad: &mut kad::Behaviour<store::Records>) -> DhtStats {
+    fn stats(&self, kad: &mut Kad) -> DhtStats {
         let store = kad.store_mut();
         DhtStats {
             queries: self.statistics.rows(),
@@ -438,7 +446,7 @@ impl Dht {
 }
 
 /// What a table that has grown to `size` peers calls for.
-fn join(kad: &mut kad::Behaviour<store::Records>, me: PeerId, size: usize) {
+fn join(kad: &mut Kad, me: PeerId, size: usize) {
     if size == 1 {
         kad.get_closest_peers(me);
     }
@@ -459,7 +467,7 @@ fn first_refresh(me: NodeId) -> Duration {
 }
 
 /// What the lookups under way are looking for.
-pub(crate) fn sought(kad: &kad::Behaviour<store::Records>) -> Vec<KBucketKey<Vec<u8>>> {
+pub(crate) fn sought(kad: &Kad) -> Vec<KBucketKey<Vec<u8>>> {
     let key = |info: &QueryInfo| match info {
         QueryInfo::Bootstrap { peer, .. } => peer.to_bytes(),
         QueryInfo::GetClosestPeers { key, .. } => key.clone(),
@@ -472,7 +480,7 @@ pub(crate) fn sought(kad: &kad::Behaviour<store::Records>) -> Vec<KBucketKey<Vec
 }
 
 /// The addresses that the routing table has of a peer.
-fn table_addresses(kad: &mut kad::Behaviour<store::Records>, peer: &PeerId) -> Vec<Multiaddr> {
+fn table_addresses(kad: &mut Kad, peer: &PeerId) -> Vec<Multiaddr> {
     let Some(bucket) = kad.kbucket(*peer) else { return Vec::new() };
     let entry = bucket.iter().find(|entry| entry.node.key.preimage() == peer);
     entry.map(|entry| entry.node.value.iter().cloned().collect()).unwrap_or_default()

@@ -8,7 +8,7 @@ use libp2p::kad::{
 };
 use wattle_types::{ContentHash, NetworkName, NodeId, Record, RecordKey, Time, UnixTime};
 
-use crate::behaviour::{K, node_id};
+use crate::behaviour::{K, node_id, peer_id};
 use crate::command::{Durable, Reply, answer, when_durable};
 use crate::dht::shared_bits;
 use crate::report::{
@@ -30,6 +30,8 @@ pub(super) enum Job {
         record: Record,
         durable: Durable,
         reply: Reply<Result<PutReport, DhtError>>,
+        /// Whether this is the second offer, to those that the first one did not reach.
+        again: bool,
     },
     /// Asking for it again, to see who has it.
     ReadBack {
@@ -37,6 +39,10 @@ pub(super) enum Job {
         durable: Durable,
         reply: Reply<Result<PutReport, DhtError>>,
         holders: BTreeSet<NodeId>,
+        /// Peers near the key that answered without it.
+        without: BTreeSet<NodeId>,
+        /// Whether it was offered once more to those.
+        again: bool,
     },
     Get {
         key: RecordKey,
@@ -87,10 +93,12 @@ pub(super) struct Query {
 pub(super) enum Outcome {
     /// The caller has its answer.
     Done,
-    /// The next phase of a put.
+    /// The next phase of a put: who has it?
     ReadBack { key: Vec<u8>, next: Box<Query> },
+    /// One more phase: these near peers do not have it.
+    OfferAgain { record: Record, to: BTreeSet<NodeId>, next: Box<Query> },
     /// The caller has its answer, and these holders get the better record.
-    Repair { record: Record, stale: Vec<NodeId> },
+    Repair { record: Record, stale: BTreeSet<NodeId> },
 }
 
 impl Query {
@@ -140,6 +148,13 @@ impl Query {
                 if answer.record.value == record.value() {
                     holders.extend(answer.peer.as_ref().and_then(node_id));
                 }
+                false
+            }
+            (
+                Job::ReadBack { without, .. },
+                QueryResult::GetRecord(Ok(GetRecordOk::FinishedWithNoAdditionalRecord { cache_candidates })),
+            ) => {
+                without.extend(cache_candidates.values().filter_map(node_id));
                 false
             }
             (
@@ -196,11 +211,6 @@ impl Query {
         self.deadline <= now || abandoned
     }
 
-    /// Whether another phase follows: a put is one query to whoever counts them.
-    pub(super) const fn goes_on(&self) -> bool {
-        matches!(self.job, Job::Put { .. })
-    }
-
     pub(super) fn rejected_count(&self) -> u64 {
         match &self.job {
             Job::Get { found, .. } => u64::try_from(found.rejected.len()).unwrap_or(u64::MAX),
@@ -232,21 +242,26 @@ impl Query {
         let asked = self.stats.num_requests();
         let took = self.begun.elapsed();
         match self.job {
-            Job::Put { record, durable, reply } => {
+            Job::Put { record, durable, reply, again } => {
                 let key = record.key_bytes(network);
-                let job = Job::ReadBack { record, durable, reply, holders: BTreeSet::new() };
-                Outcome::ReadBack {
-                    key,
-                    next: Box::new(Self { job, stats: QueryStats::empty(), progressed: now, ..self }),
-                }
+                let (holders, without) = (BTreeSet::new(), BTreeSet::new());
+                let job = Job::ReadBack { record, durable, reply, holders, without, again };
+                Outcome::ReadBack { key, next: Box::new(Self { job, progressed: now, ..self }) }
             }
-            Job::ReadBack { durable, reply, holders, .. } => {
-                // The nearest k of those asked are those that it was offered to.
-                let offered = asked.min(u32::try_from(K.get()).unwrap_or(u32::MAX));
-                let report =
-                    PutReport { stored_on: holders.into_iter().collect(), offered_to: offered, took };
-                let nobody = report.stored_on.is_empty() && offered > 0;
-                let answer = if nobody { Err(DhtError::NotStored { asked: offered }) } else { Ok(report) };
+            Job::ReadBack { record, durable, reply, holders, without, again } => {
+                let offered = nearest(&record.key_bytes(network), &holders | &without);
+                let missed: BTreeSet<NodeId> = &offered - &holders;
+                if !missed.is_empty() && !again {
+                    let job = Job::Put { record: record.clone(), durable, reply, again: true };
+                    let next = Box::new(Self { job, progressed: now, ..self });
+                    return Outcome::OfferAgain { record, to: missed, next };
+                }
+                let answer = if holders.is_empty() && !missed.is_empty() {
+                    Err(DhtError::NotStored { asked: size(&missed) })
+                } else {
+                    let offered_to = size(&(&offered | &holders));
+                    Ok(PutReport { stored_on: holders.into_iter().collect(), offered_to, took })
+                };
                 when_durable(durable, reply, answer);
                 Outcome::Done
             }
@@ -322,7 +337,7 @@ impl Found {
         };
         let chosen = ContentHash::of(record.value());
         let stale = self.answers.iter().filter(|(_, _, hash)| *hash != chosen).filter_map(|(peer, ..)| *peer);
-        let stale: Vec<NodeId> = stale.collect();
+        let stale: BTreeSet<NodeId> = stale.collect();
         let answers = self.answers.iter().map(|(peer, sequence, hash)| Answer {
             peer: peer.unwrap_or(me),
             sequence: *sequence,
@@ -335,6 +350,18 @@ impl Found {
         );
         if stale.is_empty() { Outcome::Done } else { Outcome::Repair { record, stale } }
     }
+}
+
+/// The k of `peers` that are nearest to a key.
+fn nearest(key: &[u8], peers: BTreeSet<NodeId>) -> BTreeSet<NodeId> {
+    let target = KBucketKey::new(key.to_vec());
+    let mut ranked: Vec<NodeId> = peers.into_iter().collect();
+    ranked.sort_by_cached_key(|peer| target.distance(&KBucketKey::from(peer_id(*peer))));
+    ranked.into_iter().take(K.get()).collect()
+}
+
+fn size(peers: &BTreeSet<NodeId>) -> u32 {
+    u32::try_from(peers.len()).unwrap_or(u32::MAX)
 }
 
 const fn not_found(asked: u32) -> DhtError {

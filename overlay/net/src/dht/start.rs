@@ -8,12 +8,10 @@ use wattle_types::limits::PUBLISHED_MAX;
 use wattle_types::{Precedence, Record, Time, UnixTime};
 
 use super::query::{Found, Job, Query};
-use super::{Dht, QUERIES_MAX, store, target_key, void_at};
+use super::{Dht, Kad, QUERIES_MAX, target_key, void_at};
 use crate::behaviour::{Behaviour, peer_id};
 use crate::command::{DhtCommand, answer};
 use crate::report::{DhtError, TraceTarget};
-
-type Kad = kad::Behaviour<store::Records>;
 
 impl Dht {
     /// Starts the query of a command; when its caller must not hear of success before the disk has it, what
@@ -34,7 +32,7 @@ impl Dht {
         let (done, durable) = oneshot::channel();
         let started = match command {
             DhtCommand::Put { record, timeout, reply } => match self.start_put(now, wall, kad, &record) {
-                Ok(id) => Some((id, Job::Put { record, durable, reply }, timeout)),
+                Ok(id) => Some((id, Job::Put { record, durable, reply, again: false }, timeout)),
                 Err(error) => refuse(reply, error),
             },
             DhtCommand::Provide { key, lasting, timeout, reply } => {

@@ -61,18 +61,18 @@ pub(crate) struct Value {
 /// What happened.
 #[derive(Clone, Debug)]
 pub(crate) enum Input {
-    /// `pinned`: somebody asked for it, so it is spared from its first moment on.
+    /// `pinned`: somebody asked for it, so it is spared from its first moment on. `values`: what the connected
+    /// peers are good for now; needed only when this connection may fill the node.
     Opened {
         key: ConnectionId,
         peer: NodeId,
         outbound: bool,
         pinned: bool,
+        values: BTreeMap<NodeId, Value>,
     },
     Closed {
         key: ConnectionId,
     },
-    /// What the connected peers are good for now: to be said before an `Opened` that may fill the node.
-    Valued(BTreeMap<NodeId, Value>),
     /// There are several connections to this peer, and so long none of them carried anything.
     Doubled {
         peer: NodeId,
@@ -107,25 +107,16 @@ pub(crate) struct Connections {
     me: NodeId,
     limits: ConnectionLimits,
     open: BTreeMap<ConnectionId, Connection>,
-    values: BTreeMap<NodeId, Value>,
 }
 
 impl Connections {
     pub(crate) const fn new(me: NodeId, limits: ConnectionLimits) -> Self {
-        Self { me, limits, open: BTreeMap::new(), values: BTreeMap::new() }
+        Self { me, limits, open: BTreeMap::new() }
     }
 
     /// Connections that are not being closed.
     pub(crate) fn count(&self) -> usize {
         self.open.values().filter(|connection| !connection.closing).count()
-    }
-
-    fn on_opened(&mut self, now: Time, key: ConnectionId, connection: Connection, out: &mut Outbox<Output>) {
-        self.open.insert(key, connection);
-        if self.count() > self.limits.high_water.get() {
-            self.trim(now, out);
-        }
-        self.check_invariants();
     }
 
     /// Closes duplicates that have lingered long enough.
@@ -157,13 +148,13 @@ impl Connections {
         }
     }
 
-    fn trim(&mut self, now: Time, out: &mut Outbox<Output>) {
+    fn trim(&mut self, now: Time, values: &BTreeMap<NodeId, Value>, out: &mut Outbox<Output>) {
         let mut ranked: Vec<_> = self
             .open
             .iter()
             .filter(|(_, connection)| !connection.closing)
             .map(|(key, connection)| {
-                let value = self.values.get(&connection.peer).copied().unwrap_or_default();
+                let value = values.get(&connection.peer).copied().unwrap_or_default();
                 let quiet = value.quiet.min(now.since(connection.opened));
                 let used = quiet < self.limits.idle_after;
                 let worth = if used { u32::from(connection.outbound) } else { value.nearness };
@@ -206,14 +197,16 @@ impl Machine for Connections {
 
     fn handle(&mut self, now: Time, input: Input, out: &mut Outbox<Output>) {
         match input {
-            Input::Opened { key, peer, outbound, pinned } => {
-                let opened = Connection { peer, outbound, pinned, opened: now, closing: false };
-                self.on_opened(now, key, opened, out);
+            Input::Opened { key, peer, outbound, pinned, values } => {
+                self.open.insert(key, Connection { peer, outbound, pinned, opened: now, closing: false });
+                if self.count() > self.limits.high_water.get() {
+                    self.trim(now, &values, out);
+                }
+                self.check_invariants();
             }
             Input::Closed { key } => {
                 self.open.remove(&key);
             }
-            Input::Valued(values) => self.values = values,
             Input::Doubled { peer, quiet } => self.on_doubled(now, peer, quiet, out),
         }
     }
@@ -246,25 +239,24 @@ mod tests {
     }
 
     fn open(machine: &mut Connections, at: u64, key: usize, peer: u8, outbound: bool) -> Vec<Output> {
-        let mut out = Outbox::new();
-        let now = Time::from_micros(at * 1_000_000);
-        machine.handle(
-            now,
-            Input::Opened {
-                key: ConnectionId::new_unchecked(key),
-                peer: node(peer),
-                outbound,
-                pinned: false,
-            },
-            &mut out,
-        );
-        out.drain().collect()
+        open_among(machine, at, key, peer, outbound, [])
     }
 
-    /// Says what peers `1..` are good for, and for how many milliseconds each has been quiet.
-    fn valued(machine: &mut Connections, values: impl IntoIterator<Item = (u8, Value)>) {
+    /// The same, where the connected peers are good for this.
+    fn open_among(
+        machine: &mut Connections,
+        at: u64,
+        key: usize,
+        peer: u8,
+        outbound: bool,
+        values: impl IntoIterator<Item = (u8, Value)>,
+    ) -> Vec<Output> {
+        let mut out = Outbox::new();
         let values = values.into_iter().map(|(peer, value)| (node(peer), value)).collect();
-        machine.handle(Time::ZERO, Input::Valued(values), &mut Outbox::new());
+        let key = ConnectionId::new_unchecked(key);
+        let opened = Input::Opened { key, peer: node(peer), outbound, pinned: false, values };
+        machine.handle(Time::from_micros(at * 1_000_000), opened, &mut out);
+        out.drain().collect()
     }
 
     fn quiet(millis: u64) -> Value {
@@ -330,11 +322,8 @@ mod tests {
         }
         let woven = Value { woven: true, ..quiet(60_000) };
         let pinned = Value { pinned: true, ..quiet(60_000) };
-        valued(
-            &mut machine,
-            [(1, woven), (2, pinned), (3, quiet(9_000)), (4, quiet(9_000)), (5, quiet(9_000))],
-        );
-        let closed = open(&mut machine, 60, 6, 6, false);
+        let values = [(1, woven), (2, pinned), (3, quiet(9_000)), (4, quiet(9_000)), (5, quiet(9_000))];
+        let closed = open_among(&mut machine, 60, 6, 6, false, values);
         // The idle ones go, the newest first; the mesh, the pinned and the newcomer stay.
         assert_eq!(closed, [5, 4, 3].map(|key| closes(key, Why::Trimmed)).concat());
     }
@@ -346,8 +335,8 @@ mod tests {
             open(&mut machine, u64::from(peer), usize::from(peer), peer, false);
         }
         // All are in use: those that were quiet longest go.
-        valued(&mut machine, (1..=5).map(|peer| (peer, quiet(100 * u64::from(6 - peer)))));
-        let closed = open(&mut machine, 6, 6, 6, false);
+        let values = (1..=5).map(|peer| (peer, quiet(100 * u64::from(6 - peer))));
+        let closed = open_among(&mut machine, 6, 6, 6, false, values);
         assert_eq!(closed, [1, 2, 3].map(|key| closes(key, Why::Trimmed)).concat());
     }
 
@@ -358,8 +347,8 @@ mod tests {
             open(&mut machine, u64::from(peer), usize::from(peer), peer, false);
         }
         let near = |peer| Value { nearness: 9 + u32::from(peer), ..quiet(5_000) };
-        valued(&mut machine, (1..=5).map(|peer| (peer, if peer == 2 { quiet(10) } else { near(peer) })));
-        let closed = open(&mut machine, 6, 6, 6, true);
+        let values = (1..=5).map(|peer| (peer, if peer == 2 { quiet(10) } else { near(peer) }));
+        let closed = open_among(&mut machine, 6, 6, 6, true, values);
         assert_eq!(closed, [1, 3, 4].map(|key| closes(key, Why::Trimmed)).concat(), "the farthest first");
     }
 
@@ -369,8 +358,8 @@ mod tests {
         for peer in 1..=5 {
             open(&mut machine, u64::from(peer), usize::from(peer), peer, peer == 1);
         }
-        valued(&mut machine, (1..=5).map(|peer| (peer, quiet(if peer == 1 { 900 } else { 1 }))));
-        let closed = open(&mut machine, 6, 6, 6, false);
+        let values = (1..=5).map(|peer| (peer, quiet(if peer == 1 { 900 } else { 1 })));
+        let closed = open_among(&mut machine, 6, 6, 6, false, values);
         assert!(closed.len() == 3 && !closed.contains(&closes(1, Why::Trimmed)[0]), "{closed:?}");
     }
 
@@ -381,9 +370,10 @@ mod tests {
             open(&mut machine, 0, usize::from(peer), peer, true);
         }
         let pinned = Value { pinned: true, ..Value::default() };
-        valued(&mut machine, (1..=4).map(|peer| (peer, pinned)));
+        let pinned = || (1..=4).map(|peer| (peer, pinned));
         for stranger in 5..=200 {
-            for Output::Close { key, .. } in open(&mut machine, 1, usize::from(stranger), stranger, false) {
+            let closed = open_among(&mut machine, 1, usize::from(stranger), stranger, false, pinned());
+            for Output::Close { key, .. } in closed {
                 assert!(key > ConnectionId::new_unchecked(4), "a pinned peer was closed");
                 machine.handle(Time::ZERO, Input::Closed { key }, &mut Outbox::new());
             }
@@ -397,7 +387,8 @@ mod tests {
             open(&mut machine, 1, usize::from(stranger), stranger, false);
         }
         let key = ConnectionId::new_unchecked(9);
-        let asked = Input::Opened { key, peer: node(9), outbound: true, pinned: true };
+        let values = BTreeMap::new();
+        let asked = Input::Opened { key, peer: node(9), outbound: true, pinned: true, values };
         let mut out = Outbox::new();
         machine.handle(Time::from_micros(1_000_001), asked, &mut out);
         assert!(out.as_slice().iter().all(|Output::Close { key: closed, .. }| *closed != key), "{out:?}");

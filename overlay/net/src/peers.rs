@@ -350,12 +350,10 @@ impl Peers {
             }
             pinned |= waiting.wish.pin && waiting.peer == Some(peer);
         }
+        let full = self.connections.count() >= self.high_water;
+        let values = if full { self.values(swarm) } else { BTreeMap::new() };
         let mut out = Outbox::new();
-        if self.connections.count() >= self.high_water {
-            let values = self.values(swarm);
-            self.connections.handle(now, connections::Input::Valued(values), &mut out);
-        }
-        let input = connections::Input::Opened { key: connection, peer, outbound, pinned };
+        let input = connections::Input::Opened { key: connection, peer, outbound, pinned, values };
         self.connections.handle(now, input, &mut out);
         self.carry_out(swarm, &mut out);
     }

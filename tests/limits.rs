@@ -2,18 +2,21 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's helper ends the test like the test itself")]
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use libp2p::PeerId;
+use libp2p::kad::KBucketKey;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use wattle_net::{
-    Config, ConnectError, DisconnectReason, Event, Misbehaviour, Overlay, Restored, StartError,
+    Config, ConnectError, DisconnectReason, Event, Misbehaviour, Overlay, Restored, StartError, TraceTarget,
 };
-use wattle_tests::hostile::{GossipMessage, GossipRpc, Manner, Stranger};
-use wattle_tests::overlay::{Disk, Node, PATIENCE, config, until};
+use wattle_tests::hostile::{GossipMessage, GossipRpc, KadMessage, Manner, Stranger};
+use wattle_tests::overlay::{Disk, Node, PATIENCE, config, key, until};
 use wattle_tests::records::reported;
 use wattle_types::limits::TOPIC_PAYLOAD_BYTES_MAX;
-use wattle_types::{NetworkKey, Topic, TopicMessage, cbor};
+use wattle_types::{NetworkKey, NodeId, Topic, TopicMessage, cbor};
 
 /// As long as somebody who is thrown out may linger.
 const AT_ONCE: Duration = Duration::from_secs(1);
@@ -236,4 +239,60 @@ async fn two_hundred_half_open_connections_disturb_no_peer_and_end_with_their_ca
         newcomer.overlay.connect(Some(node.id()), node.addresses().await).await.is_ok()
     })
     .await;
+}
+
+/// Strangers whose ids share no leading bit with a node's: all of them belong into one bucket.
+fn far_from(node: &Node) -> impl Iterator<Item = u32> {
+    let key_of = |id: NodeId| KBucketKey::from(PeerId::from_bytes(&id.to_peer_id_bytes()).unwrap());
+    let me = key_of(node.id());
+    (300..).filter(move |number| me.distance(&key_of(key(*number).node_id())).ilog2() == Some(255))
+}
+
+async fn listed(node: &Node) -> BTreeSet<NodeId> {
+    let table = node.overlay.table().await.unwrap();
+    table.iter().flat_map(|bucket| bucket.peers.iter().map(|peer| peer.peer)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_in_a_full_bucket_stays_until_it_cannot_be_reached_where_it_listens() {
+    let node = Node::start(1).await;
+    let mut numbers = far_from(&node);
+    let mut eldest = Vec::new();
+    for number in numbers.by_ref().take(20) {
+        let stranger = Stranger::start(Manner::plausible(number));
+        stranger.join(&node).await;
+        until("it is in the table", || async { listed(&node).await.contains(&stranger.id()) }).await;
+        eldest.push(stranger);
+    }
+    let first = listed(&node).await;
+    let away = eldest.swap_remove(0);
+    assert!(node.overlay.disconnect(away.id()).await.unwrap());
+    until("it is gone", || async { !node.peers().await.contains(&away.id()) }).await;
+    let late = Stranger::start(Manner::plausible(numbers.next().unwrap()));
+    late.join(&node).await;
+    let mut line = late.kad(&node).await;
+    for _ in 0..100 {
+        line.ask(&KadMessage::get(b"anything")).await.unwrap();
+    }
+    assert_eq!(listed(&node).await, first, "the eldest stay, connected or not");
+    assert!(!node.peers().await.contains(&away.id()), "and nobody is dialed to see whether they live");
+
+    // Somebody names an address where nobody listens: that says nothing about where the peer does.
+    let nowhere = vec!["/ip4/127.0.0.1/tcp/1".parse().unwrap()];
+    let refused = node.overlay.connect(Some(away.id()), nowhere).await;
+    assert!(matches!(refused, Err(ConnectError::Unreachable { .. })), "{refused:?}");
+    assert_eq!(listed(&node).await, first, "a wrong address removes nobody");
+
+    // Really gone: the lookup that meets it makes room for somebody else.
+    let id = away.id();
+    drop(away);
+    until("a lookup has met it", || async {
+        let found = node.overlay.closest(TraceTarget::Peer(id), PATIENCE).await;
+        assert!(found.is_ok(), "{found:?}");
+        !listed(&node).await.contains(&id)
+    })
+    .await;
+    let next = Stranger::start(Manner::plausible(numbers.next().unwrap()));
+    next.join(&node).await;
+    until("its place is taken", || async { listed(&node).await.contains(&next.id()) }).await;
 }

@@ -401,7 +401,10 @@ fn build(keypair: &Keypair, manner: Manner) -> Swarm<Behaviour> {
         .with_agent_version(manner.agent)
         .with_push_listen_addr_updates(true);
     let mut settings = kad::Config::new(KAD);
-    settings.set_record_filtering(kad::StoreInserts::FilterBoth).set_periodic_bootstrap_interval(None);
+    // An empty table: a stranger dials nobody unless its test says so.
+    settings
+        .set_record_filtering(kad::StoreInserts::FilterBoth)
+        .set_kbucket_inserts(kad::BucketInserts::Manual);
     let mut kad = kad::Behaviour::with_config(me, MemoryStore::new(me), settings);
     kad.set_mode(Some(kad::Mode::Server));
     let identify = identify::Behaviour::new(identify);

@@ -56,7 +56,7 @@ struct Put {
     /// Do not announce the name: only who knows whose record it is finds it
     #[arg(long)]
     mine: bool,
-    /// How long a signed record lives, at most 48h
+    /// When a signed record ends, at most 48h from now; without it, this node renews it every day
     #[arg(long, value_name = "D")]
     ttl: Option<Span>,
 }
@@ -176,6 +176,7 @@ async fn put(session: &Session, args: &Put) -> Result<(), Failure> {
         if let Some(sequence) = answer.sequence {
             text.push_str(&format!("  signed, number {sequence}"));
             text.push_str(&answer.expires.map(|at| format!(", valid until {at}")).unwrap_or_default());
+            text.push_str(if answer.renewed { ", renewed before then" } else { "" });
             text.push('\n');
         }
         Shown { text, ids: vec![answer.get.clone()] }

@@ -62,6 +62,7 @@ pub(crate) enum PeersCommand {
 pub(crate) enum DhtCommand {
     Put {
         record: Record,
+        lasting: bool,
         timeout: Duration,
         reply: Reply<Result<PutReport, DhtError>>,
     },

@@ -219,7 +219,16 @@ impl Overlay {
     /// # Errors
     /// [`DhtError`].
     pub async fn put(&self, record: Record, timeout: Duration) -> Result<PutReport, DhtError> {
-        self.ask(|reply| Command::Dht(DhtCommand::Put { record, timeout, reply })).await?
+        self.ask(|reply| Command::Dht(DhtCommand::Put { record, lasting: false, timeout, reply })).await?
+    }
+
+    /// Stores a record of this node's own key like [`Self::put`], and signs it anew before it expires, until
+    /// another one takes its place.
+    ///
+    /// # Errors
+    /// [`DhtError`].
+    pub async fn put_lasting(&self, record: Record, timeout: Duration) -> Result<PutReport, DhtError> {
+        self.ask(|reply| Command::Dht(DhtCommand::Put { record, lasting: true, timeout, reply })).await?
     }
 
     /// Finds the best valid record under a key.

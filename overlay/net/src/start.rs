@@ -59,7 +59,7 @@ impl Overlay {
             watchers: watchers.clone(),
             persist,
             peers: Peers::new(&config, &restored, watchers.clone(), traffic),
-            dht: Dht::new(me, config.network.clone(), &restored, watchers.clone()),
+            dht: Dht::new(&config, &restored, watchers.clone()),
             topics: Topics::new(me, config.network.clone(), watchers),
             external: config.external.clone(),
             dht_server: config.dht_mode == DhtMode::Server,

@@ -19,7 +19,7 @@ pub struct DhtPutRequest {
     /// Only the signed record: do not announce the name.
     #[serde(default)]
     pub mine: bool,
-    /// How long a signed record lives; 24 h when absent, at most 48 h.
+    /// How long a signed record lives, at most 48 h; when absent 24 h, and this node renews it before then.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ttl_ms: Option<u64>,
     /// When to give up; 30 s when absent.
@@ -41,10 +41,12 @@ pub struct DhtPutDocument {
     /// The sequence number of a signed record.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sequence: Option<u64>,
-    /// When a signed record becomes void, unless this node renews it.
+    /// When a signed record becomes void.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub expires: Option<Timestamp>,
+    /// Whether this node signs it anew before then.
+    pub renewed: bool,
     /// Peers that gave the record back when asked for it.
     #[schema(value_type = Vec<String>)]
     pub stored_on: Vec<NodeId>,

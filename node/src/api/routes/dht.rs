@@ -61,7 +61,7 @@ pub(super) async fn put(
 ) -> Result<Answer<DhtPutDocument>> {
     let (began, limit) = (Instant::now(), timeout(request.timeout_ms, TIMEOUT));
     let (network, me) = (node.overlay.network(), node.overlay.id());
-    let bytes = count(request.value_b64.0.len());
+    let (bytes, term) = (count(request.value_b64.0.len()), request.ttl_ms);
     let (record, announce, get) = match keys::read(&node, &key).await? {
         Key::OwnHash => content(request.value_b64.0, None)?,
         Key::Record(RecordKey::Hash(hash)) => content(request.value_b64.0, Some(hash))?,
@@ -86,7 +86,14 @@ pub(super) async fn put(
             None => None,
         }
     };
-    let (stored, announced) = tokio::join!(node.overlay.put(record, limit), announcing);
+    let renewed = sequence.is_some() && term.is_none();
+    let storing = async {
+        match renewed {
+            true => node.overlay.put_lasting(record, limit).await,
+            false => node.overlay.put(record, limit).await,
+        }
+    };
+    let (stored, announced) = tokio::join!(storing, announcing);
     let report = stored.map_err(|error| dht_failure(error, &format!("`{key}`"), network.as_str()))?;
     let mut warnings = Vec::new();
     if let Some(Err(error)) = &announced {
@@ -102,6 +109,7 @@ pub(super) async fn put(
         bytes,
         sequence,
         expires,
+        renewed,
         stored_on: report.stored_on,
         offered_to: u64::from(report.offered_to),
         announced: matches!(announced, Some(Ok(()))),

@@ -59,7 +59,7 @@ use crate::event::Watchers;
 use crate::peers::Offer;
 use crate::report::{Bucket, BucketPeer, ClosestPeer, DhtStats, PersistBatch, TraceTarget};
 use crate::translate::{DhtInput, Progress};
-use crate::{Address, Event, Misbehaviour, Restored};
+use crate::{Address, Config, Event, Misbehaviour, Restored};
 use publish::Publisher;
 use query::{Outcome, Query, Statistics};
 use rates::Rates;
@@ -106,14 +106,15 @@ pub(crate) fn target_key(network: &NetworkName, target: &TraceTarget) -> Vec<u8>
 }
 
 impl Dht {
-    pub(crate) fn new(me: NodeId, network: NetworkName, restored: &Restored, watchers: Watchers) -> Self {
+    pub(crate) fn new(config: &Config, restored: &Restored, watchers: Watchers) -> Self {
+        let me = config.key.node_id();
         Self {
             me,
-            network,
+            network: config.network.clone(),
             watchers,
             queries: HashMap::new(),
             statistics: Statistics::default(),
-            publisher: Publisher::new(&restored.published),
+            publisher: Publisher::new(&config.key, &config.network, &restored.published),
             rates: Rates::default(),
             gate: Diversity::default(),
             records_rejected: 0,

@@ -4,6 +4,9 @@
 //! time: own ones every 12 hours (Kademlia section 2.3 republishes every 24; half of it survives one missed
 //! round), restored ones spread over the first minutes, and a record held for others when nobody has brought
 //! it for an hour, so that of k holders one does the work.
+//!
+//! A record that its owner wants to last is signed anew before it expires, with the next sequence number and
+//! not with the time: a put of the same key elsewhere, which has the time, stays the newer one.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -12,8 +15,10 @@ use libp2p::kad::store::RecordStore as _;
 use libp2p::kad::{self, Record as KadRecord, RecordKey as KadKey};
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
-use wattle_types::limits::PUBLISHED_MAX;
-use wattle_types::{ProviderKey, Table, Time, UnixTime, Write, cbor};
+use wattle_types::limits::{PUBLISHED_MAX, RECORD_PAYLOAD_BYTES_MAX};
+use wattle_types::{
+    NetworkName, ProviderKey, Record, RecordKey, SecretKey, Table, Time, UnixTime, Write, cbor,
+};
 
 use super::start::void_at_cap;
 use super::store::Records;
@@ -23,6 +28,11 @@ const REPUBLISH_EVERY: Duration = Duration::from_secs(12 * 3600);
 const FIRST_REPUBLISH_AFTER: Duration = Duration::from_secs(60);
 const RESTORED_PAUSE: Duration = Duration::from_secs(2);
 const REPLICATE_AFTER: Duration = Duration::from_secs(3600);
+/// A lasting record that expires this soon is signed anew, for so long: at every round of publications.
+const RENEW_BEFORE: Duration = Duration::from_secs(13 * 3600);
+const RENEW_FOR: Duration = Duration::from_secs(24 * 3600);
+/// Largest [`Kept`] on disk.
+const KEPT_BYTES_MAX: usize = RECORD_PAYLOAD_BYTES_MAX + 1024;
 /// One publication per this much time.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -31,12 +41,16 @@ const PAUSE: Duration = Duration::from_millis(500);
 enum Kept {
     /// A record, until it expires.
     Record { expires: UnixTime },
+    /// A record of this node's own, for ever: also when it expired while the node was not running.
+    Lasting { sequence: u64, expires: UnixTime, payload: ByteBuf },
     /// An announcement, until it is taken back.
     Provider { key: ByteBuf },
 }
 
 /// The publisher.
 pub(super) struct Publisher {
+    key: SecretKey,
+    network: NetworkName,
     kept: BTreeMap<Vec<u8>, (Kept, Time)>,
     next: Time,
     /// Added to the hour after which a record is replicated, so that its k holders do not all wake at once.
@@ -45,21 +59,21 @@ pub(super) struct Publisher {
 }
 
 impl Publisher {
-    pub(super) fn new(restored: &[(Vec<u8>, Vec<u8>)]) -> Self {
+    pub(super) fn new(key: &SecretKey, network: &NetworkName, restored: &[(Vec<u8>, Vec<u8>)]) -> Self {
         let mut writes = Vec::new();
         let mut kept = BTreeMap::new();
         let mut due = Time::ZERO.after(Duration::from_secs(10));
-        for (key, bytes) in restored {
-            match cbor::decode::<Kept>(bytes, 1024) {
+        for (at, bytes) in restored {
+            match cbor::decode::<Kept>(bytes, KEPT_BYTES_MAX) {
                 Ok(entry) => {
-                    kept.insert(key.clone(), (entry, due));
+                    kept.insert(at.clone(), (entry, due));
                     due = due.after(RESTORED_PAUSE);
                 }
-                Err(_) => writes.push(Write::Remove { table: Table::Published, key: key.clone() }),
+                Err(_) => writes.push(Write::Remove { table: Table::Published, key: at.clone() }),
             }
         }
         let jitter = Duration::from_secs(u64::from(getrandom::u32().unwrap_or(0)) % 1200);
-        Self { kept, next: Time::ZERO, jitter, writes }
+        Self { key: key.clone(), network: network.clone(), kept, next: Time::ZERO, jitter, writes }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -74,31 +88,55 @@ impl Publisher {
         std::mem::take(&mut self.writes)
     }
 
-    pub(super) fn add_record(&mut self, now: Time, key: &[u8], expires: UnixTime) {
-        self.keep(now, key, Kept::Record { expires });
+    pub(super) fn add_record(&mut self, now: Time, record: &Record, expires: UnixTime, lasting: bool) {
+        let kept = match record.sequence() {
+            Some(sequence) if lasting && record.owner() == Some(self.key.node_id()) => {
+                Kept::Lasting { sequence, expires, payload: ByteBuf::from(record.payload()) }
+            }
+            _ => Kept::Record { expires },
+        };
+        self.keep(&record.key_bytes(&self.network), kept, now.after(FIRST_REPUBLISH_AFTER));
     }
 
     pub(super) fn add_provider(&mut self, now: Time, key: &ProviderKey) {
-        self.keep(now, key.as_bytes(), Kept::Provider { key: ByteBuf::from(key.as_bytes().to_vec()) });
+        let kept = Kept::Provider { key: ByteBuf::from(key.as_bytes().to_vec()) };
+        self.keep(key.as_bytes(), kept, now.after(FIRST_REPUBLISH_AFTER));
     }
 
     pub(super) fn stop_providing(&mut self, key: &ProviderKey) {
         self.drop_key(key.as_bytes());
     }
 
-    fn keep(&mut self, now: Time, key: &[u8], kept: Kept) {
+    fn keep(&mut self, key: &[u8], kept: Kept, due: Time) {
         self.writes.push(Write::Put {
             table: Table::Published,
             key: key.to_vec(),
             value: cbor::encode(&kept),
         });
-        self.kept.insert(key.to_vec(), (kept, now.after(FIRST_REPUBLISH_AFTER)));
+        self.kept.insert(key.to_vec(), (kept, due));
     }
 
     fn drop_key(&mut self, key: &[u8]) {
         if self.kept.remove(key).is_some() {
             self.writes.push(Write::Remove { table: Table::Published, key: key.to_vec() });
         }
+    }
+
+    /// What is to be published of a record of which `held` is in the store: nothing when it is gone for good.
+    fn renewed(&self, wall: UnixTime, key: &[u8], kept: &Kept, held: Option<Record>) -> Option<Record> {
+        let Kept::Lasting { sequence, expires, payload } = kept else { return held };
+        let replaced = held.as_ref().and_then(Record::sequence).is_some_and(|newer| newer > *sequence);
+        if replaced {
+            return None;
+        }
+        if held.is_some() && *expires > wall.after(RENEW_BEFORE) {
+            return held;
+        }
+        let Ok(RecordKey::Signed { name, .. }) = RecordKey::from_bytes(&self.network, key) else {
+            return None;
+        };
+        let (sequence, expires) = (sequence.saturating_add(1), wall.after(RENEW_FOR));
+        Record::sign(&self.key, &self.network, name, sequence, expires, payload).ok()
     }
 
     /// Publishes at most one thing.
@@ -130,12 +168,22 @@ impl Publisher {
         kept: &Kept,
     ) {
         let kad_key = KadKey::new(&key);
+        let again = now.after(REPUBLISH_EVERY);
         match kept {
             Kept::Record { expires } if *expires <= wall => return self.drop_key(key),
-            Kept::Record { .. } => {
+            Kept::Record { .. } | Kept::Lasting { .. } => {
                 let held = kad.store_mut().get(&kad_key).map(|held| held.value.clone());
-                let Some(value) = held else { return self.drop_key(key) };
-                if kad.put_record(KadRecord::new(kad_key, value), kad::Quorum::One).is_err() {
+                let held = held.and_then(|value| Record::check(&self.network, key, &value, wall).ok());
+                let Some(record) = self.renewed(wall, key, kept, held) else { return self.drop_key(key) };
+                let stored = KadRecord::new(kad_key, record.value().to_vec());
+                if let (Kept::Lasting { .. }, Some(expires)) = (kept, record.expires()) {
+                    let me = *kad.store_mut().me();
+                    let accepted = kad.store_mut().accept(stored.clone(), me, expires);
+                    if accepted.is_ok() {
+                        self.add_record(now, &record, expires, true);
+                    }
+                }
+                if kad.put_record(stored, kad::Quorum::One).is_err() {
                     tracing::debug!("a record waits for the next round");
                 }
             }
@@ -149,7 +197,7 @@ impl Publisher {
             }
         }
         if let Some((_, due)) = self.kept.get_mut(key) {
-            *due = now.after(REPUBLISH_EVERY);
+            *due = again;
         }
     }
 }
@@ -158,15 +206,62 @@ impl Publisher {
 mod tests {
     use super::*;
 
-    #[test]
-    fn what_is_kept_survives_a_restart_and_damage_is_dropped() {
-        let mut publisher = Publisher::new(&[]);
-        publisher.add_record(Time::ZERO, b"/wattle/hash/x", UnixTime::from_millis(5));
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn publisher(restored: &[(Vec<u8>, Vec<u8>)]) -> Publisher {
+        Publisher::new(&SecretKey::from_bytes(&[7; 32]), &NetworkName::default(), restored)
+    }
+
+    fn home(publisher: &Publisher, sequence: u64, expires: UnixTime) -> Record {
+        let name = "home".parse().unwrap();
+        Record::sign(&publisher.key, &publisher.network, name, sequence, expires, b"here").unwrap()
+    }
+
+    fn written(publisher: &mut Publisher) -> (Vec<u8>, Vec<u8>) {
         let Some(Write::Put { key, value, .. }) = publisher.take_writes().pop() else {
             panic!("kept on disk")
         };
-        let mut again = Publisher::new(&[(key, value), (b"bad".to_vec(), b"bad".to_vec())]);
+        (key, value)
+    }
+
+    #[test]
+    fn what_is_kept_survives_a_restart_and_damage_is_dropped() {
+        let mut first = publisher(&[]);
+        let record = Record::content(b"x".to_vec()).unwrap();
+        first.add_record(Time::ZERO, &record, UnixTime::from_millis(5), false);
+        let mut again = publisher(&[written(&mut first), (b"bad".to_vec(), b"bad".to_vec())]);
         assert_eq!(again.len(), 1);
         assert_eq!(again.take_writes(), [Write::Remove { table: Table::Published, key: b"bad".to_vec() }]);
+    }
+
+    #[test]
+    fn a_lasting_record_is_signed_anew_before_it_expires_and_after_a_long_sleep() {
+        let made = UnixTime::from_millis(1_000_000_000_000);
+        let mut first = publisher(&[]);
+        let record = home(&first, 41, made.after(24 * HOUR));
+        first.add_record(Time::ZERO, &record, made.after(24 * HOUR), true);
+        let stored = written(&mut first);
+        let again = publisher(std::slice::from_ref(&stored));
+        let (kept, _) = &again.kept[&stored.0];
+        let renewed = |after, held| again.renewed(made.after(after), &stored.0, kept, held);
+
+        assert_eq!(renewed(HOUR, Some(record.clone())), Some(record.clone()), "not yet");
+        for (after, held) in [(12 * HOUR, Some(record)), (500 * HOUR, None)] {
+            let renewed = renewed(after, held).unwrap();
+            assert_eq!((renewed.sequence(), renewed.payload()), (Some(42), b"here".as_slice()));
+            assert_eq!(renewed.expires(), Some(made.after(after + 24 * HOUR)));
+        }
+        let newer = home(&again, 1_000_000_000_000, made.after(24 * HOUR));
+        assert_eq!(renewed(HOUR, Some(newer)), None, "put elsewhere with the same key");
+    }
+
+    #[test]
+    fn a_record_with_an_end_is_left_to_it() {
+        let mut publisher = publisher(&[]);
+        let expires = UnixTime::from_millis(5);
+        let record = home(&publisher, 41, expires);
+        publisher.add_record(Time::ZERO, &record, expires, false);
+        let (kept, _) = &publisher.kept[&record.key_bytes(&publisher.network)];
+        assert_eq!(kept, &Kept::Record { expires });
     }
 }

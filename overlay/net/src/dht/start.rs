@@ -31,10 +31,12 @@ impl Dht {
         let alone = kad.kbuckets().all(|bucket| bucket.is_empty());
         let (done, durable) = oneshot::channel();
         let started = match command {
-            DhtCommand::Put { record, timeout, reply } => match self.start_put(now, wall, kad, &record) {
-                Ok(id) => Some((id, Job::Put { record, durable, reply, again: false }, timeout)),
-                Err(error) => refuse(reply, error),
-            },
+            DhtCommand::Put { record, lasting, timeout, reply } => {
+                match self.start_put(now, wall, kad, &record, lasting) {
+                    Ok(id) => Some((id, Job::Put { record, durable, reply, again: false }, timeout)),
+                    Err(error) => refuse(reply, error),
+                }
+            }
             DhtCommand::Provide { key, lasting, timeout, reply } => {
                 match self.start_provide(now, wall, kad, key, lasting) {
                     Ok(id) => Some((id, Job::Provide { durable, reply }, timeout)),
@@ -89,6 +91,7 @@ impl Dht {
         wall: UnixTime,
         kad: &mut Kad,
         record: &Record,
+        lasting: bool,
     ) -> Result<QueryId, DhtError> {
         let key = record.key_bytes(&self.network);
         Record::check(&self.network, &key, record.value(), wall)?;
@@ -110,7 +113,7 @@ impl Dht {
         if kad.store_mut().accept(stored.clone(), me, expires).is_err() {
             return Err(DhtError::TooMany(PUBLISHED_MAX));
         }
-        self.publisher.add_record(now, &key, expires);
+        self.publisher.add_record(now, record, expires, lasting);
         kad.put_record(stored, kad::Quorum::One).map_err(|_full| DhtError::TooMany(PUBLISHED_MAX))
     }
 

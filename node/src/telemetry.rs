@@ -169,7 +169,15 @@ fn reloadable(filter: EnvFilter) -> (reload::Layer<EnvFilter, Registry>, Reload)
     (layer, Box::new(move |filter| handle.reload(filter)))
 }
 
+/// Every line that is logged passes through all of a filter's parts.
+const FILTER_BYTES_MAX: usize = 1024;
+
 fn read_filter(filter: &str) -> Result<EnvFilter, TelemetryError> {
+    if filter.len() > FILTER_BYTES_MAX {
+        let filter = filter.chars().take(40).chain(['.', '.']).collect();
+        let why = format!("it is longer than {FILTER_BYTES_MAX} bytes");
+        return Err(TelemetryError::Filter { filter, why });
+    }
     let wrong = |error: tracing_subscriber::filter::ParseError| TelemetryError::Filter {
         filter: filter.to_owned(),
         why: error.to_string(),
@@ -387,6 +395,13 @@ mod tests {
         let line = lines.after(0).lines.remove(0);
         assert_eq!((line.id, line.level, line.message.as_str()), (1, LogSeverity::Warn, "it broke"));
         assert_eq!((line.fields["peer"].as_str(), line.fields["count"].as_i64()), (Some("bob"), Some(3)));
+    }
+
+    #[test]
+    fn a_filter_that_would_slow_every_line_is_refused() {
+        assert!(read_filter(&"libp2p_kad=debug,".repeat(20)).is_ok());
+        let said = read_filter(&"libp2p_kad=debug,".repeat(100)).unwrap_err().to_string();
+        assert!(said.contains("1024 bytes") && said.len() < 200, "{said}");
     }
 
     #[test]

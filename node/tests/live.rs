@@ -90,7 +90,9 @@ fn run(home: &Home, node: &str) {
     home.ok(&["-n", node, "config", "set", "api.listen", "off"]);
     // Quiet by default; this test wants lines to read back.
     home.ok(&["-n", node, "config", "set", "log.level", "info"]);
-    home.ok(&["-n", node, "run", "-d", "--no-mdns", "--listen", quic, "--listen", tcp]);
+    // Wherever --api points: what is started is here.
+    let elsewhere = "http://127.0.0.1:1";
+    home.ok(&["-n", node, "--api", elsewhere, "run", "-d", "--no-mdns", "--listen", quic, "--listen", tcp]);
 }
 
 /// A peer that nobody has ever seen.
@@ -140,6 +142,7 @@ fn every_command_answers_with_its_document() {
         ("doctor", &[]),
         ("version", &[]),
         ("logs", &["--since", "1m"]),
+        ("logs level", &[]),
         ("logs level", &["info"]),
         ("invite", &["--expires", "1h"]),
         ("join", &[&ticket]),

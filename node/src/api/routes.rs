@@ -70,7 +70,7 @@ fn node_routes() -> OpenApiRouter<Arc<Node>> {
         .routes(routes!(events::events))
         .routes(routes!(admin::config))
         .routes(routes!(admin::logs))
-        .routes(routes!(admin::log_level))
+        .routes(routes!(admin::log_level, admin::set_log_level))
         .routes(routes!(peers::peers))
         .routes(routes!(peers::connect))
         .routes(routes!(peers::disconnect))

@@ -68,11 +68,17 @@ impl<T: AsyncRead + AsyncWrite + Send> Duplex for T {}
 
 impl Client {
     pub(crate) fn of(session: &Session) -> Result<Self, Failure> {
+        let here = Self::here(session)?;
+        match &session.globals.api {
+            Some(text) => Ok(Self { at: read_at(text)?, ..here }),
+            None => Ok(here),
+        }
+    }
+
+    /// For the node of this machine, wherever `--api` points: the one that was just started.
+    pub(crate) fn here(session: &Session) -> Result<Self, Failure> {
         let paths = session.paths()?;
-        let at = match &session.globals.api {
-            Some(text) => read_at(text)?,
-            None => At::Unix(paths.socket.clone()),
-        };
+        let at = At::Unix(paths.socket.clone());
         let token = session.globals.token_file.as_deref().map(read_token).transpose()?;
         Ok(Self { at, token, program: session.program(), paths, timeout: session.timeout() })
     }

@@ -60,12 +60,13 @@ enum LogsCommand {
     Level(Level),
 }
 
-/// Change what the running node logs
+/// Show or change what the running node logs
 #[derive(Args)]
 struct Level {
-    /// Such as debug, or by part: info,libp2p_kad=debug
-    spec: String,
+    /// Such as debug, or by part: info,libp2p_kad=debug; without it, the level is shown
+    spec: Option<String>,
 }
+
 pub(super) async fn logs(session: &Session, args: &Logs) -> Result<(), Failure> {
     if let Some(LogsCommand::Level(args)) = &args.command {
         return level(session, args).await;
@@ -119,10 +120,16 @@ fn line_text(session: &Session, line: &LogLine) -> String {
 
 async fn level(session: &Session, args: &Level) -> Result<(), Failure> {
     let client = session.client()?;
-    let request = LogLevelRequest { level: args.spec.clone() };
-    let answer = client.post::<LogLevelDocument>(routes::LOG_LEVEL, &request).await?;
+    let answer = match &args.spec {
+        None => client.get::<LogLevelDocument>(routes::LOG_LEVEL).await?,
+        Some(spec) => {
+            let request = LogLevelRequest { level: spec.clone() };
+            client.post::<LogLevelDocument>(routes::LOG_LEVEL, &request).await?
+        }
+    };
     session.show(&answer, |answer| {
-        let text = format!("{}   (before: {})\n", tame(&answer.level), tame(&answer.before));
+        let before = answer.before.as_ref().map(|before| format!("   (before: {})", tame(before)));
+        let text = format!("{}{}\n", tame(&answer.level), before.unwrap_or_default());
         Shown { text, ids: vec![answer.level.clone()] }
     })
 }

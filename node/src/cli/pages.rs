@@ -136,7 +136,7 @@ pub const PAGES: &[Page] = &[
         document("wattle.log_level/1"),
         &[Usage, NoNode],
         [
-            ("wattle logs level debug", "log more, until the node stops"),
+            ("wattle logs level", "what is logged now"),
             ("wattle logs level info,libp2p_kad=debug", "more of one part only"),
         ],
     ),

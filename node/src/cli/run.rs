@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use jiff::Timestamp;
 
+use super::client::Client;
 use super::errors::{Failure, advise, of_io};
 use super::files::{self, tilde};
 use super::node::abbreviated;
@@ -173,7 +174,7 @@ fn open_log(path: &Path) -> Result<(File, u64), Failure> {
 
 /// The status of the child once it answers; `None` when it ended.
 async fn await_ready(session: &Session, child: &mut Child) -> Result<Option<StatusDocument>, Failure> {
-    let client = session.client()?;
+    let client = Client::here(session)?;
     let begun = Instant::now();
     loop {
         match child.try_wait() {

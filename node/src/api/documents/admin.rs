@@ -268,13 +268,14 @@ pub struct LogLevelRequest {
     pub level: String,
 }
 
-/// What is logged from now on.
+/// What is logged now.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LogLevelDocument {
     /// `wattle.log_level/1`.
     pub schema: LogLevelSchema,
     /// The filter now.
     pub level: String,
-    /// The filter before.
-    pub before: String,
+    /// The filter before this request changed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<String>,
 }

@@ -105,13 +105,20 @@ pub(super) async fn logs(
     json_lines(lines)
 }
 
+/// What is logged now.
+#[utoipa::path(get, path = "/logs/level", tag = "admin",
+    responses((status = 200, body = LogLevelDocument), (status = "default", body = ErrorDocument)))]
+pub(super) async fn log_level(State(node): State<Arc<Node>>) -> Answer<LogLevelDocument> {
+    Answer(LogLevelDocument { schema: LogLevelSchema::V1, level: node.telemetry.filter(), before: None })
+}
+
 /// Change what is logged from now on.
 #[utoipa::path(post, path = "/logs/level", tag = "admin", request_body = LogLevelRequest,
     responses((status = 200, body = LogLevelDocument), (status = "default", body = ErrorDocument)))]
-pub(super) async fn log_level(
+pub(super) async fn set_log_level(
     State(node): State<Arc<Node>>,
     Json(request): Json<LogLevelRequest>,
 ) -> Result<Answer<LogLevelDocument>, ApiFailure> {
-    let before = node.telemetry.set_filter(&request.level).map_err(ApiFailure::usage)?;
+    let before = Some(node.telemetry.set_filter(&request.level).map_err(ApiFailure::usage)?);
     Ok(Answer(LogLevelDocument { schema: LogLevelSchema::V1, level: request.level, before }))
 }

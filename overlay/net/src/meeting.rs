@@ -9,7 +9,8 @@
 //!
 //! # Steps
 //!
-//! 1. A node that has followed a root for a second announces it, and takes that back when it stops.
+//! 1. A node that has followed a root for a second announces it, again every 12 hours, and no more when it stops;
+//!    holders forget it 48 hours later.
 //! 2. While a root has fewer than three peers in its mesh, its followers are asked for and a few are dialed.
 //!    The pause between two attempts grows from 5 s to 5 min: a small overlay has nobody else.
 //! 3. Who publishes below a root of which it knows no follower looks for some first ([`introduce`]), at most
@@ -17,16 +18,21 @@
 //!
 //! # Bounds
 //!
-//! 64 roots at most are announced; 8 followers are asked for at a time; one lookup runs at a time.
+//! 64 roots at most are announced; 20 followers are asked for and 8 dialed at a time; 4 roots are seen to at a
+//! time. A round lasts for 15 s at most for every 4 roots.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use futures::StreamExt as _;
+use libp2p::kad::KBucketKey;
 use libp2p_stream::Control;
 use tokio::sync::{broadcast, mpsc};
 use tokio::time::Instant;
+use wattle_types::limits::PROVIDERS_PER_KEY_MAX;
 use wattle_types::{NetworkName, NodeId, ProviderKey, TopicRoot};
 
+use crate::behaviour::peer_id;
 use crate::command::Command;
 use crate::report::{Stopped, TopicInfo};
 use crate::{Event, Overlay};
@@ -35,14 +41,20 @@ use crate::{Event, Overlay};
 const ANNOUNCED_MAX: usize = 64;
 /// A mesh of fewer peers looks for more.
 const MESH_WANTED: usize = 3;
-/// Followers asked for at a time.
-const FOLLOWERS_ASKED: usize = 8;
+/// Followers asked for at a time: as many as a holder keeps.
+const FOLLOWERS_ASKED: usize = PROVIDERS_PER_KEY_MAX;
+const FOLLOWERS_DIALED: usize = 8;
+/// Roots that are seen to at the same time.
+const STEPS_AT_ONCE: usize = 4;
 const ROUND: Duration = Duration::from_secs(1);
 const PAUSE_MIN: Duration = Duration::from_secs(5);
 const PAUSE_MAX: Duration = Duration::from_secs(300);
-/// An announcement lives for 24 h where it is held.
+/// An announcement lives for 48 h where it is held.
 const ANNOUNCE_EVERY: Duration = Duration::from_secs(12 * 3600);
+/// A lookup waits for ten seconds for a peer that does not answer; the announcement goes out after it.
+const ANNOUNCE_TIMEOUT: Duration = Duration::from_secs(15);
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
+const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest that a publisher waits for a follower to be found and to say what it follows.
 const INTRODUCTION_MAX: Duration = Duration::from_secs(3);
 const INTRODUCTION_STEP: Duration = Duration::from_millis(20);
@@ -78,11 +90,49 @@ impl WeakOverlay {
     }
 }
 
-/// What is done for a followed root.
+/// What is done for a followed root, and when it is done next.
 struct Followed {
-    announced: Option<Instant>,
-    next: Instant,
-    pause: Duration,
+    announce: Instant,
+    announce_pause: Duration,
+    look: Instant,
+    look_pause: Duration,
+    mesh: usize,
+}
+
+impl Followed {
+    fn new(now: Instant) -> Self {
+        // Who only waits for the answer to a question has left before the next round.
+        let announce = now + ROUND;
+        Self { announce, announce_pause: PAUSE_MIN, look: now, look_pause: PAUSE_MIN, mesh: 0 }
+    }
+
+    /// What is due now.
+    async fn step(&mut self, overlay: &Overlay, key: ProviderKey) {
+        let now = Instant::now();
+        let lonely = self.mesh < MESH_WANTED;
+        let announce = async {
+            if self.announce <= now {
+                let heard = overlay.announce(key, ANNOUNCE_TIMEOUT).await.is_ok();
+                let pause = if heard { ANNOUNCE_EVERY } else { self.announce_pause };
+                self.announce_pause = if heard { PAUSE_MIN } else { longer(self.announce_pause) };
+                self.announce = Instant::now() + pause;
+            }
+        };
+        let look = async {
+            if !lonely {
+                self.look_pause = PAUSE_MIN;
+            } else if self.look <= now {
+                dial_followers(overlay, key).await;
+                self.look = Instant::now() + self.look_pause;
+                self.look_pause = longer(self.look_pause);
+            }
+        };
+        tokio::join!(announce, look);
+    }
+}
+
+fn longer(pause: Duration) -> Duration {
+    (pause * 2).min(PAUSE_MAX)
 }
 
 /// Announces and looks for as long as the overlay runs.
@@ -107,48 +157,36 @@ async fn round(overlay: &Overlay, followed: &mut BTreeMap<TopicRoot, Followed>) 
         overlay.stop_providing(ProviderKey::of_topic(&overlay.network, &root)).await?;
         followed.remove(&root);
     }
-    for (root, info) in now.into_iter().take(ANNOUNCED_MAX) {
-        let key = ProviderKey::of_topic(&overlay.network, &root);
-        let state = followed.entry(root).or_insert(Followed {
-            announced: None,
-            next: Instant::now(),
-            pause: PAUSE_MIN,
-        });
-        let announce = async {
-            let due = state.announced.is_none_or(|at| at.elapsed() >= ANNOUNCE_EVERY);
-            (due && overlay.announce(key, LOOKUP_TIMEOUT).await.is_ok()).then(Instant::now)
-        };
-        let lonely = info.mesh.len() < MESH_WANTED;
-        let look = async {
-            if lonely && state.next <= Instant::now() {
-                dial_followers(overlay, key).await;
-                Some(Instant::now() + state.pause)
-            } else {
-                None
-            }
-        };
-        let (announced, looked) = tokio::join!(announce, look);
-        state.announced = announced.or(state.announced);
-        if !lonely {
-            state.pause = PAUSE_MIN;
-        } else if let Some(next) = looked {
-            (state.next, state.pause) = (next, (state.pause * 2).min(PAUSE_MAX));
+    for (root, info) in now {
+        if followed.len() < ANNOUNCED_MAX || followed.contains_key(&root) {
+            let state = followed.entry(root).or_insert_with(|| Followed::new(Instant::now()));
+            state.mesh = info.mesh.len();
         }
     }
+    let mut steps = Vec::new();
+    for (root, state) in followed {
+        steps.push(state.step(overlay, ProviderKey::of_topic(&overlay.network, root)));
+    }
+    futures::stream::iter(steps).buffer_unordered(STEPS_AT_ONCE).collect::<()>().await;
     Ok(())
 }
 
 /// Connects to some who announced that they follow a root; whether any was reached.
 async fn dial_followers(overlay: &Overlay, key: ProviderKey) -> bool {
-    let mut reached = false;
     let found = overlay.find_providers(key, FOLLOWERS_ASKED, LOOKUP_TIMEOUT).await.unwrap_or_default();
-    for follower in found.into_iter().filter(|follower| *follower != overlay.me) {
-        match overlay.reach_anywhere(follower).await {
-            Ok(_) => reached = true,
-            Err(error) => tracing::debug!(?follower, %error, "a follower of a topic cannot be reached"),
+    let mut others: Vec<NodeId> = found.into_iter().filter(|follower| *follower != overlay.me).collect();
+    // The nearest to this node: others choose others, and no follower is everybody's choice.
+    let me = KBucketKey::from(peer_id(overlay.me));
+    others.sort_by_cached_key(|follower| me.distance(&KBucketKey::from(peer_id(*follower))));
+    let dials = others.into_iter().take(FOLLOWERS_DIALED).map(async |follower| {
+        match tokio::time::timeout(DIAL_TIMEOUT, overlay.reach_anywhere(follower)).await {
+            Ok(Ok(_)) => return true,
+            Ok(Err(error)) => tracing::debug!(?follower, %error, "a follower of a topic cannot be reached"),
+            Err(_) => tracing::debug!(?follower, "a follower of a topic was not reached in time"),
         }
-    }
-    reached
+        false
+    });
+    futures::future::join_all(dials).await.contains(&true)
 }
 
 /// Looks for followers of a root for a publisher that knows none, until one is known or the time is over.
@@ -156,13 +194,20 @@ pub(crate) async fn introduce(overlay: &Overlay, root: TopicRoot) -> Result<(), 
     if !overlay.is_unheard(root.clone()).await? {
         return Ok(());
     }
-    let met = async {
-        let reached = dial_followers(overlay, ProviderKey::of_topic(&overlay.network, &root)).await;
-        // A new peer says what it follows in its first message.
-        while reached && overlay.listeners(root.clone()).await? == 0 {
+    // A new peer says what it follows in its first message.
+    let mut heard = std::pin::pin!(async {
+        while overlay.listeners(root.clone()).await? == 0 {
             tokio::time::sleep(INTRODUCTION_STEP).await;
         }
         Ok(())
+    });
+    let met = async {
+        tokio::select! {
+            heard = &mut heard => heard,
+            reached = dial_followers(overlay, ProviderKey::of_topic(&overlay.network, &root)) => {
+                if reached { heard.await } else { Ok(()) }
+            }
+        }
     };
     // Over in vain: the publisher learns that nobody got its message.
     tokio::time::timeout(INTRODUCTION_MAX, met).await.unwrap_or(Ok(()))

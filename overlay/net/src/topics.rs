@@ -294,10 +294,13 @@ pub(crate) async fn request(
     let Ok(reply_to) = inbox.parse::<Topic>() else { return Err(timed_out(0)) };
     let Ok(pattern) = inbox.parse::<TopicPattern>() else { return Err(timed_out(0)) };
     let mut answers = overlay.subscribe(vec![pattern]).await.map_err(PublishError::from)?;
-    let listeners = overlay.listeners(topic.root()).await.map_err(PublishError::from)?;
+    let root = topic.root();
     let message = TopicMessage { topic, payload: ByteBuf::from(payload), reply_to: Some(reply_to), trace };
+    let begun = tokio::time::Instant::now();
     overlay.publish_message(message).await?;
-    let answer = tokio::time::timeout(timeout, async {
+    // After the publication, which looks for followers when none is known.
+    let listeners = overlay.listeners(root).await.map_err(PublishError::from)?;
+    let answer = tokio::time::timeout_at(begun + timeout, async {
         loop {
             match answers.next().await {
                 Some(Ok(delivery)) => return Some(delivery),

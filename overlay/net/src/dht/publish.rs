@@ -47,6 +47,17 @@ enum Kept {
     Provider { key: ByteBuf },
 }
 
+/// What becomes of a kept record.
+#[derive(Debug, PartialEq, Eq)]
+enum Fate {
+    /// It has expired, or another copy of this node's key has replaced it.
+    Gone,
+    /// It is published once more.
+    Due(Record),
+    /// This takes its place.
+    Renewed(Record),
+}
+
 /// The publisher.
 pub(super) struct Publisher {
     key: SecretKey,
@@ -122,21 +133,22 @@ impl Publisher {
         }
     }
 
-    /// What is to be published of a record of which `held` is in the store: nothing when it is gone for good.
-    fn renewed(&self, wall: UnixTime, key: &[u8], kept: &Kept, held: Option<Record>) -> Option<Record> {
-        let Kept::Lasting { sequence, expires, payload } = kept else { return held };
-        let replaced = held.as_ref().and_then(Record::sequence).is_some_and(|newer| newer > *sequence);
-        if replaced {
-            return None;
-        }
-        if held.is_some() && *expires > wall.after(RENEW_BEFORE) {
-            return held;
+    /// What becomes of a record of which `held` is in the store.
+    fn fate(&self, wall: UnixTime, key: &[u8], kept: &Kept, held: Option<Record>) -> Fate {
+        let Kept::Lasting { sequence, expires, payload } = kept else {
+            return held.map_or(Fate::Gone, Fate::Due);
+        };
+        match held {
+            Some(held) if held.sequence().is_some_and(|newer| newer > *sequence) => return Fate::Gone,
+            Some(held) if *expires > wall.after(RENEW_BEFORE) => return Fate::Due(held),
+            _ => {}
         }
         let Ok(RecordKey::Signed { name, .. }) = RecordKey::from_bytes(&self.network, key) else {
-            return None;
+            return Fate::Gone;
         };
         let (sequence, expires) = (sequence.saturating_add(1), wall.after(RENEW_FOR));
-        Record::sign(&self.key, &self.network, name, sequence, expires, payload).ok()
+        let renewed = Record::sign(&self.key, &self.network, name, sequence, expires, payload);
+        renewed.map_or(Fate::Gone, Fate::Renewed)
     }
 
     /// Publishes at most one thing.
@@ -159,6 +171,19 @@ impl Publisher {
         }
     }
 
+    /// Takes the next version of a lasting record into the store. It goes out a minute later, when it is on
+    /// disk: signed twice with one number, it would be called a forgery.
+    fn renew(&mut self, now: Time, kad: &mut kad::Behaviour<Records>, record: &Record) {
+        let Some(expires) = record.expires() else { return };
+        let stored = KadRecord::new(KadKey::new(&record.key_bytes(&self.network)), record.value().to_vec());
+        let me = *kad.store_mut().me();
+        if kad.store_mut().accept(stored, me, expires).is_ok() {
+            self.add_record(now, record, expires, true);
+        } else if let Some((_, due)) = self.kept.get_mut(&record.key_bytes(&self.network)) {
+            *due = now.after(REPUBLISH_EVERY);
+        }
+    }
+
     fn publish(
         &mut self,
         now: Time,
@@ -168,22 +193,17 @@ impl Publisher {
         kept: &Kept,
     ) {
         let kad_key = KadKey::new(&key);
-        let again = now.after(REPUBLISH_EVERY);
         match kept {
             Kept::Record { expires } if *expires <= wall => return self.drop_key(key),
             Kept::Record { .. } | Kept::Lasting { .. } => {
                 let held = kad.store_mut().get(&kad_key).map(|held| held.value.clone());
                 let held = held.and_then(|value| Record::check(&self.network, key, &value, wall).ok());
-                let Some(record) = self.renewed(wall, key, kept, held) else { return self.drop_key(key) };
-                let stored = KadRecord::new(kad_key, record.value().to_vec());
-                if let (Kept::Lasting { .. }, Some(expires)) = (kept, record.expires()) {
-                    let me = *kad.store_mut().me();
-                    let accepted = kad.store_mut().accept(stored.clone(), me, expires);
-                    if accepted.is_ok() {
-                        self.add_record(now, &record, expires, true);
-                    }
-                }
-                if kad.put_record(stored, kad::Quorum::One).is_err() {
+                let record = match self.fate(wall, key, kept, held) {
+                    Fate::Gone => return self.drop_key(key),
+                    Fate::Due(record) => KadRecord::new(kad_key, record.value().to_vec()),
+                    Fate::Renewed(record) => return self.renew(now, kad, &record),
+                };
+                if kad.put_record(record, kad::Quorum::One).is_err() {
                     tracing::debug!("a record waits for the next round");
                 }
             }
@@ -197,14 +217,16 @@ impl Publisher {
             }
         }
         if let Some((_, due)) = self.kept.get_mut(key) {
-            *due = again;
+            *due = now.after(REPUBLISH_EVERY);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::store::Caps;
     use super::*;
+    use crate::behaviour::{kad_protocol, peer_id};
 
     const HOUR: Duration = Duration::from_secs(3600);
 
@@ -243,16 +265,41 @@ mod tests {
         let stored = written(&mut first);
         let again = publisher(std::slice::from_ref(&stored));
         let (kept, _) = &again.kept[&stored.0];
-        let renewed = |after, held| again.renewed(made.after(after), &stored.0, kept, held);
+        let fate = |after, held| again.fate(made.after(after), &stored.0, kept, held);
 
-        assert_eq!(renewed(HOUR, Some(record.clone())), Some(record.clone()), "not yet");
+        assert_eq!(fate(HOUR, Some(record.clone())), Fate::Due(record.clone()), "not yet");
         for (after, held) in [(12 * HOUR, Some(record)), (500 * HOUR, None)] {
-            let renewed = renewed(after, held).unwrap();
+            let Fate::Renewed(renewed) = fate(after, held) else { panic!("it is time") };
             assert_eq!((renewed.sequence(), renewed.payload()), (Some(42), b"here".as_slice()));
             assert_eq!(renewed.expires(), Some(made.after(after + 24 * HOUR)));
         }
         let newer = home(&again, 1_000_000_000_000, made.after(24 * HOUR));
-        assert_eq!(renewed(HOUR, Some(newer)), None, "put elsewhere with the same key");
+        assert_eq!(fate(HOUR, Some(newer)), Fate::Gone, "put elsewhere with the same key");
+    }
+
+    #[test]
+    fn a_node_that_runs_for_a_week_still_publishes_what_it_was_given() {
+        let begun = UnixTime::from_millis(1_000_000_000_000);
+        let mut publisher = publisher(&[]);
+        let me = peer_id(publisher.key.node_id());
+        let settings = kad::Config::new(kad_protocol(&publisher.network));
+        let mut kad = kad::Behaviour::with_config(me, Records::new(me, Caps::standard()), settings);
+        let record = home(&publisher, 41, begun.after(24 * HOUR));
+        let at = record.key_bytes(&publisher.network);
+        let stored = KadRecord::new(KadKey::new(&at), record.value().to_vec());
+        kad.store_mut().accept(stored, me, begun.after(24 * HOUR)).unwrap();
+        publisher.add_record(Time::ZERO, &record, begun.after(24 * HOUR), true);
+
+        for minute in 0..7 * 24 * 60 {
+            let since = Duration::from_secs(60 * minute);
+            kad.store_mut().expire(begun.after(since));
+            publisher.on_tick(Time::ZERO.after(since), begun.after(since), &mut kad);
+        }
+        let held = kad.store_mut().get(&KadKey::new(&at)).unwrap().into_owned();
+        let week = begun.after(7 * 24 * HOUR);
+        let held = Record::check(&publisher.network, &at, &held.value, week).unwrap();
+        // Signed anew every twelve hours.
+        assert!((53..=55).contains(&held.sequence().unwrap()), "{held:?}");
     }
 
     #[test]

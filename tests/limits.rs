@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use libp2p::PeerId;
 use libp2p::kad::KBucketKey;
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use wattle_net::{
     Config, ConnectError, DisconnectReason, Event, Misbehaviour, Overlay, Restored, StartError, TraceTarget,
@@ -295,4 +295,29 @@ async fn who_is_in_a_full_bucket_stays_until_it_cannot_be_reached_where_it_liste
     let next = Stranger::start(Manner::plausible(numbers.next().unwrap()));
     next.join(&node).await;
     until("its place is taken", || async { listed(&node).await.contains(&next.id()) }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_left_its_ports_to_somebody_else_leaves_the_table() {
+    let two_ports = vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap(); 2];
+    let before = Node::start_on(Config { listen: two_ports, ..config(2) }, Disk::default()).await;
+    let node = Node::start(1).await;
+    node.join(&before).await;
+    until("it is in the table", || async { listed(&node).await.contains(&before.id()) }).await;
+    let listen: Vec<_> = before.addresses().await.iter().map(wattle_net::Address::without_peer).collect();
+    before.overlay.stop().await;
+    until("it is gone", || async { node.peers().await.is_empty() }).await;
+    for address in &listen {
+        let at = (address.ip().unwrap(), address.port().unwrap());
+        until("its port is free", || async { TcpListener::bind(at).await.is_ok() }).await;
+    }
+    let after = Node::start_on(Config { listen, ..config(3) }, Disk::default()).await;
+    // The lookup that meets the old id asks for it at both ports, one after the other.
+    until("the old id is out", || async {
+        // Ignored because nobody is left to find.
+        drop(node.overlay.closest(TraceTarget::Peer(before.id()), PATIENCE).await);
+        !listed(&node).await.contains(&before.id())
+    })
+    .await;
+    after.overlay.stop().await;
 }

@@ -5,9 +5,9 @@
 
 use std::time::Duration;
 
-use wattle_net::{DhtError, Misbehaviour, TraceTarget};
+use wattle_net::{Config, DhtError, DhtMode, Misbehaviour, TraceTarget};
 use wattle_tests::hostile::{KadMessage, Manner, Stranger};
-use wattle_tests::overlay::{Node, PATIENCE, key, network, until};
+use wattle_tests::overlay::{Disk, Node, PATIENCE, config, key, network, until};
 use wattle_tests::records::{key_bytes, key_of, reported, signed, signed_until, wall};
 use wattle_types::{ContentHash, NetworkName, NodeId, ProviderKey, Record, RecordKey, RejectedRecord};
 
@@ -174,6 +174,35 @@ async fn a_near_peer_that_lost_the_offer_gets_another() {
     assert!(report.stored_on.contains(&scatterbrain.id()), "{report:?}");
     assert!(!report.stored_on.contains(&hopeless.id()), "{report:?}");
     assert_eq!((report.stored_on.len(), report.offered_to), (4, 5));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_put_that_nobody_took_says_so() {
+    let node = Node::start(1).await;
+    let ahead = Stranger::start(Manner::plausible(100));
+    ahead.join(&node).await;
+    ahead.hold(key_bytes(node.id(), "home"), signed(&node.key, "home", 9, "newer").value().to_vec()).await;
+    let put = node.overlay.put(signed(&node.key, "home", 8, "older"), PATIENCE).await;
+    assert_eq!(put.unwrap_err(), DhtError::NotStored { asked: 1 });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_only_asks_the_dht_is_found_as_a_provider_all_the_same() {
+    let nodes = network(4).await;
+    // Two of them: whoever serves the DHT holds the announcement itself here.
+    let mut clients = Vec::new();
+    for number in [8, 9] {
+        let client = Config { dht_mode: DhtMode::Client, ..config(number) };
+        let client = Node::start_on(client, Disk::default()).await;
+        client.join(&nodes[0]).await;
+        clients.push(client);
+    }
+    let key = ProviderKey::of_name(&NetworkName::default(), &"printer".parse().unwrap());
+    clients[0].overlay.provide(key, PATIENCE).await.unwrap();
+    until("one client finds the other", || async {
+        clients[1].overlay.find_providers(key, 1, PATIENCE).await == Ok(vec![clients[0].id()])
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

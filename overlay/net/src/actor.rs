@@ -170,15 +170,16 @@ impl Actor {
             Input::Opened(opened) => self.peers.on_opened(now, &mut self.swarm, opened),
             Input::Closed { connection, peer, reason } => self.peers.on_closed(now, connection, peer, reason),
             Input::DialFailed { connection, peer, failure } => {
-                let tried = match &failure {
-                    DialFailure::Unreachable(tried) => {
-                        tried.iter().map(|(address, _)| address.clone()).collect()
+                let away = peer.filter(|peer| !self.peers.is_connected(*peer));
+                match (away, &failure) {
+                    (Some(peer), DialFailure::Unreachable(tried)) => {
+                        let tried: Vec<Address> = tried.iter().map(|(address, _)| address.clone()).collect();
+                        self.dht.unreachable(&mut self.swarm, peer, &tried);
                     }
-                    DialFailure::WrongPeer { address, .. } => vec![address.clone()],
-                    _ => Vec::new(),
-                };
-                if let Some(peer) = peer.filter(|peer| !self.peers.is_connected(*peer)) {
-                    self.dht.unreachable(&mut self.swarm, peer, &tried);
+                    (Some(peer), DialFailure::WrongPeer { address, .. }) => {
+                        self.dht.occupied(&mut self.swarm, peer, address);
+                    }
+                    _ => {}
                 }
                 self.peers.on_dial_failed(connection, peer, failure);
             }
@@ -197,7 +198,9 @@ impl Actor {
             Input::Unanswered { connection } => self.peers.on_unanswered(&mut self.swarm, connection),
             Input::LanFound(found) => self.peers.on_lan_found(&mut self.swarm, found),
             Input::LanLost(lost) => self.peers.on_lan_lost(&self.swarm, lost),
-            Input::Dht(input) => self.dht.on_event(now, wall_clock(), &mut self.swarm, input),
+            Input::Dht(input) => {
+                self.dht.on_event(now, wall_clock(), &mut self.swarm, &self.peers.book, input);
+            }
             Input::Gossip(input) => self.topics.on_event(&mut self.swarm, input),
         }
     }

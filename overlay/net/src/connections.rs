@@ -10,7 +10,8 @@
 //! 1. When both sides dialed at once, both keep the connection that the lower node id dialed, and close the
 //!    other. Of two that one side dialed, that side closes the younger. Not at once: libp2p's Kademlia does
 //!    not notice that a question was lost with one of two connections, and waits for its answer. So a
-//!    duplicate lingers until the peer is idle.
+//!    duplicate lingers until the peer is idle, and for ten seconds at most; where the other side should close
+//!    one and does not, this side does after twenty.
 //! 2. Above `high_water` connections, close the least valuable until `low_water` are left: first those that
 //!    are idle, the far and the young before the near and the old; then those in use, those that others
 //!    dialed and that were quiet longest first; then those that a lookup of ours asks next. A connection of a
@@ -24,7 +25,7 @@
 //! # Invariants
 //!
 //! * **C1** after every input that opened a connection, those not being closed are at most `high_water`.
-//! * **C2** a peer has at most four connections, and more than one for at most ten seconds.
+//! * **C2** a peer has at most four connections, and the same two for at most twenty seconds.
 //!
 //! # Bounds
 //!
@@ -124,11 +125,19 @@ impl Connections {
         let open = self.open.iter().filter(|(_, other)| other.peer == peer && !other.closing);
         let mut twins: Vec<(Time, ConnectionId)> = open.map(|(key, other)| (other.opened, *key)).collect();
         twins.sort_unstable();
-        let age = twins.last().map_or(Duration::ZERO, |(youngest, _)| now.since(*youngest));
-        if age >= LINGER_MAX || quiet.min(age) >= self.limits.idle_after {
-            for loser in self.losers(peer, &twins) {
-                self.close(loser, Why::Duplicate, out);
-            }
+        let age_of =
+            |twin: Option<&(Time, ConnectionId)>| twin.map_or(Duration::ZERO, |(at, _)| now.since(*at));
+        let age = age_of(twins.last());
+        let losers = if age_of(twins.get(1)) >= 2 * LINGER_MAX {
+            // The other side should have decided long ago.
+            twins.iter().skip(1).map(|(_, key)| *key).collect()
+        } else if age >= LINGER_MAX || quiet.min(age) >= self.limits.idle_after {
+            self.losers(peer, &twins)
+        } else {
+            Vec::new()
+        };
+        for loser in losers {
+            self.close(loser, Why::Duplicate, out);
         }
     }
 
@@ -299,7 +308,8 @@ mod tests {
             let mut listener = Connections::new(node(peer), limits(4, 8));
             open(&mut listener, 0, 1, me, false);
             open(&mut listener, 0, 2, me, false);
-            assert_eq!(doubled(&mut listener, 20, me, 2000), []);
+            assert_eq!(doubled(&mut listener, 19, me, 2000), [], "the dialer decides");
+            assert_eq!(doubled(&mut listener, 20, me, 2000), closes(2, Why::Duplicate), "but not never");
         }
     }
 

@@ -649,9 +649,11 @@ impl Peers {
         })
     }
 
-    /// Everybody who is connected and said what it is.
+    /// Everybody who is connected and said what it is, but for those whose connections are being closed.
     pub(crate) fn infos(&self, now: Time) -> Vec<PeerInfo> {
-        self.connected.keys().filter_map(|peer| self.info(now, *peer)).collect()
+        let stays = |peer: &Peer| peer.connections.keys().any(|key| !self.closing.contains_key(key));
+        let staying = self.connected.iter().filter(|(_, peer)| stays(peer));
+        staying.filter_map(|(peer, _)| self.info(now, *peer)).collect()
     }
 
     /// Whether it is connected and an address is known at which others could dial it.

@@ -293,7 +293,7 @@ pub struct FoundRecord {
 pub struct PutReport {
     /// Peers that gave the record back when asked for it.
     pub stored_on: Vec<NodeId>,
-    /// Peers it was offered to.
+    /// Those, and the near ones that answered without it.
     pub offered_to: u32,
     /// How long it took.
     pub took: Duration,

@@ -47,12 +47,14 @@ use libp2p::kad::store::RecordStore as _;
 use libp2p::kad::{
     KBucketKey, ProviderRecord, QueryId, QueryInfo, QueryResult, Record as KadRecord, RecordKey as KadKey,
 };
+use libp2p::multiaddr::Protocol;
 use libp2p::swarm::Swarm;
 use libp2p::{Multiaddr, PeerId, kad};
 use tokio::sync::oneshot;
 use wattle_types::limits::RECORD_TTL_MAX_MS;
 use wattle_types::{NetworkName, NodeId, Precedence, Record, Time, UnixTime, Write};
 
+use crate::address_book::AddressBook;
 use crate::behaviour::{Behaviour, K, node_id, peer_id};
 use crate::command::{DhtCommand, answer, when_durable};
 use crate::event::Watchers;
@@ -163,12 +165,13 @@ impl Dht {
         now: Time,
         wall: UnixTime,
         swarm: &mut Swarm<Behaviour>,
+        book: &AddressBook,
         input: DhtInput,
     ) {
         match input {
             DhtInput::Progress(progress) => self.on_progress(now, wall, swarm, progress),
             DhtInput::PutRequest { source, record } => self.on_put_request(wall, swarm, source, record),
-            DhtInput::ProvideRequest { record } => self.on_provide_request(wall, swarm, record),
+            DhtInput::ProvideRequest { record } => self.on_provide_request(wall, swarm, book, record),
             DhtInput::TableGrew => {
                 let kad = &mut swarm.behaviour_mut().kad;
                 let size = kad.kbuckets().map(|bucket| bucket.num_entries()).sum();
@@ -281,17 +284,24 @@ impl Dht {
         &mut self,
         wall: UnixTime,
         swarm: &mut Swarm<Behaviour>,
+        book: &AddressBook,
         mut record: ProviderRecord,
     ) {
         let provider = record.provider;
         if !self.rates.allow(provider, Instant::now()) {
             return self.misbehaved(&provider, Misbehaviour::OverQuota("requests to store"));
         }
-        // A peer's whereabouts come from the peer itself (identify) or a lookup, not from a claim that we
-        // would pass on.
-        record.addresses.clear();
+        // A peer's whereabouts come from what was seen of it (identify), not from a claim that we would pass
+        // on. Never none: libp2p gives providers without addresses only to whom it has in its table, and that
+        // is nobody that only asks, and few of those far away.
+        let known = node_id(&provider).map(|provider| book.addresses(provider)).unwrap_or_default();
+        record.addresses = known.iter().map(|address| address.as_multiaddr().clone()).collect();
+        if record.addresses.is_empty() {
+            record.addresses = vec![Multiaddr::from(Protocol::P2p(provider))];
+        }
         let expires = wall.after(Duration::from_millis(RECORD_TTL_MAX_MS));
-        if swarm.behaviour_mut().kad.store_mut().accept_provider(record, expires).is_err() {
+        let refused = swarm.behaviour_mut().kad.store_mut().accept_provider(record, expires).err();
+        if refused == Some(store::Refused::Quota) {
             self.misbehaved(&provider, Misbehaviour::OverQuota("provider keys"));
         }
     }
@@ -342,6 +352,18 @@ impl Dht {
         let mut listed = listed.into_iter().map(|address| Address::from_multiaddr(address).without_peer());
         if listed.all(|address| tried.contains(&address)) {
             self.withdraw(swarm, peer);
+        }
+    }
+
+    /// Somebody else answered at this address of a peer: it has none there any more.
+    pub(crate) fn occupied(&mut self, swarm: &mut Swarm<Behaviour>, peer: NodeId, by_other: &Address) {
+        let id = peer_id(peer);
+        let kad = &mut swarm.behaviour_mut().kad;
+        for listed in table_addresses(kad, &id) {
+            let same = Address::from_multiaddr(listed.clone()).without_peer() == by_other.without_peer();
+            if same && kad.remove_address(&id, &listed).is_some() {
+                self.gate.left(peer);
+            }
         }
     }
 

@@ -30,8 +30,8 @@ pub(super) enum Job {
         record: Record,
         durable: Durable,
         reply: Reply<Result<PutReport, DhtError>>,
-        /// Whether this is the second offer, to those that the first one did not reach.
-        again: bool,
+        /// When this is the second offer, to those that the first one did not reach: who has it already.
+        holders: Option<BTreeSet<NodeId>>,
     },
     /// Asking for it again, to see who has it.
     ReadBack {
@@ -193,7 +193,9 @@ impl Query {
             Job::Get { found, .. } => found.answers.len(),
             Job::ReadBack { holders, .. } => holders.len(),
             Job::FindProviders { found, .. } => found.len(),
-            Job::Put { .. } | Job::Provide { .. } | Job::FindPeer { .. } | Job::Closest { .. } => 0,
+            // Those have just answered; whoever does not take the second offer at once has had its chance.
+            Job::Put { holders, .. } => usize::from(holders.is_some()),
+            Job::Provide { .. } | Job::FindPeer { .. } | Job::Closest { .. } => 0,
         };
         answered > 0 && now.since(self.progressed) >= STALLED_AFTER
     }
@@ -242,9 +244,10 @@ impl Query {
         let asked = self.stats.num_requests();
         let took = self.begun.elapsed();
         match self.job {
-            Job::Put { record, durable, reply, again } => {
+            Job::Put { record, durable, reply, holders } => {
                 let key = record.key_bytes(network);
-                let (holders, without) = (BTreeSet::new(), BTreeSet::new());
+                let again = holders.is_some();
+                let (holders, without) = (holders.unwrap_or_default(), BTreeSet::new());
                 let job = Job::ReadBack { record, durable, reply, holders, without, again };
                 Outcome::ReadBack { key, next: Box::new(Self { job, progressed: now, ..self }) }
             }
@@ -252,12 +255,12 @@ impl Query {
                 let offered = nearest(&record.key_bytes(network), &holders | &without);
                 let missed: BTreeSet<NodeId> = &offered - &holders;
                 if !missed.is_empty() && !again {
-                    let job = Job::Put { record: record.clone(), durable, reply, again: true };
+                    let job = Job::Put { record: record.clone(), durable, reply, holders: Some(holders) };
                     let next = Box::new(Self { job, progressed: now, ..self });
                     return Outcome::OfferAgain { record, to: missed, next };
                 }
-                let answer = if holders.is_empty() && !missed.is_empty() {
-                    Err(DhtError::NotStored { asked: size(&missed) })
+                let answer = if holders.is_empty() && asked > 0 {
+                    Err(DhtError::NotStored { asked })
                 } else {
                     let offered_to = size(&(&offered | &holders));
                     Ok(PutReport { stored_on: holders.into_iter().collect(), offered_to, took })

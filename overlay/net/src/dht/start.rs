@@ -33,10 +33,12 @@ impl Dht {
         let started = match command {
             DhtCommand::Put { record, lasting, timeout, reply } => {
                 match self.start_put(now, wall, kad, &record, lasting) {
-                    Ok(id) => Some((id, Job::Put { record, durable, reply, again: false }, timeout)),
+                    Ok(id) => Some((id, Job::Put { record, durable, reply, holders: None }, timeout)),
                     Err(error) => refuse(reply, error),
                 }
             }
+            // Nobody would hear it, and nobody would repeat it.
+            DhtCommand::Provide { lasting: false, reply, .. } if alone => refuse(reply, DhtError::Alone),
             DhtCommand::Provide { key, lasting, timeout, reply } => {
                 match self.start_provide(now, wall, kad, key, lasting) {
                     Ok(id) => Some((id, Job::Provide { durable, reply }, timeout)),

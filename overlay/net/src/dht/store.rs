@@ -9,9 +9,9 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use libp2p::PeerId;
 use libp2p::kad::store::{Error, RecordStore, Result as StoreResult};
 use libp2p::kad::{KBucketDistance, KBucketKey, ProviderRecord, Record as KadRecord, RecordKey as KadKey};
+use libp2p::{Multiaddr, PeerId};
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 use wattle_types::limits::{
@@ -68,12 +68,17 @@ struct StoredRecord {
     expires: UnixTime,
 }
 
+/// Largest provider record on disk: eight addresses with long names, and its key.
+const STORED_PROVIDER_BYTES_MAX: usize = 8 * 1024;
+
 /// A provider record on disk: `Table::Providers`, keyed by provider key, a zero byte and the provider's id.
 #[derive(Serialize, Deserialize)]
 struct StoredProvider {
     key: ByteBuf,
     provider: ByteBuf,
     expires: UnixTime,
+    /// As multiaddrs in binary.
+    addresses: Vec<ByteBuf>,
 }
 
 /// The store.
@@ -133,8 +138,9 @@ impl Records {
             }
         }
         for (key, bytes) in &restored.providers {
-            let stored =
-                cbor::decode::<StoredProvider>(bytes, 1024).ok().filter(|stored| stored.expires > wall);
+            let stored = cbor::decode::<StoredProvider>(bytes, STORED_PROVIDER_BYTES_MAX)
+                .ok()
+                .filter(|stored| stored.expires > wall);
             let provider = stored.as_ref().and_then(|stored| PeerId::from_bytes(&stored.provider).ok());
             let (Some(stored), Some(provider)) = (stored, provider) else {
                 self.writes.push(Write::Remove { table: Table::Providers, key: key.clone() });
@@ -144,7 +150,7 @@ impl Records {
                 key: KadKey::new(&stored.key),
                 provider,
                 expires: Some(now + stored.expires.since(wall)),
-                addresses: Vec::new(),
+                addresses: stored.addresses.iter().filter_map(|bytes| multiaddr(bytes)).collect(),
             };
             self.hold_provider(record, stored.expires);
         }
@@ -173,7 +179,9 @@ impl Records {
     ) -> Result<(), Refused> {
         let held = self.records.get(record.key.as_ref());
         if let Some(held) = held.filter(|held| held.record.value == record.value) {
-            source = held.source;
+            if source != *self.me.preimage() {
+                source = held.source;
+            }
             expires = expires.max(held.expires);
             record.expires = record.expires.zip(held.record.expires).map(|(new, old)| new.max(old));
         }
@@ -217,10 +225,10 @@ impl Records {
         if !known && !mine {
             let share = self.providers_of.get(&record.provider).copied().unwrap_or(0);
             let of_key = self.providers.get(record.key.as_ref()).map_or(0, BTreeMap::len);
-            if share >= self.caps.providers_per_peer || of_key >= PROVIDERS_PER_KEY_MAX {
+            if share >= self.caps.providers_per_peer {
                 return Err(Refused::Quota);
             }
-            if self.provider_count >= self.caps.providers {
+            if self.provider_count >= self.caps.providers || of_key >= PROVIDERS_PER_KEY_MAX {
                 return Err(Refused::Full);
             }
         }
@@ -228,6 +236,7 @@ impl Records {
             key: ByteBuf::from(record.key.to_vec()),
             provider: ByteBuf::from(record.provider.to_bytes()),
             expires,
+            addresses: record.addresses.iter().map(|address| ByteBuf::from(address.to_vec())).collect(),
         };
         let key = provider_disk_key(&record.key, &record.provider);
         self.writes.push(Write::Put { table: Table::Providers, key, value: cbor::encode(&stored) });
@@ -328,6 +337,10 @@ fn release(shares: &mut BTreeMap<PeerId, usize>, peer: &PeerId) {
             shares.remove(peer);
         }
     }
+}
+
+fn multiaddr(bytes: &[u8]) -> Option<Multiaddr> {
+    Multiaddr::try_from(bytes.to_vec()).ok()
 }
 
 fn provider_disk_key(key: &KadKey, provider: &PeerId) -> Vec<u8> {

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use libp2p::kad::KBucketKey;
 use tokio::sync::broadcast::error::TryRecvError;
-use wattle_net::{Config, ConnectionLimits, DhtMode, Event, Lagged, Subscription};
+use wattle_net::{Config, ConnectionLimits, DhtMode, Event, Lagged, RequestError, Subscription};
 use wattle_tests::hostile::{GossipRpc, Manner, Stranger};
 use wattle_tests::overlay::{Disk, Node, PATIENCE, config, network, until};
 use wattle_tests::records::signed;
@@ -355,4 +355,15 @@ fn open_connections(metrics: &str) -> i64 {
     sum("libp2p_swarm_connections_established_total") + sum("swarm_connections_established_total")
         - sum("libp2p_swarm_connections_duration_seconds_count")
         - sum("swarm_connections_duration_seconds_count")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_only_waits_for_an_answer_is_not_announced_as_a_follower() {
+    let nodes = network(3).await;
+    let asked =
+        nodes[0].overlay.request(topic("ask.anybody"), b"hello".to_vec(), Duration::from_secs(3), None);
+    assert!(matches!(asked.await, Err(RequestError::Timeout { listeners: 0, .. })));
+    for node in &nodes {
+        assert_eq!(node.overlay.dht_stats().await.unwrap().providers_held, 0);
+    }
 }

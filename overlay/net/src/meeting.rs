@@ -9,8 +9,8 @@
 //!
 //! # Steps
 //!
-//! 1. A node that has followed a root for a second announces it, again every 12 hours, and no more when it stops;
-//!    holders forget it 48 hours later.
+//! 1. A node that has followed a root for a second, and not only for an answer, announces it: at once, every 12
+//!    hours, and no more when it stops. Holders forget it 48 hours later.
 //! 2. While a root has fewer than three peers in its mesh, its followers are asked for and a few are dialed.
 //!    The pause between two attempts grows from 5 s to 5 min: a small overlay has nobody else.
 //! 3. Who publishes below a root of which it knows no follower looks for some first ([`introduce`]), at most
@@ -35,6 +35,7 @@ use wattle_types::{NetworkName, NodeId, ProviderKey, TopicRoot};
 use crate::behaviour::peer_id;
 use crate::command::Command;
 use crate::report::{Stopped, TopicInfo};
+use crate::topics::is_inbox;
 use crate::{Event, Overlay};
 
 /// Roots that a node announces; it follows others all the same.
@@ -101,7 +102,6 @@ struct Followed {
 
 impl Followed {
     fn new(now: Instant) -> Self {
-        // Who only waits for the answer to a question has left before the next round.
         let announce = now + ROUND;
         Self { announce, announce_pause: PAUSE_MIN, look: now, look_pause: PAUSE_MIN, mesh: 0 }
     }
@@ -149,9 +149,10 @@ pub(crate) async fn run(overlay: WeakOverlay) {
 
 async fn round(overlay: &Overlay, followed: &mut BTreeMap<TopicRoot, Followed>) -> Result<(), Stopped> {
     let topics = overlay.topics().await?;
-    let roots = topics.iter().filter(|info| !info.patterns.is_empty());
+    let followed_root =
+        |info: &TopicInfo| Some(info.patterns.iter().find(|(pattern, _)| !is_inbox(pattern))?.0.root());
     let now: BTreeMap<TopicRoot, &TopicInfo> =
-        roots.filter_map(|info| Some((info.patterns.first()?.0.root(), info))).collect();
+        topics.iter().filter_map(|info| Some((followed_root(info)?, info))).collect();
     let left: Vec<TopicRoot> = followed.keys().filter(|root| !now.contains_key(root)).cloned().collect();
     for root in left {
         overlay.stop_providing(ProviderKey::of_topic(&overlay.network, &root)).await?;

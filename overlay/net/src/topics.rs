@@ -40,6 +40,14 @@ use crate::report::{Delivery, Lagged, PublishError, Published, RequestError, Top
 use crate::translate::GossipInput;
 use crate::{Misbehaviour, Overlay};
 
+/// The word below a root under which answers to requests arrive.
+const INBOX: &str = "_reply";
+
+/// Whether somebody only waits for an answer there.
+pub(crate) fn is_inbox(pattern: &TopicPattern) -> bool {
+    pattern.as_str().split('.').nth(1) == Some(INBOX)
+}
+
 /// One subscriber of this node.
 struct Subscriber {
     patterns: Vec<TopicPattern>,
@@ -290,7 +298,7 @@ pub(crate) async fn request(
         tracing::warn!(%error, "the system gave no random bytes");
     }
     let secret = ContentHash::of(&[overlay.me.public_key().as_slice(), &nonce].concat()).to_string();
-    let inbox = format!("{}._reply.{secret}", topic.root().as_str());
+    let inbox = format!("{}.{INBOX}.{secret}", topic.root().as_str());
     let Ok(reply_to) = inbox.parse::<Topic>() else { return Err(timed_out(0)) };
     let Ok(pattern) = inbox.parse::<TopicPattern>() else { return Err(timed_out(0)) };
     let mut answers = overlay.subscribe(vec![pattern]).await.map_err(PublishError::from)?;

@@ -9,10 +9,13 @@
 //!
 //! # Steps
 //!
-//! 1. A node that has followed a root for a second, and not only for an answer, announces it: at once, every 12
-//!    hours, and no more when it stops. Holders forget it 48 hours later.
-//! 2. While a root has fewer than three peers in its mesh, its followers are asked for and a few are dialed.
-//!    The pause between two attempts grows from 5 s to 5 min: a small overlay has nobody else.
+//! 1. A node that has followed a root for a second, and not only for an answer, announces it every 12 hours, if
+//!    fewer than four of the followers it is connected to are nearer to the root's key. Those stand for all:
+//!    were everybody announced, a popular topic would cost each of its followers a lookup, for twenty places at
+//!    the holders. An announcement is not taken back: holders forget it after 48 hours.
+//! 2. While it is connected to fewer than three others, it asks for followers and dials a few. The pause between
+//!    two attempts grows from 5 s to 5 min: a small overlay has nobody else. Those that are announced look every
+//!    5 min, so that two crowds that do not know each other become one.
 //! 3. Who publishes below a root of which it knows no follower looks for some first ([`introduce`]), at most
 //!    every 30 s.
 //!
@@ -25,6 +28,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use libp2p::kad::KBucketKey;
 use libp2p_stream::Control;
 use tokio::sync::{broadcast, mpsc};
@@ -40,8 +44,10 @@ use crate::{Event, Overlay};
 
 /// Roots that a node announces; it follows others all the same.
 const ANNOUNCED_MAX: usize = 64;
-/// A mesh of fewer peers looks for more.
-const MESH_WANTED: usize = 3;
+/// Who is connected to fewer followers looks for more.
+const FOLLOWERS_WANTED: usize = 3;
+/// Followers that stand for all that are connected to them.
+const ANNOUNCERS: usize = 4;
 /// Followers asked for at a time: as many as a holder keeps.
 const FOLLOWERS_ASKED: usize = PROVIDERS_PER_KEY_MAX;
 const FOLLOWERS_DIALED: usize = 8;
@@ -91,39 +97,45 @@ impl WeakOverlay {
     }
 }
 
-/// What is done for a followed root, and when it is done next.
+/// What was done for a followed root.
 struct Followed {
-    announce: Instant,
+    since: Instant,
+    announced: Option<Instant>,
     announce_pause: Duration,
-    look: Instant,
+    looked: Option<Instant>,
     look_pause: Duration,
-    mesh: usize,
+    /// Connected peers that follow it too.
+    others: Vec<NodeId>,
 }
 
 impl Followed {
-    fn new(now: Instant) -> Self {
-        let announce = now + ROUND;
-        Self { announce, announce_pause: PAUSE_MIN, look: now, look_pause: PAUSE_MIN, mesh: 0 }
+    fn new(since: Instant) -> Self {
+        let (announce_pause, look_pause) = (PAUSE_MIN, PAUSE_MIN);
+        Self { since, announced: None, announce_pause, looked: None, look_pause, others: Vec::new() }
     }
 
     /// What is due now.
     async fn step(&mut self, overlay: &Overlay, key: ProviderKey) {
         let now = Instant::now();
-        let lonely = self.mesh < MESH_WANTED;
+        let due = |last: Option<Instant>, pause| last.is_none_or(|at| now.duration_since(at) >= pause);
+        let settled = now.duration_since(self.since) >= ROUND;
+        let lonely = self.others.len() < FOLLOWERS_WANTED;
+        let chosen = is_chosen(overlay.me, &self.others, key);
         let announce = async {
-            if self.announce <= now {
+            if chosen && settled && due(self.announced, self.announce_pause) {
                 let heard = overlay.announce(key, ANNOUNCE_TIMEOUT).await.is_ok();
-                let pause = if heard { ANNOUNCE_EVERY } else { self.announce_pause };
-                self.announce_pause = if heard { PAUSE_MIN } else { longer(self.announce_pause) };
-                self.announce = Instant::now() + pause;
+                self.announced = Some(Instant::now());
+                self.announce_pause = if heard { ANNOUNCE_EVERY } else { longer(self.announce_pause) };
             }
         };
         let look = async {
             if !lonely {
                 self.look_pause = PAUSE_MIN;
-            } else if self.look <= now {
-                dial_followers(overlay, key).await;
-                self.look = Instant::now() + self.look_pause;
+            }
+            let pause = if lonely { self.look_pause } else { PAUSE_MAX };
+            if (lonely || chosen) && settled && due(self.looked, pause) {
+                dial_followers(overlay, key, FOLLOWERS_DIALED).await;
+                self.looked = Some(Instant::now());
                 self.look_pause = longer(self.look_pause);
             }
         };
@@ -132,7 +144,15 @@ impl Followed {
 }
 
 fn longer(pause: Duration) -> Duration {
-    (pause * 2).min(PAUSE_MAX)
+    pause.saturating_mul(2).min(PAUSE_MAX)
+}
+
+/// Whether few of those it can see are nearer to the key: then it stands for them all.
+fn is_chosen(me: NodeId, others: &[NodeId], key: ProviderKey) -> bool {
+    let target = KBucketKey::new(key.as_bytes().to_vec());
+    let distance = |node: NodeId| target.distance(&KBucketKey::from(peer_id(node)));
+    let mine = distance(me);
+    others.iter().filter(|other| distance(**other) < mine).count() < ANNOUNCERS
 }
 
 /// Announces and looks for as long as the overlay runs.
@@ -161,7 +181,7 @@ async fn round(overlay: &Overlay, followed: &mut BTreeMap<TopicRoot, Followed>) 
     for (root, info) in now {
         if followed.len() < ANNOUNCED_MAX || followed.contains_key(&root) {
             let state = followed.entry(root).or_insert_with(|| Followed::new(Instant::now()));
-            state.mesh = info.mesh.len();
+            state.others.clone_from(&info.subscribers);
         }
     }
     let mut steps = Vec::new();
@@ -172,22 +192,30 @@ async fn round(overlay: &Overlay, followed: &mut BTreeMap<TopicRoot, Followed>) 
     Ok(())
 }
 
-/// Connects to some who announced that they follow a root; whether any was reached.
-async fn dial_followers(overlay: &Overlay, key: ProviderKey) -> bool {
+/// Connects to some who announced that they follow a root, and waits for `enough` of them; whether any was
+/// reached.
+async fn dial_followers(overlay: &Overlay, key: ProviderKey, enough: usize) -> bool {
     let found = overlay.find_providers(key, FOLLOWERS_ASKED, LOOKUP_TIMEOUT).await.unwrap_or_default();
     let mut others: Vec<NodeId> = found.into_iter().filter(|follower| *follower != overlay.me).collect();
     // The nearest to this node: others choose others, and no follower is everybody's choice.
     let me = KBucketKey::from(peer_id(overlay.me));
     others.sort_by_cached_key(|follower| me.distance(&KBucketKey::from(peer_id(*follower))));
-    let dials = others.into_iter().take(FOLLOWERS_DIALED).map(async |follower| {
+    let dial = async |follower| {
         match tokio::time::timeout(DIAL_TIMEOUT, overlay.reach_anywhere(follower)).await {
             Ok(Ok(_)) => return true,
             Ok(Err(error)) => tracing::debug!(?follower, %error, "a follower of a topic cannot be reached"),
             Err(_) => tracing::debug!(?follower, "a follower of a topic was not reached in time"),
         }
         false
-    });
-    futures::future::join_all(dials).await.contains(&true)
+    };
+    let mut dials: FuturesUnordered<_> = others.into_iter().take(FOLLOWERS_DIALED).map(dial).collect();
+    let mut reached = 0;
+    while reached < enough
+        && let Some(success) = dials.next().await
+    {
+        reached += usize::from(success);
+    }
+    reached > 0
 }
 
 /// Looks for followers of a root for a publisher that knows none, until one is known or the time is over.
@@ -195,21 +223,31 @@ pub(crate) async fn introduce(overlay: &Overlay, root: TopicRoot) -> Result<(), 
     if !overlay.is_unheard(root.clone()).await? {
         return Ok(());
     }
-    // A new peer says what it follows in its first message.
-    let mut heard = std::pin::pin!(async {
-        while overlay.listeners(root.clone()).await? == 0 {
+    let met = async {
+        // Reached means identified: what is said before may go over a connection that loses against its twin.
+        let reached = dial_followers(overlay, ProviderKey::of_topic(&overlay.network, &root), 1).await;
+        // A new peer says what it follows in its first message.
+        while reached && overlay.listeners(root.clone()).await? == 0 {
             tokio::time::sleep(INTRODUCTION_STEP).await;
         }
         Ok(())
-    });
-    let met = async {
-        tokio::select! {
-            heard = &mut heard => heard,
-            reached = dial_followers(overlay, ProviderKey::of_topic(&overlay.network, &root)) => {
-                if reached { heard.await } else { Ok(()) }
-            }
-        }
     };
     // Over in vain: the publisher learns that nobody got its message.
     tokio::time::timeout(INTRODUCTION_MAX, met).await.unwrap_or(Ok(()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn in_a_crowd_four_are_announced_and_whoever_is_alone_always() {
+        let nodes: Vec<NodeId> = (0..50).map(|number| NodeId::from_public_key([number; 32])).collect();
+        let network = NetworkName::default();
+        let topic: wattle_types::Topic = "news.today".parse().unwrap();
+        let key = ProviderKey::of_topic(&network, &topic.root());
+        let others = |me| nodes.iter().copied().filter(|other| *other != me).collect::<Vec<_>>();
+        assert_eq!(nodes.iter().filter(|me| is_chosen(**me, &others(**me), key)).count(), ANNOUNCERS);
+        assert!(nodes.iter().all(|me| is_chosen(*me, &[], key)));
+    }
 }

@@ -511,7 +511,7 @@ pub struct TopicInfo {
     /// Peers in the mesh.
     pub mesh: Vec<NodeId>,
     /// Connected peers that follow the root.
-    pub subscribers: usize,
+    pub subscribers: Vec<NodeId>,
     /// Messages received since the start.
     pub received: u64,
     /// Messages published since the start.

@@ -271,7 +271,11 @@ impl Topics {
                 root: root.as_str().to_owned(),
                 patterns: patterns.into_iter().collect(),
                 mesh: gossip.mesh_peers(&hash).filter_map(node_id).collect(),
-                subscribers: gossip.all_peers().filter(|(_, topics)| topics.contains(&&hash)).count(),
+                subscribers: gossip
+                    .all_peers()
+                    .filter(|(_, topics)| topics.contains(&&hash))
+                    .filter_map(|(peer, _)| node_id(peer))
+                    .collect(),
                 received: counters.received,
                 published: counters.published,
             }

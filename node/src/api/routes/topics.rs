@@ -43,7 +43,7 @@ pub(super) async fn list(State(node): State<Arc<Node>>) -> Result<Answer<TopicsD
             })
             .collect(),
         mesh: info.mesh,
-        subscribers: count(info.subscribers),
+        subscribers: count(info.subscribers.len()),
         received: info.received,
         published: info.published,
     };

@@ -11,6 +11,7 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use libp2p::kad::KBucketKey;
+use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::TryRecvError;
 use wattle_net::{Config, ConnectionLimits, DhtMode, Event, Lagged, RequestError, Subscription};
 use wattle_tests::hostile::{GossipRpc, Manner, Stranger};
@@ -258,6 +259,14 @@ async fn who_follows_a_topic_late_gets_what_comes_then_and_nothing_from_before()
     assert_eq!(collect(&mut late[0], 1).await.0, BTreeSet::from([b"late".to_vec()]));
 }
 
+/// Waits until the last connection to a peer is closed, and not only no longer listed.
+async fn parted(events: &mut Receiver<Event>, peer: NodeId) {
+    let waited = tokio::time::timeout(PATIENCE, async {
+        while !matches!(events.recv().await, Ok(Event::Disconnected { peer: who, .. }) if who == peer) {}
+    });
+    waited.await.unwrap();
+}
+
 /// Finding 1, once more: with a bound on connections, those who follow a rare topic need not be neighbours.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_follows_a_rare_topic_is_found_by_publishers_and_other_followers_that_it_has_no_connection_to() {
@@ -285,8 +294,11 @@ async fn who_follows_a_rare_topic_is_found_by_publishers_and_other_followers_tha
     })
     .await;
     for stranger in [publisher, other] {
-        stranger.overlay.disconnect(first.id()).await.unwrap();
-        until("they are strangers", || async { !stranger.peers().await.contains(&first.id()) }).await;
+        let (mut here, mut there) = (stranger.overlay.events(), first.overlay.events());
+        if stranger.overlay.disconnect(first.id()).await.unwrap() {
+            parted(&mut here, first.id()).await;
+            parted(&mut there, stranger.id()).await;
+        }
     }
     let published = publisher.overlay.publish(rare.clone(), b"hello".to_vec(), None).await.unwrap();
     assert_eq!(published.mesh_peers, 1);

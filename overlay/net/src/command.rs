@@ -60,6 +60,7 @@ pub(crate) enum PeersCommand {
 }
 
 pub(crate) enum DhtCommand {
+    /// `lasting`: signed anew before it expires.
     Put {
         record: Record,
         lasting: bool,

@@ -88,9 +88,10 @@ pub(super) async fn put(
     };
     let renewed = sequence.is_some() && term.is_none();
     let storing = async {
-        match renewed {
-            true => node.overlay.put_lasting(record, limit).await,
-            false => node.overlay.put(record, limit).await,
+        if renewed {
+            node.overlay.put_lasting(record, limit).await
+        } else {
+            node.overlay.put(record, limit).await
         }
     };
     let (stored, announced) = tokio::join!(storing, announcing);

@@ -26,6 +26,8 @@ use crate::overlay::{Node, fail, key, until};
 const KAD: StreamProtocol = StreamProtocol::new("/wattle/kad/1.0.0");
 /// The gossipsub version that every implementation speaks.
 const MESHSUB: StreamProtocol = StreamProtocol::new("/meshsub/1.1.0");
+/// Channels for documents as wattle names them.
+const DOCUMENTS: StreamProtocol = StreamProtocol::new("/wattle/wattle/docs/1");
 /// Whatever a node says on its own streams to us is read up to this size and thrown away.
 const REPLY_BYTES_MAX: usize = 256 * 1024;
 
@@ -163,6 +165,14 @@ impl Stranger {
         self.open(node.id(), MESHSUB).await
     }
 
+    /// Opens a raw channel for documents to a connected node.
+    ///
+    /// # Panics
+    /// When the node does not take it.
+    pub async fn channel(&self, node: &Node) -> Line {
+        self.open(node.id(), DOCUMENTS).await
+    }
+
     async fn open(&self, node: NodeId, protocol: StreamProtocol) -> Line {
         let opened = self.control.clone().open_stream(peer_id(node), protocol).await;
         Line(opened.unwrap_or_else(|error| fail(&format!("no stream: {error}"))))
@@ -193,6 +203,23 @@ impl Stranger {
 pub struct Line(Stream);
 
 impl Line {
+    /// Says these bytes as they are.
+    ///
+    /// # Errors
+    /// When the other side has closed or reset the stream.
+    pub async fn tell_raw(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.0.write_all(bytes).await?;
+        self.0.flush().await
+    }
+
+    /// Reads until the other side closes or resets the stream; how many bytes it said before.
+    pub async fn closed(&mut self) -> usize {
+        let mut said = Vec::new();
+        // Ignored because a reset is an end like any other here.
+        drop(self.0.read_to_end(&mut said).await);
+        said.len()
+    }
+
     /// Says something.
     ///
     /// # Errors

@@ -57,18 +57,14 @@ impl Actor {
     pub(crate) async fn run(mut self: Box<Self>) {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
+        let stopped_by = loop {
             let mut batch = None;
             tokio::select! {
                 command = self.commands.recv() => match command {
-                    Some(Command::Stop(reply)) => {
-                        self.flush(None).await;
-                        answer(reply, ());
-                        return;
-                    }
+                    Some(Command::Stop(reply)) => break Some(reply),
                     Some(command) => batch = self.on_command(command),
                     // Every handle is gone: nobody can ask for anything any more.
-                    None => return,
+                    None => break None,
                 },
                 event = self.swarm.select_next_some() => {
                     self.metrics.record(&event);
@@ -79,6 +75,11 @@ impl Actor {
                 _ = tick.tick() => self.on_tick(),
             }
             self.flush(batch).await;
+        };
+        self.peers.channels.close();
+        if let Some(reply) = stopped_by {
+            self.flush(None).await;
+            answer(reply, ());
         }
     }
 

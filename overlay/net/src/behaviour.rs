@@ -64,6 +64,11 @@ pub(crate) fn kad_protocol(network: &NetworkName) -> StreamProtocol {
     protocol(format!("/{network}/kad/1.0.0"))
 }
 
+/// The protocol of a network's channels for documents.
+pub(crate) fn documents_protocol(network: &NetworkName) -> StreamProtocol {
+    protocol(format!("/wattle/{network}/docs/1"))
+}
+
 fn protocol(name: String) -> StreamProtocol {
     #[expect(clippy::expect_used, reason = "the name begins with a slash by construction")]
     StreamProtocol::try_from_owned(name).expect("a protocol name begins with a slash")

@@ -15,8 +15,8 @@
 //! 2. Above `high_water` connections, close the least valuable until `low_water` are left: first those that
 //!    are idle, the far and the young before the near and the old; then those in use, those that others
 //!    dialed and that were quiet longest first; then those that a lookup of ours asks next. A connection of a
-//!    gossip mesh, of one of the nearest peers or one that a person asked for goes only when nothing else is
-//!    left above `high_water`: a stranger's flood of dials cannot push them out.
+//!    gossip mesh, of an open channel, of one of the nearest peers or one that a person asked for goes only
+//!    when nothing else is left above `high_water`: a stranger's flood of dials cannot push them out.
 //!
 //! Use decides before nearness because a lookup is what fills a node: closing the connection that carries one
 //! of its questions makes the lookup miss that peer, on this side or on the other. The price: who sends a byte
@@ -49,7 +49,7 @@ const LINGER_MAX: Duration = Duration::from_secs(10);
 pub(crate) struct Value {
     /// A person or an application asked for it.
     pub(crate) pinned: bool,
-    /// In a gossip mesh, or among the nearest peers of the DHT.
+    /// In a gossip mesh, among the nearest peers of the DHT, or at the other end of a channel.
     pub(crate) woven: bool,
     /// Next to be asked by a lookup under way.
     pub(crate) asked_next: bool,

@@ -93,6 +93,8 @@ pub enum Misbehaviour {
     OverQuota(&'static str),
     /// Sent a gossip message that is no topic message.
     BadMessage(String),
+    /// Sent a frame that no channel has.
+    BadFrame(String),
 }
 
 impl std::fmt::Display for Misbehaviour {
@@ -101,6 +103,7 @@ impl std::fmt::Display for Misbehaviour {
             Self::BadRecord(why) => write!(f, "bad record: {why}"),
             Self::OverQuota(what) => write!(f, "over its quota of {what}"),
             Self::BadMessage(why) => write!(f, "bad message: {why}"),
+            Self::BadFrame(why) => write!(f, "bad frame: {why}"),
         }
     }
 }

@@ -14,6 +14,9 @@ use wattle_types::{
     TraceContext,
 };
 
+use crate::channels::{
+    self, AlreadyAccepted, Channel, ChannelKind, ChannelListener, OpenChannelError, Places,
+};
 use crate::command::{Command, DhtCommand, PeersCommand, Reply, TopicsCommand};
 use crate::report::{
     Bucket, ClosestPeer, ConnectError, Delivery, DhtError, DhtStats, FoundRecord, Lagged, PeerInfo,
@@ -36,6 +39,7 @@ pub struct Overlay {
     pub(crate) commands: mpsc::Sender<Command>,
     pub(crate) events: broadcast::Sender<Event>,
     pub(crate) streams: libp2p_stream::Control,
+    pub(crate) places: Places,
 }
 
 /// Messages of some patterns, until it is dropped.
@@ -209,6 +213,26 @@ impl Overlay {
     /// [`PingError`].
     pub async fn ping(&self, peer: NodeId, timeout: Duration) -> Result<Pong, PingError> {
         crate::ping::ping(self, peer, timeout).await
+    }
+}
+
+/// Channels to one peer each.
+impl Overlay {
+    /// Opens a channel to a peer, connecting first when needed. The peer may close it at once, when it has
+    /// too many.
+    ///
+    /// # Errors
+    /// [`OpenChannelError`].
+    pub async fn open_channel(&self, peer: NodeId, kind: ChannelKind) -> Result<Channel, OpenChannelError> {
+        channels::open(self, peer, kind).await
+    }
+
+    /// Lets peers open channels of a kind, until the listener is dropped. To be called inside the runtime.
+    ///
+    /// # Errors
+    /// [`AlreadyAccepted`].
+    pub fn accept_channels(&self, kind: ChannelKind) -> Result<ChannelListener, AlreadyAccepted> {
+        channels::accept(self, kind)
     }
 }
 

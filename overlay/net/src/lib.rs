@@ -4,6 +4,7 @@ mod actor;
 mod address;
 mod address_book;
 mod behaviour;
+mod channels;
 mod command;
 mod config;
 mod connections;
@@ -20,6 +21,10 @@ mod traffic;
 mod translate;
 
 pub use address::{Address, InvalidAddress, Reach};
+pub use channels::{
+    AlreadyAccepted, Channel, ChannelKind, ChannelListener, ChannelReceiver, ChannelSender, OpenChannelError,
+    ReceiveError, SendError,
+};
 pub use config::{Config, ConnectionLimits, DhtMode, Profile, Restored, StartError};
 #[doc(hidden)]
 pub use dht::trace::read_answer as read_kademlia_answer;

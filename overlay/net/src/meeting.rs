@@ -37,6 +37,7 @@ use wattle_types::limits::PROVIDERS_PER_KEY_MAX;
 use wattle_types::{NetworkName, NodeId, ProviderKey, TopicRoot};
 
 use crate::behaviour::peer_id;
+use crate::channels::Places;
 use crate::command::Command;
 use crate::report::{Stopped, TopicInfo};
 use crate::topics::is_inbox;
@@ -73,6 +74,7 @@ pub(crate) struct WeakOverlay {
     commands: mpsc::WeakSender<Command>,
     events: broadcast::Sender<Event>,
     streams: Control,
+    places: Places,
 }
 
 impl WeakOverlay {
@@ -83,6 +85,7 @@ impl WeakOverlay {
             commands: overlay.commands.downgrade(),
             events: overlay.events.clone(),
             streams: overlay.streams.clone(),
+            places: overlay.places.clone(),
         }
     }
 
@@ -93,6 +96,7 @@ impl WeakOverlay {
             commands: self.commands.upgrade()?,
             events: self.events.clone(),
             streams: self.streams.clone(),
+            places: self.places.clone(),
         })
     }
 }

@@ -16,6 +16,7 @@ use wattle_types::{Machine as _, NodeId, Outbox, Table, Time, UnixTime, Write};
 
 use crate::address_book::{AddressBook, is_believable};
 use crate::behaviour::{Behaviour, K, network_protocol, node_id, peer_id};
+use crate::channels::Places;
 use crate::command::{PeersCommand, Reply, answer, when_durable};
 use crate::connections::{self, Connections, Value, Why};
 use crate::event::Watchers;
@@ -75,6 +76,7 @@ pub(crate) struct Peers {
     network_protocol: String,
     watchers: Watchers,
     traffic: Traffic,
+    pub(crate) channels: Places,
     pub(crate) book: AddressBook,
     connections: Connections,
     high_water: usize,
@@ -100,7 +102,13 @@ pub(crate) struct Peers {
 }
 
 impl Peers {
-    pub(crate) fn new(config: &Config, restored: &Restored, watchers: Watchers, traffic: Traffic) -> Self {
+    pub(crate) fn new(
+        config: &Config,
+        restored: &Restored,
+        watchers: Watchers,
+        traffic: Traffic,
+        channels: Places,
+    ) -> Self {
         let me = config.key.node_id();
         let mut book = AddressBook::default();
         book.restore(&restored.addresses);
@@ -111,6 +119,7 @@ impl Peers {
             network_protocol: network_protocol(&config.network),
             watchers,
             traffic,
+            channels,
             book,
             connections: Connections::new(me, config.connections),
             high_water: config.connections.high_water.get(),
@@ -618,10 +627,12 @@ impl Peers {
             connected.sort_by_cached_key(|(_, key)| target.distance(key));
             asked_next.extend(connected.iter().take(K.get()).map(|(peer, _)| *peer));
         }
+        // Strangers alone cannot weave a whole node full: see `channels`, rule 4.
+        let channels = self.channels.woven(self.high_water / 2);
         let is_near = |peer: &NodeId| near.get(peer).is_some_and(|(rank, _)| *rank < WANTED_CONNECTIONS);
         let value = |peer: &NodeId| Value {
             pinned: self.pinned.contains(peer),
-            woven: mesh.contains(peer) || is_near(peer),
+            woven: mesh.contains(peer) || is_near(peer) || channels.contains(peer),
             asked_next: asked_next.contains(peer),
             nearness: near.get(peer).map_or(0, |(_, bits)| bits.saturating_add(1)),
             quiet: self.traffic.quiet(&peer_id(*peer)),

@@ -7,6 +7,7 @@ use tokio::sync::{broadcast, mpsc};
 
 use crate::actor::{Actor, kad_protocol_name, wall_clock};
 use crate::behaviour::{self, peer_id};
+use crate::channels::Places;
 use crate::dht::Dht;
 use crate::dht::store::{Caps, Records};
 use crate::event::Watchers;
@@ -37,6 +38,7 @@ impl Overlay {
         let me = config.key.node_id();
         let (events, _) = broadcast::channel(EVENTS_MAX);
         let watchers = Watchers::new(events.clone());
+        let places = Places::new(watchers.clone());
         let (sender, commands) = mpsc::channel(COMMANDS_MAX);
         let mut records = Records::new(peer_id(me), Caps::standard());
         records.restore(&restored, wall_clock(), Instant::now());
@@ -53,12 +55,13 @@ impl Overlay {
             commands: sender,
             events,
             streams: swarm.behaviour().streams.new_control(),
+            places: places.clone(),
         };
         let mut actor = Box::new(Actor {
             commands,
             watchers: watchers.clone(),
             persist,
-            peers: Peers::new(&config, &restored, watchers.clone(), traffic),
+            peers: Peers::new(&config, &restored, watchers.clone(), traffic, places),
             dht: Dht::new(&config, &restored, watchers.clone()),
             topics: Topics::new(me, config.network.clone(), watchers),
             external: config.external.clone(),

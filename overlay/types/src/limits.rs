@@ -72,3 +72,11 @@ pub const PROVIDERS_PER_KEY_MAX: usize = 20;
 
 /// Records and provider keys this node publishes itself and keeps alive.
 pub const PUBLISHED_MAX: usize = 4096;
+
+/// Largest frame of a channel: a mebibyte of changes or blocks, and room for the signatures and the CBOR
+/// around them. Memory for a frame grows as its bytes arrive, so this is what a peer must send to occupy as much.
+pub const CHANNEL_FRAME_BYTES_MAX: usize = 1024 * 1024 + 64 * 1024;
+
+/// Channels of one kind that one peer may have open here: one at work, and one that takes its place before
+/// this node has noticed that the first has ended.
+pub const CHANNELS_PER_PEER_MAX: usize = 2;

@@ -24,6 +24,9 @@ impl Disk {
             match write {
                 Write::Put { table, key, value } => drop(tables.insert((table, key), value)),
                 Write::Remove { table, key } => drop(tables.remove(&(table, key))),
+                Write::RemoveRange { table, range } => {
+                    tables.retain(|(place, key), _| *place != table || !range.contains(key));
+                }
             }
         }
         drop(tables);

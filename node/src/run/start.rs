@@ -293,6 +293,7 @@ fn portions(writes: Vec<Write>) -> Vec<Vec<Write>> {
     let size = |write: &Write| match write {
         Write::Put { key, value, .. } => key.len() + value.len(),
         Write::Remove { key, .. } => key.len(),
+        Write::RemoveRange { range, .. } => range.from().len() + range.to().map_or(0, <[u8]>::len),
     };
     let (mut portions, mut bytes) = (vec![Vec::new()], 0);
     for write in writes {

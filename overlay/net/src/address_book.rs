@@ -180,7 +180,7 @@ mod tests {
             .into_iter()
             .filter_map(|write| match write {
                 Write::Put { key, value, .. } => Some((key, value)),
-                Write::Remove { .. } => None,
+                Write::Remove { .. } | Write::RemoveRange { .. } => None,
             })
             .collect();
         let mut again = AddressBook::default();

@@ -54,7 +54,7 @@
 //!
 //! A key has at most [`KEY_BYTES_MAX`] bytes, a batch [`BATCH_BYTES_MAX`] bytes and [`BATCH_WRITES_MAX`]
 //! writes; 128 batches wait at most, so 128 MiB. The page cache has 16 MiB. A commit costs two fsyncs however
-//! many batches share it. Opening reads the database once.
+//! many batches share it. Opening reads the database once. Removing a range takes as long as it has entries.
 //!
 //! # Not here
 //!

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use tokio::sync::{mpsc, oneshot, watch};
-use wattle_types::{Table, Write};
+use wattle_types::{KeyRange, Table, Write};
 
 use crate::failure::Failure;
 use crate::lock::{Lock, Owner};
@@ -115,7 +115,16 @@ impl Store {
     /// # Errors
     /// The [`Failure`] that stopped the store, which a failed read does too.
     pub fn scan(&self, table: Table) -> Result<Vec<Entry>, Failure> {
-        self.read(|tables| tables.scan(table))
+        self.read(|tables| tables.range(table, &KeyRange::all(), usize::MAX))
+    }
+
+    /// The first entries of a range in the order of their keys, as of the last commit, `limit` at most. To
+    /// read on: [`KeyRange::after`] the last key. Reads the disk when the pages are not in memory.
+    ///
+    /// # Errors
+    /// The [`Failure`] that stopped the store, which a failed read does too.
+    pub fn range(&self, table: Table, range: &KeyRange, limit: usize) -> Result<Vec<Entry>, Failure> {
+        self.read(|tables| tables.range(table, range, limit))
     }
 
     /// Applies the writes in order, all or none, and resolves when they are on disk. Batches of callers who
@@ -211,12 +220,17 @@ fn check(writes: &[Write]) -> Result<usize, CommitError> {
     within("writes", writes.len(), BATCH_WRITES_MAX)?;
     let mut bytes = 0_usize;
     for write in writes {
-        let (key, value) = match write {
+        let (key, other) = match write {
             Write::Put { key, value, .. } => (key.len(), value.len()),
             Write::Remove { key, .. } => (key.len(), 0),
+            Write::RemoveRange { range, .. } => {
+                let to = range.to().map_or(0, <[u8]>::len);
+                within("bytes in a key", to, KEY_BYTES_MAX)?;
+                (range.from().len(), to)
+            }
         };
         within("bytes in a key", key, KEY_BYTES_MAX)?;
-        bytes = bytes.saturating_add(key).saturating_add(value);
+        bytes = bytes.saturating_add(key).saturating_add(other);
     }
     within("bytes", bytes, BATCH_BYTES_MAX)?;
     Ok(bytes)

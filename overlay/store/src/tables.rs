@@ -2,13 +2,14 @@
 
 use std::fs::OpenOptions;
 use std::io;
+use std::ops::Bound;
 use std::os::unix::fs::OpenOptionsExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use redb::{Database, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition, TableError};
+use redb::{Database, ReadableDatabase, StorageBackend, TableDefinition, TableError};
 use rustix::fs::OFlags;
-use wattle_types::{Table, Write};
+use wattle_types::{KeyRange, Table, Write};
 
 use crate::failure::Failure;
 
@@ -80,7 +81,8 @@ impl Tables {
         })
     }
 
-    pub(crate) fn scan(&self, table: Table) -> Result<Vec<Entry>, Failure> {
+    /// The first entries of a range, so many at most.
+    pub(crate) fn range(&self, table: Table, range: &KeyRange, limit: usize) -> Result<Vec<Entry>, Failure> {
         guard(&self.file, || {
             let open = match self.database.begin_read()?.open_table(definition(table)) {
                 Ok(open) => open,
@@ -88,7 +90,7 @@ impl Tables {
                 Err(error) => return Err(error.into()),
             };
             let mut entries = Vec::new();
-            for entry in open.iter()? {
+            for entry in open.range::<&[u8]>(bounds(range))?.take(limit) {
                 let (key, value) = entry?;
                 entries.push((key.value().to_vec(), value.value().to_vec()));
             }
@@ -112,9 +114,12 @@ impl Tables {
                 let mut open = transaction.open_table(definition(table))?;
                 for write in here {
                     match write {
-                        Write::Put { key, value, .. } => open.insert(&key[..], &value[..])?,
-                        Write::Remove { key, .. } => open.remove(&key[..])?,
-                    };
+                        Write::Put { key, value, .. } => drop(open.insert(&key[..], &value[..])?),
+                        Write::Remove { key, .. } => drop(open.remove(&key[..])?),
+                        Write::RemoveRange { range, .. } => {
+                            open.retain_in::<&[u8], _>(bounds(range), |_, _| false)?;
+                        }
+                    }
                 }
             }
             Ok(transaction.commit()?)
@@ -128,8 +133,13 @@ fn definition(table: Table) -> TableDefinition<'static, &'static [u8], &'static 
 
 const fn table_of(write: &Write) -> Table {
     match write {
-        Write::Put { table, .. } | Write::Remove { table, .. } => *table,
+        Write::Put { table, .. } | Write::Remove { table, .. } | Write::RemoveRange { table, .. } => *table,
     }
+}
+
+/// A range as the database wants it.
+fn bounds(range: &KeyRange) -> (Bound<&[u8]>, Bound<&[u8]>) {
+    (Bound::Included(range.from()), range.to().map_or(Bound::Unbounded, Bound::Excluded))
 }
 
 /// Runs one use of the database; its panics become [`Failure::Corrupt`]. After any failure the store is not

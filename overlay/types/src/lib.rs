@@ -38,7 +38,7 @@ pub use record::{
     ContentHash, InvalidRecordKey, Precedence, ProviderKey, Record, RecordBody, RecordKey, RecordName,
     RejectedRecord, SignedRecord,
 };
-pub use storage::{Table, Write};
+pub use storage::{KeyRange, Table, Write};
 pub use ticket::{Endpoint, Ticket, TicketError};
 pub use time::{Time, UnixTime};
 pub use topic::{InvalidTopic, Topic, TopicMessage, TopicPattern, TopicRoot, TraceContext};

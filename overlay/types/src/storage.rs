@@ -49,6 +49,69 @@ impl Table {
     }
 }
 
+/// The keys from one on, up to another and without it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyRange {
+    from: Vec<u8>,
+    to: Option<Vec<u8>>,
+}
+
+impl KeyRange {
+    /// Every key.
+    #[must_use]
+    pub const fn all() -> Self {
+        Self { from: Vec::new(), to: None }
+    }
+
+    /// From `from` up to `to` and without it: none when `to` is not behind `from`.
+    #[must_use]
+    pub fn between(from: &[u8], to: &[u8]) -> Self {
+        Self { from: from.to_vec(), to: Some(to.to_vec()) }
+    }
+
+    /// The keys that begin with these bytes.
+    #[must_use]
+    pub fn prefix(prefix: &[u8]) -> Self {
+        // The first key behind them all: the prefix with its last byte that can grow grown, and nothing after.
+        let grows = prefix.iter().rposition(|byte| *byte < u8::MAX);
+        let to = grows.and_then(|last| {
+            let mut to = prefix.get(..=last)?.to_vec();
+            let byte = to.last_mut()?;
+            *byte = byte.saturating_add(1);
+            Some(to)
+        });
+        Self { from: prefix.to_vec(), to }
+    }
+
+    /// What of it lies behind a key: where to read on.
+    #[must_use]
+    pub fn after(mut self, key: &[u8]) -> Self {
+        if key >= self.from.as_slice() {
+            // The next key is the same with the least byte behind it.
+            self.from = [key, &[0]].concat();
+        }
+        self
+    }
+
+    /// The first key that may be in it.
+    #[must_use]
+    pub fn from(&self) -> &[u8] {
+        &self.from
+    }
+
+    /// The first key behind it; `None` when it has no end.
+    #[must_use]
+    pub fn to(&self) -> Option<&[u8]> {
+        self.to.as_deref()
+    }
+
+    /// Whether a key is in it.
+    #[must_use]
+    pub fn contains(&self, key: &[u8]) -> bool {
+        key >= self.from.as_slice() && self.to.as_deref().is_none_or(|to| key < to)
+    }
+}
+
 /// One change to one table. A batch of them is applied whole or not at all.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Write {
@@ -68,4 +131,39 @@ pub enum Write {
         /// Which key.
         key: Vec<u8>,
     },
+    /// Removes every key of a range.
+    RemoveRange {
+        /// Where.
+        table: Table,
+        /// Which keys.
+        range: KeyRange,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Keys in which the bytes that matter are frequent.
+    fn key() -> impl Strategy<Value = Vec<u8>> {
+        prop::collection::vec(prop_oneof![Just(0), Just(1), Just(254), Just(255)], 0..4)
+    }
+
+    proptest! {
+        #[test]
+        fn a_prefix_holds_exactly_the_keys_that_begin_with_it(prefix in key(), other in key()) {
+            prop_assert_eq!(KeyRange::prefix(&prefix).contains(&other), other.starts_with(&prefix));
+        }
+
+        #[test]
+        fn after_a_key_comes_exactly_what_is_behind_it(from in key(), to in key(), last in key(), other in key()) {
+            let range = KeyRange::between(&from, &to);
+            prop_assert_eq!(range.contains(&other), from <= other && other < to);
+            let rest = range.clone().after(&last);
+            prop_assert_eq!(rest.contains(&other), range.contains(&other) && other > last);
+            prop_assert_eq!(KeyRange::all().after(&last).contains(&other), other > last);
+        }
+    }
 }

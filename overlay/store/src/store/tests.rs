@@ -142,10 +142,14 @@ fn batch(number: u32) -> Vec<Write> {
     ]
 }
 
+fn scan(tables: &Tables, table: Table) -> Result<Vec<Entry>, Failure> {
+    tables.range(table, &KeyRange::all(), usize::MAX)
+}
+
 /// Which batches are there, in both tables with the right values.
 fn batches(tables: &Tables) -> Vec<u32> {
-    let records = tables.scan(Table::Records).unwrap();
-    assert_eq!(records, tables.scan(Table::Providers).unwrap(), "a batch is there in part");
+    let records = scan(tables, Table::Records).unwrap();
+    assert_eq!(records, scan(tables, Table::Providers).unwrap(), "a batch is there in part");
     let number = |(key, value): Entry| {
         let number = u32::from_be_bytes(key.try_into().unwrap());
         assert_eq!(value, number.to_be_bytes().repeat(100));
@@ -198,6 +202,48 @@ async fn the_first_failure_at_any_step_ends_the_store_and_loses_nothing_acknowle
         }
     }
     assert!(survived > 50, "only {survived} steps failed");
+}
+
+#[tokio::test]
+async fn a_range_is_read_in_parts_and_removed_whole() {
+    let backend = Backend::default();
+    let (_dir, store) = store(&backend);
+    assert_eq!(store.range(Table::Records, &KeyRange::all(), 5).unwrap(), []);
+    let key = |first: u8, second: u8| vec![first, second];
+    let writes = (0..3).flat_map(|first| (0..4).map(move |second| (first, second)));
+    let writes = writes.map(|(first, second)| put(Table::Records, &key(first, second), &[second]));
+    store.commit(writes.collect()).await.unwrap();
+
+    let mut range = KeyRange::prefix(&[1]);
+    let mut parts = Vec::new();
+    loop {
+        let part = store.range(Table::Records, &range, 3).unwrap();
+        let Some((last, _)) = part.last() else { break };
+        range = range.after(last);
+        parts.push(part.iter().map(|(key, _)| key.clone()).collect::<Vec<_>>());
+    }
+    assert_eq!(parts, [vec![key(1, 0), key(1, 1), key(1, 2)], vec![key(1, 3)]]);
+    assert_eq!(store.range(Table::Records, &KeyRange::all(), 0).unwrap(), []);
+
+    // In the order of the batch: what is put after a removal stays. A range the wrong way round is empty.
+    let remove = |range| Write::RemoveRange { table: Table::Records, range };
+    let backwards = KeyRange::between(&[2], &[0]);
+    assert_eq!(store.range(Table::Records, &backwards, 5).unwrap(), []);
+    let writes = vec![
+        put(Table::Records, &key(1, 9), b"before"),
+        remove(KeyRange::prefix(&[1])),
+        put(Table::Records, &key(1, 2), b"after"),
+        remove(backwards),
+        remove(KeyRange::between(&key(2, 1), &key(2, 3))),
+    ];
+    store.commit(writes).await.unwrap();
+    let left = store.scan(Table::Records).unwrap().into_iter().map(|(key, _)| key).collect::<Vec<_>>();
+    let expected = [(0, 0), (0, 1), (0, 2), (0, 3), (1, 2), (2, 0), (2, 3)];
+    assert_eq!(left, expected.map(|(first, second)| key(first, second)));
+
+    let long = KeyRange::between(b"", &[1; KEY_BYTES_MAX + 1]);
+    let refused = store.commit(vec![remove(long)]).await;
+    assert!(matches!(refused, Err(CommitError::TooLarge { what: "bytes in a key", .. })), "{refused:?}");
 }
 
 #[tokio::test]
@@ -293,7 +339,7 @@ fn small_images() -> ([Vec<u8>; 2], Content) {
         tables.commit(&batch(number).iter().collect::<Vec<_>>()).unwrap();
     }
     tables.commit(&[&Write::Remove { table: Table::Records, key: 0_u32.to_be_bytes().to_vec() }]).unwrap();
-    let content = Table::ALL.map(|table| (table, tables.scan(table).unwrap()));
+    let content = Table::ALL.map(|table| (table, scan(&tables, table).unwrap()));
     let killed = backend.disk().synced.clone();
     drop(tables);
     let closed = backend.disk().image.clone();
@@ -308,7 +354,7 @@ fn is_refused(image: Vec<u8>, content: &Content, what: &str) -> bool {
         Err(other) => panic!("{what}: damage is reported as {other}"),
     };
     for (table, entries) in content {
-        match opened.scan(*table) {
+        match scan(&opened, *table) {
             Ok(found) => assert!(&found == entries, "{what}: other data, silently"),
             Err(Failure::Corrupt { .. }) => return true,
             Err(other) => panic!("{what}: damage is reported as {other}"),
@@ -321,7 +367,7 @@ fn is_refused(image: Vec<u8>, content: &Content, what: &str) -> bool {
 fn assert_is_one_commit_old(image: Vec<u8>, content: &Content) {
     let Ok(opened) = tables(&Backend::with(image)) else { return };
     for (table, entries) in content {
-        let mut found = opened.scan(*table).unwrap();
+        let mut found = scan(&opened, *table).unwrap();
         if *table == Table::Records && found.len() > entries.len() {
             assert_eq!(found.remove(0).0, 0_u32.to_be_bytes());
         }
@@ -374,16 +420,21 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
     #[test]
     fn the_tables_hold_what_ordered_maps_would(
-        script in prop::collection::vec(prop::collection::vec((0..7_usize, any::<Option<u8>>(), 0..20_u8), 0..8), 0..20)
+        script in prop::collection::vec(
+            prop::collection::vec((0..7_usize, any::<Option<u8>>(), 0..20_u8, 0..40_u8), 0..8),
+            0..20,
+        )
     ) {
         let backend = Backend::default();
         let mut open = tables(&backend).unwrap();
         let mut model: BTreeMap<Table, BTreeMap<Vec<u8>, Vec<u8>>> = BTreeMap::new();
         for (number, writes) in script.iter().enumerate() {
-            let writes: Vec<Write> = writes.iter().map(|&(table, value, key)| {
-                let (table, key) = (Table::ALL[table], vec![key; usize::from(key)]);
+            let writes: Vec<Write> = writes.iter().map(|&(table, value, key, to)| {
+                let name = |key: u8| vec![key; usize::from(key)];
+                let (table, key) = (Table::ALL[table], name(key));
                 match value {
                     Some(value) => Write::Put { table, key, value: vec![value; usize::from(value)] },
+                    None if to < 20 => Write::RemoveRange { table, range: KeyRange::between(&key, &name(to)) },
                     None => Write::Remove { table, key },
                 }
             }).collect();
@@ -392,6 +443,9 @@ proptest! {
                 match write {
                     Write::Put { table, key, value } => { model.entry(table).or_default().insert(key, value); }
                     Write::Remove { table, key } => { model.entry(table).or_default().remove(&key); }
+                    Write::RemoveRange { table, range } => {
+                        model.entry(table).or_default().retain(|key, _| !range.contains(key));
+                    }
                 }
             }
             if number % 5 == 4 {
@@ -405,7 +459,7 @@ proptest! {
                 let found = open.get(table, key).unwrap();
                 prop_assert_eq!(found.as_ref(), Some(value));
             }
-            prop_assert_eq!(open.scan(table).unwrap(), expected);
+            prop_assert_eq!(scan(&open, table).unwrap(), expected);
             prop_assert_eq!(open.get(table, b"absent").unwrap(), None);
         }
     }

@@ -12,7 +12,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wattle_net::{Address, Overlay, PersistBatch, Restored, StartError};
 use wattle_store::{
-    BATCH_BYTES_MAX, BATCH_WRITES_MAX, Created, KeyError, OpenError, Owner, SecretFileError, Store,
+    BATCH_BYTES_MAX, BATCH_WRITES_MAX, CommitError, Created, KeyError, OpenError, Owner, SecretFileError,
+    Store,
 };
 use wattle_types::{NetworkKey, SecretKey, Table, Write};
 
@@ -263,8 +264,8 @@ fn restored(store: &Store) -> Result<Restored> {
 }
 
 /// Brings the overlay's batches to the disk, in their order. Those that wait together are written together,
-/// as many at once as the store takes. When the disk fails nothing is answered any more, and the node ends
-/// through `Store::failed`.
+/// as many at once as the store takes. When the disk is full nothing of that round is answered, and the next
+/// is tried. When it fails nothing is answered any more, and the node ends through `Store::failed`.
 async fn keep(store: Arc<Store>, mut batches: mpsc::Receiver<PersistBatch>) {
     let mut together = Vec::new();
     while batches.recv_many(&mut together, PERSIST_TOGETHER).await > 0 {
@@ -274,9 +275,14 @@ async fn keep(store: Arc<Store>, mut batches: mpsc::Receiver<PersistBatch>) {
             waiting.extend(done);
         }
         for part in portions(writes) {
-            if let Err(error) = store.commit(part).await {
-                tracing::error!(%error, "the disk did not take what the overlay wants kept");
-                return;
+            match store.commit(part).await {
+                Ok(()) => {}
+                // Dropped, so that nobody is told that it was kept.
+                Err(CommitError::Full { .. }) => waiting.clear(),
+                Err(error) => {
+                    tracing::error!(%error, "the disk did not take what the overlay wants kept");
+                    return;
+                }
             }
         }
         for done in waiting {

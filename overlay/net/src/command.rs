@@ -135,8 +135,8 @@ pub(crate) type Durable = oneshot::Receiver<()>;
 /// Replies once the disk has what is promised. The task that holds the swarm does not wait for it.
 pub(crate) fn when_durable<T: Send + 'static>(durable: Durable, reply: Reply<T>, outcome: T) {
     tokio::spawn(async move {
-        // A disk that failed stops the node; the caller then learns that it stopped, never that all went
-        // well.
+        // A disk that failed stops the node, and a full one keeps nothing; the caller then gets no answer, and
+        // never hears that all went well.
         if durable.await.is_ok() {
             answer(reply, outcome);
         }

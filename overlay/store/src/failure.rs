@@ -11,8 +11,10 @@ use std::path::{Path, PathBuf};
 /// saved, so a second try that succeeds proves nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
-    /// No space, or no quota, is left for the database. What was acknowledged is safe; the batches in flight
-    /// are not there. To do: free space, then start the node again.
+    /// No space, or no quota, is left to open the database: at the start, or after a commit that found none.
+    /// A commit alone is only refused for that ([`CommitError::Full`](crate::CommitError::Full)). What was
+    /// acknowledged is safe; the batches in flight are not there. To do: free space, then start the node
+    /// again.
     #[error("no space is left on the disk of {file}")]
     DiskFull {
         /// The database.

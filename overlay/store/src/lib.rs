@@ -30,8 +30,11 @@
 //!
 //! 1. Check the caps, and queue the batch; when the queue is full, wait.
 //! 2. The writer takes every batch that waits, up to a cap, and applies them in one transaction, in order.
-//! 3. The transaction is flushed in two phases: data, then the byte that makes it current.
-//! 4. Each batch is acknowledged.
+//! 3. Where the disk looks too full for it, each batch is tried alone, and refused when it looks too full for
+//!    that one.
+//! 4. The transaction is flushed in two phases: data, then the byte that makes it current. When it finds no
+//!    space all the same, the database is opened anew, as the last commit left it, and step 3 follows.
+//! 5. Each batch is acknowledged.
 //!
 //! # Invariants
 //!
@@ -49,12 +52,16 @@
 //! * **S6 forward only.** A directory of a newer format is not touched, not even its timestamps.
 //! * **S7 secrets are private.** A secret file has mode 0600 before its first byte; one that others can reach
 //!   is not read; none is overwritten; buffers are wiped.
+//! * **S8 full is not stopped.** A batch for which there is no space is refused whole; what was committed can
+//!   be read meanwhile, and what fits is committed. A flush that fails, for whatever reason, is S4 and not
+//!   this: the system may have dropped what was to be flushed.
 //!
 //! # Bounds
 //!
 //! A key has at most [`KEY_BYTES_MAX`] bytes, a batch [`BATCH_BYTES_MAX`] bytes and [`BATCH_WRITES_MAX`]
 //! writes; 128 batches wait at most, so 128 MiB. The page cache has 16 MiB. A commit costs two fsyncs however
-//! many batches share it. Opening reads the database once. Removing a range takes as long as it has entries.
+//! many batches share it. Opening reads the database once, and so does a commit that finds no space unforeseen;
+//! one group does that some twenty times at most. Removing a range takes as long as it has entries.
 //!
 //! # Not here
 //!
@@ -65,6 +72,7 @@ mod failure;
 mod files;
 mod key;
 mod lock;
+mod medium;
 mod open;
 mod secret;
 mod store;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::failure::Failure;
 use crate::files::sync_parent;
 use crate::lock::{Lock, NotLocked, Owner};
-use crate::tables::{self, Expect, Tables};
+use crate::tables::{self, Tables};
 use crate::version;
 
 const DATABASE_DIR: &str = "db";
@@ -104,17 +104,17 @@ fn open_tables(dir: &Path, has_version: bool) -> Result<Tables, OpenError> {
     let file = dir.join(DATABASE_DIR).join(DATABASE_FILE);
     let exists = file.try_exists().map_err(|error| OpenError::from_io(&file, error))?;
     match (has_version, exists) {
-        (true, true) => Ok(Tables::open(&file, Expect::Present)?),
+        (true, true) => Ok(Tables::open(&file)?),
         // A database made now would pass the loss of everything off as a first start.
         (true, false) => Err(Failure::Corrupt { file, why: "it is missing".to_owned() }.into()),
         (false, false) => {
             tables::create(&file)?;
-            Ok(Tables::open(&file, Expect::Present)?)
+            Ok(Tables::open(&file)?)
         }
         // A first start that was killed before it wrote VERSION leaves a database without a table. With one,
         // the file VERSION was lost, and with it the knowledge of what the tables mean.
         (false, true) => {
-            let tables = Tables::open(&file, Expect::Present)?;
+            let tables = Tables::open(&file)?;
             match tables.is_untouched()? {
                 true => Ok(tables),
                 false => Err(OpenError::Version {

@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot, watch};
 use wattle_types::{KeyRange, Table, Write};
@@ -12,7 +13,7 @@ use wattle_types::{KeyRange, Table, Write};
 use crate::failure::Failure;
 use crate::lock::{Lock, Owner};
 use crate::open::{self, OpenError};
-use crate::tables::{Entry, Tables};
+use crate::tables::{Entry, NotCommitted, Tables};
 
 /// Batches that wait for the writer. When it is full, [`Store::commit`] waits: the disk sets the pace.
 const QUEUE_BATCHES: usize = 128;
@@ -31,6 +32,13 @@ pub const BATCH_WRITES_MAX: usize = 16 * 1024;
 /// batch much.
 const GROUP_BYTES: usize = 4 << 20;
 
+/// Bytes that stay free. Every commit writes anew the pages on the way to what it changes, and the bookkeeping
+/// of the database with them.
+const SPARE_BYTES: u64 = 256 << 10;
+
+/// How often the log says that the disk is full.
+const TELL_FULL_EVERY: Duration = Duration::from_secs(60);
+
 /// Why a batch was not acknowledged.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CommitError {
@@ -43,6 +51,15 @@ pub enum CommitError {
         got: usize,
         /// The cap.
         max: usize,
+    },
+    /// No space, or no quota, is left on the disk. Nothing of the batch is there; the store goes on, reads
+    /// included, and batches that fit are committed. To do: tell whoever can free space, and try again later.
+    #[error("no space is left on the disk of {file} for a batch of {bytes} bytes")]
+    Full {
+        /// The database.
+        file: PathBuf,
+        /// Keys and values of the batch.
+        bytes: usize,
     },
     /// The disk's fault, now or earlier: the store has stopped. Whether this batch is there after the next
     /// start is open, unless the [`Failure`] says. To do: stop the node; what the batch was to promise must
@@ -69,7 +86,22 @@ pub struct Store {
 struct Batch {
     writes: Vec<Write>,
     bytes: usize,
-    done: oneshot::Sender<Result<(), Failure>>,
+    done: oneshot::Sender<Result<(), CommitError>>,
+}
+
+impl Batch {
+    /// About what it needs on the disk: its bytes as they fill pages, and some of a page for every write. Too
+    /// little for some, and then the database finds out; too much would refuse what fits.
+    fn needs(&self) -> u64 {
+        let bytes = u64::try_from(self.bytes).unwrap_or(u64::MAX);
+        let writes = u64::try_from(self.writes.len()).unwrap_or(u64::MAX);
+        bytes.saturating_mul(2).saturating_add(writes.saturating_mul(1024))
+    }
+
+    /// Whether it only frees space. Such a one is tried on the fullest disk: it is the way out.
+    fn only_removes(&self) -> bool {
+        self.writes.iter().all(|write| !matches!(write, Write::Put { .. }))
+    }
 }
 
 impl Store {
@@ -133,6 +165,9 @@ impl Store {
     /// Waits while the queue is full. Not undone by cancellation: a batch whose future is dropped may be
     /// applied.
     ///
+    /// Where they do not fit together on a disk that is full, each is tried alone: a batch may be refused and
+    /// a later one committed.
+    ///
     /// # Errors
     /// [`CommitError`]; after [`CommitError::Failed`] nothing is acknowledged any more.
     pub async fn commit(&self, writes: Vec<Write>) -> Result<(), CommitError> {
@@ -144,7 +179,7 @@ impl Store {
             return Err(self.stopped().into());
         }
         match outcome.await {
-            Ok(outcome) => Ok(outcome?),
+            Ok(outcome) => outcome,
             Err(_dropped) => Err(self.stopped().into()),
         }
     }
@@ -238,6 +273,7 @@ fn check(writes: &[Write]) -> Result<usize, CommitError> {
 
 /// The writer thread: all waiting batches in one transaction, then the answers.
 fn write(tables: &Tables, mut batches: mpsc::Receiver<Batch>, failed: &watch::Sender<Option<Failure>>) {
+    let mut told_full: Option<Instant> = None;
     while let Some(first) = batches.blocking_recv() {
         let mut bytes = first.bytes;
         let mut group = vec![first];
@@ -249,19 +285,63 @@ fn write(tables: &Tables, mut batches: mpsc::Receiver<Batch>, failed: &watch::Se
             group.push(batch);
         }
         let known = failed.borrow().clone();
-        let outcome = match known {
+        let outcomes = match known {
             // Not tried again: see `Failure`.
-            Some(failure) => Err(failure),
-            None => tables.commit(&group.iter().flat_map(|batch| &batch.writes).collect::<Vec<_>>()),
+            Some(failure) => vec![Err(NotCommitted::Failed(failure)); group.len()],
+            None => commit(tables, &group),
         };
-        if let Err(failure) = &outcome {
-            fail(failed, failure);
+        let is_full = outcomes.contains(&Err(NotCommitted::Full));
+        if is_full && told_full.is_none_or(|at| at.elapsed() >= TELL_FULL_EVERY) {
+            tracing::error!(file = %tables.file().display(), "the disk is full: what does not fit is refused");
+            told_full = Some(Instant::now());
         }
-        for batch in group {
+        for (batch, outcome) in group.into_iter().zip(outcomes) {
+            let outcome = outcome.map_err(|refusal| match refusal {
+                NotCommitted::Full => {
+                    CommitError::Full { file: tables.file().to_owned(), bytes: batch.bytes }
+                }
+                NotCommitted::Failed(failure) => {
+                    fail(failed, &failure);
+                    CommitError::Failed(failure)
+                }
+            });
             // Ignored because a caller who no longer waits needs no answer.
-            drop(batch.done.send(outcome.clone()));
+            drop(batch.done.send(outcome));
         }
     }
+}
+
+/// Commits a group together, or each batch alone where there is no space for all.
+fn commit(tables: &Tables, group: &[Batch]) -> Vec<Result<(), NotCommitted>> {
+    let together =
+        if has_space(tables, group) { commit_together(tables, group) } else { Err(NotCommitted::Full) };
+    if together != Err(NotCommitted::Full) || group.len() == 1 {
+        return vec![together; group.len()];
+    }
+    let mut outcomes: Vec<Result<(), NotCommitted>> = Vec::new();
+    // Each batch that the database itself finds no space for costs opening it anew. So after one only those of
+    // half its size are tried.
+    let mut most = u64::MAX;
+    for batch in group {
+        let alone = std::slice::from_ref(batch);
+        let outcome = match outcomes.last() {
+            Some(Err(NotCommitted::Failed(failure))) => Err(NotCommitted::Failed(failure.clone())),
+            _ if batch.needs() > most || !has_space(tables, alone) => Err(NotCommitted::Full),
+            _ => commit_together(tables, alone).inspect_err(|_| most = batch.needs() / 2),
+        };
+        outcomes.push(outcome);
+    }
+    outcomes
+}
+
+fn commit_together(tables: &Tables, group: &[Batch]) -> Result<(), NotCommitted> {
+    tables.commit(&group.iter().flat_map(|batch| &batch.writes).collect::<Vec<_>>())
+}
+
+/// Whether it looks as if a group fits. Where that cannot be told, the database finds out.
+fn has_space(tables: &Tables, group: &[Batch]) -> bool {
+    let needs = group.iter().map(Batch::needs).fold(SPARE_BYTES, u64::saturating_add);
+    tables.free_bytes().is_none_or(|free| free >= needs) || group.iter().all(Batch::only_removes)
 }
 
 #[cfg(test)]

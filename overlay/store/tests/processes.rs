@@ -3,7 +3,7 @@
 //! The children are this test program again: run with [`ROLE`] set, the test `child` plays that role; without
 //! it, it does nothing.
 
-#![expect(clippy::unwrap_used, reason = "the helpers of tests fail as tests do")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "the helpers of tests fail as tests do")]
 
 use std::collections::BTreeSet;
 use std::fs::Permissions;
@@ -12,9 +12,10 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use wattle_store::{CommitError, Failure, OpenError, Owner, Store, load_or_create_key, read_owner};
-use wattle_types::{Table, Write};
+use wattle_types::{KeyRange, Table, Write};
 
 const ROLE: &str = "WATTLE_STORE_TEST_ROLE";
 const DIR: &str = "WATTLE_STORE_TEST_DIR";
@@ -72,36 +73,77 @@ async fn hold_until_killed(dir: &Path) {
     std::future::pending::<()>().await;
 }
 
-/// Runs on a file system of its own with little space.
+/// Runs on a file system of its own with little space. What is on it besides takes as much as is wanted.
+struct Ballast(PathBuf);
+
+impl Ballast {
+    /// Fills the file system but for so many bytes.
+    fn leave(&self, free: u64) {
+        let mut file = std::fs::File::create(&self.0).unwrap();
+        let space = || {
+            let space = rustix::fs::statvfs(&self.0).unwrap();
+            space.f_bavail * space.f_frsize
+        };
+        while space() > free {
+            let some = usize::try_from((space() - free).min(64 << 10)).unwrap();
+            file.write_all(&vec![1; some]).unwrap();
+        }
+    }
+}
+
 async fn fill_the_disk(dir: &Path) {
-    let ballast = dir.join("ballast");
-    std::fs::write(&ballast, vec![1; 256 << 10]).unwrap();
+    const KEYS: u64 = 3200;
+    let ballast = Ballast(dir.join("ballast"));
     let data = dir.join("data");
     let store = Store::open(&data, Owner::this_process("filler")).unwrap();
-    let big = |number: u64| vec![put(Table::Records, number, vec![9; 64 << 10])];
-    let mut acknowledged = 0;
-    let error = loop {
-        match store.commit(big(acknowledged)).await {
-            Ok(()) => acknowledged += 1,
-            Err(error) => break error,
-        }
-        assert!(acknowledged < 1000, "the disk never got full");
+    for first in (0..KEYS).step_by(400) {
+        let some = (first..first + 400).map(|number| put(Table::Records, number, vec![9; 2 << 10]));
+        store.commit(some.collect()).await.unwrap();
+    }
+    let is_full = |outcome| match outcome {
+        Err(CommitError::Full { .. }) => true,
+        Ok(()) => false,
+        Err(error) => panic!("{error}"),
     };
-    assert!(acknowledged > 2, "only {acknowledged} commits before the disk was full");
-    assert!(matches!(error, CommitError::Failed(Failure::DiskFull { .. })), "{error}");
-    let failure = store.failed().await;
-    assert!(matches!(failure, Failure::DiskFull { .. }), "{failure}");
+    let whole = || {
+        let found = store.range(Table::Records, &KeyRange::all(), usize::MAX).unwrap();
+        assert!(found.len() as u64 == KEYS && found.iter().all(|(_, value)| value[..] == [9; 2 << 10]));
+    };
 
-    // Space is there again, but this store has stopped.
-    std::fs::remove_file(&ballast).unwrap();
-    assert_eq!(store.commit(big(0)).await, Err(CommitError::Failed(failure.clone())));
-    assert_eq!(store.get(Table::Records, b"x"), Err(failure));
+    // Foreseen: hardly anything is left.
+    ballast.leave(64 << 10);
+    assert!(is_full(store.commit(batch(1)).await));
+    whole();
+    // Not foreseen: a little to write, in very many places.
+    ballast.leave(8 << 20);
+    let everywhere = || (0..KEYS).map(|number| put(Table::Records, number, vec![8; 200])).collect();
+    for _ in 0..3 {
+        assert!(is_full(store.commit(everywhere()).await));
+        whole();
+        assert_eq!(store.get(Table::Records, &7_u64.to_be_bytes()).unwrap(), Some(vec![9; 2 << 10]));
+        // What fits is committed all the same.
+        store.commit(batch_of_another_table(1)).await.unwrap();
+    }
+    // Nothing is left at all: removing either works or is refused.
+    ballast.leave(0);
+    let remove = Write::RemoveRange { table: Table::Records, range: KeyRange::prefix(&[0xff]) };
+    is_full(store.commit(vec![remove]).await);
+    whole();
+
+    // Somebody makes room.
+    std::fs::remove_file(&ballast.0).unwrap();
+    store.commit(everywhere()).await.unwrap();
+    assert!(tokio::time::timeout(Duration::ZERO, store.failed()).await.is_err());
     store.close();
-
     let store = Store::open(&data, Owner::this_process("filler")).unwrap();
-    assert_eq!(store.scan(Table::Records).unwrap().len() as u64, acknowledged);
-    store.commit(big(u64::MAX)).await.unwrap();
+    let found = store.scan(Table::Records).unwrap();
+    assert!(found.len() as u64 == KEYS && found.iter().all(|(_, value)| value[..] == [8; 200]));
+    assert_eq!(store.scan(Table::Blocked).unwrap().len(), 1);
     say("the disk was full");
+}
+
+fn batch_of_another_table(number: u64) -> Vec<Write> {
+    vec![put(Table::Blocked, number, value(number))]
 }
 
 // ---- the parent's tools
@@ -342,13 +384,13 @@ fn two_processes_that_make_a_key_at_once_end_with_the_same() {
 }
 
 #[test]
-fn a_full_disk_stops_the_store_with_its_own_error_and_loses_nothing() {
+fn a_full_disk_refuses_what_does_not_fit_and_the_store_goes_on() {
     let dir = tempfile::tempdir().unwrap();
-    // A file system of 2 MiB that only the child sees, and that goes with it.
+    // A file system of 48 MiB that only the child sees, and that goes with it.
     let mut command = Command::new("unshare");
     let child = self::command("fill", dir.path());
     command.args(["--map-root-user", "--mount", "sh", "-c"]);
-    command.arg(r#"mount -t tmpfs -o size=2m tmpfs "$0" || exit 77; exec "$@""#).arg(dir.path());
+    command.arg(r#"mount -t tmpfs -o size=48m tmpfs "$0" || exit 77; exec "$@""#).arg(dir.path());
     command.arg(child.get_program()).args(child.get_args());
     command.env(ROLE, "fill").env(DIR, dir.path());
     let output = match command.output() {

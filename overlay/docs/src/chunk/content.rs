@@ -1,0 +1,127 @@
+//! The content of changes and documents, walked in the order in which it is written.
+
+use super::columns::Column;
+use super::reader::{Bound, Reader};
+use super::{ACTORS_MAX, CLOCK_CELLS_MAX, ChunkError, INFLATED_BYTES_MAX, ROWS_MAX, Summary, size};
+
+const HASH_BYTES: u64 = 32;
+
+/// A walk that counts against the caps.
+pub(super) struct Content<'s> {
+    summary: &'s mut Summary,
+}
+
+impl<'s> Content<'s> {
+    pub(super) const fn new(summary: &'s mut Summary) -> Self {
+        Self { summary }
+    }
+
+    /// Bytes that may still be inflated.
+    pub(super) const fn inflated_left(&self) -> u64 {
+        INFLATED_BYTES_MAX.saturating_sub(self.summary.inflated_bytes)
+    }
+
+    const fn rows_left(&self) -> u64 {
+        ROWS_MAX.saturating_sub(self.summary.rows)
+    }
+
+    fn add_bytes(&mut self, bytes: u64) -> Result<(), ChunkError> {
+        if bytes > self.inflated_left() {
+            return Err(ChunkError::Inflated { max: INFLATED_BYTES_MAX });
+        }
+        self.summary.inflated_bytes = self.summary.inflated_bytes.saturating_add(bytes);
+        Ok(())
+    }
+
+    /// A change: dependencies, author, numbers, message, other actors, columns, and whatever comes after.
+    pub(super) fn change(&mut self, reader: &mut Reader<'_>) -> Result<(), ChunkError> {
+        self.add_bytes(size(reader.rest()))?;
+        skip_hashes(reader)?;
+        skip_prefixed(reader)?;
+        let (_sequence, _start) = (reader.unsigned()?, reader.unsigned()?);
+        let _time = reader.signed()?;
+        skip_prefixed(reader)?;
+        skip_actors(reader)?;
+        let columns = Column::read_all(reader)?;
+        // Automerge refuses them too; only whole changes are compressed.
+        if columns.iter().any(|column| column.is_deflated()) {
+            return Err(ChunkError::Columns);
+        }
+        let mut rows = 0;
+        for column in columns {
+            let left = self.rows_left();
+            rows = rows.max(reader.section(column.length, |section| column.count(section, left))?);
+        }
+        self.summary.rows = self.summary.rows.saturating_add(rows);
+        reader.skip_all()?;
+        self.add_bytes(reader.inflated())
+    }
+
+    /// A document: actors, heads, the columns of its changes and of its operations, and the heads' places.
+    pub(super) fn document(&mut self, content: &[u8]) -> Result<(), ChunkError> {
+        let mut reader = Reader::plain(content);
+        let actors = skip_actors(&mut reader)?;
+        let heads = skip_hashes(&mut reader)?;
+        let of_changes = Column::read_all(&mut reader)?;
+        let of_operations = Column::read_all(&mut reader)?;
+        let deflated = of_changes.iter().chain(&of_operations).map(|column| column.deflated());
+        let deflated = deflated.fold(0, u64::saturating_add);
+        self.add_bytes(size(content).saturating_sub(deflated))?;
+        let changes = self.columns(&of_changes, &mut reader)?;
+        if actors.saturating_mul(changes) > CLOCK_CELLS_MAX {
+            return Err(ChunkError::Clocks { actors, changes });
+        }
+        let operations = self.columns(&of_operations, &mut reader)?;
+        self.summary.rows = self.summary.rows.saturating_add(changes.max(operations));
+        // Documents of the first versions end here, without the places.
+        if !reader.at_end()? {
+            for _ in 0..heads {
+                reader.unsigned()?;
+            }
+        }
+        if reader.at_end()? { Ok(()) } else { Err(ChunkError::Trailing) }
+    }
+
+    /// The rows of the longest of a document's columns.
+    fn columns(&mut self, columns: &[Column], reader: &mut Reader<'_>) -> Result<u64, ChunkError> {
+        let mut rows = 0;
+        for column in columns {
+            let length = usize::try_from(column.length).map_err(|_too_long| ChunkError::Truncated)?;
+            let bytes = reader.rest().get(..length).ok_or(ChunkError::Truncated)?;
+            reader.skip(column.length)?;
+            let mut cells = if column.is_deflated() {
+                Reader::deflated(bytes, Bound::deflated(column.length, self.inflated_left()))
+            } else {
+                Reader::plain(bytes)
+            };
+            rows = rows.max(column.count(&mut cells, self.rows_left())?);
+            self.add_bytes(cells.inflated())?;
+        }
+        Ok(rows)
+    }
+}
+
+/// How many hashes there are; they are passed over.
+pub(super) fn skip_hashes(reader: &mut Reader<'_>) -> Result<u64, ChunkError> {
+    let count = reader.unsigned()?;
+    reader.skip(count.checked_mul(HASH_BYTES).ok_or(ChunkError::Truncated)?)?;
+    Ok(count)
+}
+
+/// Passes over bytes with their length before them.
+fn skip_prefixed(reader: &mut Reader<'_>) -> Result<(), ChunkError> {
+    let length = reader.unsigned()?;
+    reader.skip(length)
+}
+
+/// How many actors there are; they are passed over.
+fn skip_actors(reader: &mut Reader<'_>) -> Result<u64, ChunkError> {
+    let count = reader.unsigned()?;
+    if count > ACTORS_MAX {
+        return Err(ChunkError::Actors { got: count, max: ACTORS_MAX });
+    }
+    for _ in 0..count {
+        skip_prefixed(reader)?;
+    }
+    Ok(count)
+}

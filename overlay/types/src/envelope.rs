@@ -18,6 +18,10 @@ pub enum Domain {
     Record,
     /// An invitation.
     Ticket,
+    /// Who may do what with a document.
+    DocControl,
+    /// A writer's word for a change of a document.
+    DocVouch,
 }
 
 impl Domain {
@@ -27,6 +31,8 @@ impl Domain {
         match self {
             Self::Record => "wattle record v1",
             Self::Ticket => "wattle ticket v1",
+            Self::DocControl => "wattle doc control v1",
+            Self::DocVouch => "wattle doc vouch v1",
         }
     }
 }
@@ -110,6 +116,18 @@ impl Envelope {
         let body = cbor::encode(value);
         let signature = key.sign(domain, network, &body);
         Self { author: key.node_id(), body: ByteBuf::from(body), signature: ByteArray::new(signature) }
+    }
+
+    /// Who claims to have signed it.
+    #[must_use]
+    pub const fn author(&self) -> NodeId {
+        self.author
+    }
+
+    /// What names it in a set: the hash of the whole envelope.
+    #[must_use]
+    pub fn hash(&self) -> [u8; 32] {
+        *blake3::hash(&cbor::encode(self)).as_bytes()
     }
 
     /// Checks the signature, then decodes the body.

@@ -19,6 +19,7 @@
 //! Sockets, clocks, files, and any rule of a protocol: a protocol is a [`Machine`] in a crate of its own.
 
 pub mod cbor;
+mod document;
 mod envelope;
 pub mod limits;
 mod machine;
@@ -30,6 +31,7 @@ mod ticket;
 mod time;
 mod topic;
 
+pub use document::{DocAccess, DocId, DocTag, InvalidDocId, ReadSecret, bearer_key, keyed};
 pub use envelope::{Domain, Envelope, EnvelopeError, SecretKey, Verified};
 pub use machine::{Machine, Outbox};
 pub use network::{InvalidNetworkKey, InvalidNetworkName, NetworkKey, NetworkName};
@@ -39,6 +41,6 @@ pub use record::{
     RejectedRecord, SignedRecord,
 };
 pub use storage::{KeyRange, Table, Write};
-pub use ticket::{Endpoint, Ticket, TicketError};
+pub use ticket::{Endpoint, Ticket, TicketDocument, TicketError};
 pub use time::{Time, UnixTime};
 pub use topic::{InvalidTopic, Topic, TopicMessage, TopicPattern, TopicRoot, TraceContext};

@@ -25,7 +25,8 @@ use crate::limits::{
     RECORD_TTL_MAX_MS, RECORD_VALUE_BYTES_MAX,
 };
 use crate::{
-    Domain, Envelope, EnvelopeError, NetworkName, NodeId, SecretKey, TopicRoot, UnixTime, Verified, cbor,
+    DocTag, Domain, Envelope, EnvelopeError, NetworkName, NodeId, SecretKey, TopicRoot, UnixTime, Verified,
+    cbor,
 };
 
 /// The BLAKE3 hash of a value, written in lower-case base32 without padding (52 characters).
@@ -210,6 +211,13 @@ impl ProviderKey {
     #[must_use]
     pub fn of_name(network: &NetworkName, name: &RecordName) -> Self {
         Self::of_content(&ContentHash::of(format!("wattle name v1\0{network}\0{name}").as_bytes()))
+    }
+
+    /// Where the replicas of a document announce themselves: by its tag, which only its members can make.
+    #[must_use]
+    pub fn of_document(network: &NetworkName, tag: &DocTag) -> Self {
+        let label = [b"wattle doc v1\0", network.as_str().as_bytes(), b"\0", tag.as_bytes()].concat();
+        Self::of_content(&ContentHash::of(&label))
     }
 
     /// Where those who follow topics below a root announce themselves.

@@ -20,11 +20,19 @@ pub enum Table {
     Blocked,
     /// API tokens, by the hash of the secret.
     Tokens,
+    /// Documents known here: id -> what leads to it and where it stands.
+    Docs,
+    /// Who may do what: document and hash -> signed operation.
+    DocControl,
+    /// Changes since the snapshot: document and number -> changes with who vouches for them.
+    DocChanges,
+    /// Snapshots in parts: document, generation and part -> bytes.
+    DocSnapshots,
 }
 
 impl Table {
     /// Every table.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 11] = [
         Self::Records,
         Self::Providers,
         Self::Published,
@@ -32,6 +40,10 @@ impl Table {
         Self::Petnames,
         Self::Blocked,
         Self::Tokens,
+        Self::Docs,
+        Self::DocControl,
+        Self::DocChanges,
+        Self::DocSnapshots,
     ];
 
     /// The table's name on disk. Renaming one is a new data version.
@@ -45,6 +57,10 @@ impl Table {
             Self::Petnames => "petnames",
             Self::Blocked => "blocked",
             Self::Tokens => "tokens",
+            Self::Docs => "docs",
+            Self::DocControl => "doc_control",
+            Self::DocChanges => "doc_changes",
+            Self::DocSnapshots => "doc_snapshots",
         }
     }
 }

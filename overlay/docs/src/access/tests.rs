@@ -1,0 +1,135 @@
+//! Rights, from sets of operations alone.
+
+use wattle_types::{DocAccess, ReadSecret, SecretKey};
+
+use super::*;
+
+fn key(seed: u8) -> SecretKey {
+    SecretKey::from_bytes(&[seed; 32])
+}
+
+fn access() -> DocAccess {
+    DocAccess { id: DocId::of_owner(&key(1).node_id()), read: ReadSecret::from_bytes([9; 16]), owner: None }
+}
+
+fn signed(by: u8, epoch: u32, act: Act) -> Envelope {
+    let operation = Operation { doc: access().id, epoch, act };
+    Envelope::seal(&key(by), Domain::DocControl, &NetworkName::default(), &operation)
+}
+
+fn grant(by: u8, epoch: u32, to: u8, role: Role) -> Envelope {
+    signed(by, epoch, Act::Grant { to: key(to).node_id(), role, bearer: None })
+}
+
+fn ticket(epoch: u32, to: u8, limits: Bearer) -> Envelope {
+    signed(1, epoch, Act::Grant { to: key(to).node_id(), role: Role::Writer, bearer: Some(limits) })
+}
+
+fn redeem(bearer: u8, member: u8) -> Envelope {
+    signed(bearer, 0, Act::Redeem { member: key(member).node_id() })
+}
+
+fn remove(by: u8, epoch: u32, who: u8, keep: Vec<OpHash>) -> Envelope {
+    signed(by, epoch, Act::Remove { who: key(who).node_id(), cut: Vec::new(), keep })
+}
+
+const FREE: Bearer = Bearer { expires: None, uses: None };
+
+fn log(operations: &[Envelope]) -> ControlLog {
+    let mut log = ControlLog::default();
+    log.extend(&access(), &NetworkName::default(), operations.to_vec());
+    log
+}
+
+fn role(log: &ControlLog, node: u8) -> Option<Role> {
+    log.members(&access()).role(&key(node).node_id())
+}
+
+#[test]
+fn who_is_a_member_does_not_depend_on_the_order_of_arrival() {
+    let bearer = redeem(20, 5);
+    let mut all = vec![
+        grant(1, 1, 2, Role::Admin),
+        grant(2, 2, 3, Role::Writer),
+        ticket(3, 20, FREE),
+        bearer,
+        remove(2, 4, 3, Vec::new()),
+        grant(1, 5, 4, Role::Reader),
+    ];
+    let expected = log(&all).members(&access());
+    assert_eq!(expected.iter().count(), 3);
+    for turn in 0..24 {
+        let index = turn % all.len();
+        all.swap(index, (index * 3 + turn) % 6);
+        // Whatever could not be added at first is added when it comes again.
+        let mut log = ControlLog::default();
+        for _ in 0..all.len() {
+            for operation in &all {
+                log.insert(&access(), &NetworkName::default(), operation);
+            }
+        }
+        assert_eq!(log.members(&access()), expected);
+    }
+}
+
+#[test]
+fn only_the_owner_makes_admins_and_only_admins_grant() {
+    let log = log(&[
+        grant(1, 1, 2, Role::Admin),
+        grant(2, 2, 3, Role::Writer),
+        grant(2, 3, 4, Role::Admin),
+        grant(3, 4, 5, Role::Writer),
+        grant(9, 5, 9, Role::Writer),
+        remove(3, 6, 2, Vec::new()),
+    ]);
+    assert_eq!(role(&log, 2), Some(Role::Admin));
+    assert_eq!(role(&log, 3), Some(Role::Writer));
+    assert_eq!([4, 5, 9].map(|node| role(&log, node)), [None; 3]);
+}
+
+#[test]
+fn a_removed_member_does_not_come_back_by_its_old_ticket() {
+    let gone = log(&[ticket(1, 20, FREE), redeem(20, 3), remove(1, 2, 3, Vec::new())]);
+    assert_eq!(role(&gone, 3), None);
+    let again = gone.admits(&access(), &NetworkName::default(), &redeem(20, 3), UnixTime::from_millis(0));
+    assert_eq!(again, Err(Refusal::NotAMember));
+    let anew =
+        log(&[ticket(1, 20, FREE), redeem(20, 3), remove(1, 2, 3, Vec::new()), grant(1, 3, 3, Role::Reader)]);
+    assert_eq!(role(&anew, 3), Some(Role::Reader));
+}
+
+#[test]
+fn a_ticket_that_is_withdrawn_keeps_those_it_let_in_before() {
+    let kept = redeem(20, 3);
+    let keep = vec![OpHash::new(kept.hash())];
+    let log = log(&[ticket(1, 20, FREE), kept, redeem(20, 4), remove(1, 2, 20, keep)]);
+    assert_eq!((role(&log, 3), role(&log, 4)), (Some(Role::Writer), None));
+}
+
+#[test]
+fn a_ticket_lets_in_as_often_and_as_long_as_it_says() {
+    let admits = |limits: Bearer, used: &[u8], now: u64| {
+        let mut operations = vec![ticket(1, 20, limits)];
+        operations.extend(used.iter().map(|member| redeem(20, *member)));
+        log(&operations).admits(
+            &access(),
+            &NetworkName::default(),
+            &redeem(20, 7),
+            UnixTime::from_millis(now),
+        )
+    };
+    let once = Bearer { expires: None, uses: Some(1) };
+    assert_eq!(admits(once.clone(), &[], 0), Ok(()));
+    assert_eq!(admits(once, &[3], 0), Err(Refusal::UsedUp));
+    let until = Bearer { expires: Some(1000), uses: None };
+    assert_eq!(admits(until.clone(), &[3], 999), Ok(()));
+    assert_eq!(admits(until, &[3], 1000), Err(Refusal::Expired));
+}
+
+#[test]
+fn a_grant_for_another_document_is_worth_nothing() {
+    let act = Act::Grant { to: key(3).node_id(), role: Role::Writer, bearer: None };
+    let operation = Operation { doc: DocId::from_bytes([7; 16]), epoch: 1, act };
+    let elsewhere = Envelope::seal(&key(1), Domain::DocControl, &NetworkName::default(), &operation);
+    assert_eq!(role(&log(&[elsewhere]), 3), None);
+}

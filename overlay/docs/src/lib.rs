@@ -1,0 +1,67 @@
+//! Shared documents: Automerge replicas whose rights hold, kept equal between nodes.
+//!
+//! # What it does
+//!
+//! Holds documents, lets local callers edit and read them, and keeps them equal with the replicas of other
+//! members. An edit is acknowledged when it is on disk, and sent only then. The text model, the merge and the
+//! file format are Automerge's (the `automerge` crate); rights, synchronisation and storage are here.
+//!
+//! # Rights
+//!
+//! A document has an owner's key, of which its id is the hash, and a read secret. Signed operations grant and
+//! remove roles ([`Role`]); who is a member follows from the set of operations alone ([`Members`]). Writers
+//! vouch for changes: one signature on an actor's newest change covers the chain before it, and all that the
+//! chain builds on. **A document holds exactly the ancestors of the changes that its writers vouch for.** A
+//! removal names the last changes of the removed that stay, so every replica cuts at the same place.
+//!
+//! What it guarantees: an honest replica gives nothing to who is no member, and never holds a change that no
+//! writer vouches for, whoever relays it. What it does not: a reader can pass on what it reads, a writer can
+//! vouch for another's change, and what was read before a removal stays read.
+//!
+//! # Between replicas
+//!
+//! 1. `Hello` names a tag derived from the read secret and a nonce; never the id.
+//! 2. `Challenge` proves the secret. It is sent for every tag, known or not, so an outsider learns nothing.
+//! 3. `Prove` proves the secret in return, and with a ticket redeems it.
+//! 4. Both sides exchange the operations that the other lacks, then a `Summary`: a fingerprint of the
+//!    operations and the heads. Equal summaries are the end; no document is loaded for them.
+//! 5. `Want` names heads and a clock; the answer is one transfer in parts, pulled part by part.
+//! 6. An edit is pushed to every session once it is on disk, and passed on by who learned something from it.
+//!    What a push misses, the next `Summary` shows: every message may be lost, doubled or late.
+//!
+//! # Invariants
+//!
+//! * **D1** An acknowledged edit was on disk first; so was everything sent.
+//! * **D2** Every head of a document is vouched for by a writer, or by the removal of one.
+//! * **D3** A frame about a document leaves only to a peer that proved the read secret, and data only to one
+//!   that is a member.
+//! * **D4** A snapshot replaces changes only after it was read back with equal heads.
+//!
+//! # Bounds
+//!
+//! A frame has at most [`FRAME_BYTES_MAX`], a transfer [`PAYLOAD_BYTES_MAX`], a document
+//! [`OPERATIONS_MAX`] operations; one transfer each way per session; [`WAITING_MAX`] requests wait for a
+//! document that is being loaded.
+//!
+//! # Not here
+//!
+//! What is inside a document (the apps), sockets and files, who is where (net), encryption at rest.
+
+mod access;
+pub mod chunk;
+mod document;
+mod message;
+mod payload;
+mod replica;
+pub mod repo;
+mod row;
+mod session;
+
+pub use access::{Members, OPERATIONS_MAX, Refusal, Role};
+pub use document::{Edit, Read};
+pub use message::FRAME_BYTES_MAX;
+pub use payload::PAYLOAD_BYTES_MAX;
+pub use replica::{
+    Config, Corrupt, DocError, DocStatus, Event, Input, Outcome, Output, PeerStatus, PersistId, Replica,
+    RequestId, WAITING_MAX,
+};

@@ -1,0 +1,57 @@
+//! What two replicas say to each other about one document.
+
+use serde::{Deserialize, Serialize};
+use serde_bytes::{ByteArray, ByteBuf};
+use wattle_types::{DocTag, Envelope, cbor};
+
+use crate::access::{OpHash, Refusal};
+
+/// Bytes of a transfer in one frame: small enough that another document's edit waits a few milliseconds.
+pub(crate) const PART_BYTES: usize = 256 * 1024;
+
+/// Bytes of one frame: a part or all operations, and what is around them.
+pub const FRAME_BYTES_MAX: usize = 1 << 20;
+
+/// Heads of a document that a message may name. Two replicas that edit at once make one each.
+pub(crate) const HEADS_MAX: usize = 1024;
+
+/// A random number used once.
+pub(crate) type Nonce = ByteArray<16>;
+
+/// One message about the document with the tag in front of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Message {
+    /// 1. I would talk about this document, if you know it.
+    Hello { nonce: Nonce },
+    /// 2. Answered for every tag, known or not: the proof of who does not hold the secret is as random.
+    Challenge { nonce: Nonce, asked: Nonce, proof: ByteArray<32> },
+    /// 3. I hold the read secret too; and, coming with a ticket, this lets me in.
+    Prove { asked: Nonce, proof: ByteArray<32>, redeem: Option<Envelope> },
+    /// You hold the secret, and yet.
+    Refused { why: Refusal },
+    /// The operations I have; answer with your list if I lack some.
+    Operations { hashes: Vec<OpHash> },
+    /// Operations you lack.
+    Learn { operations: Vec<Envelope> },
+    /// Where my replica stands. Equal to yours: done.
+    Summary { control: ByteArray<32>, heads: Vec<ByteArray<32>> },
+    /// Send what I lack: I have these heads, and of each actor the changes up to a number.
+    Want { heads: Vec<ByteArray<32>>, clock: Vec<(ByteBuf, u64)> },
+    /// One part of a transfer.
+    Part { transfer: u32, part: u32, parts: u32, bytes: ByteBuf },
+    /// Send the next part.
+    More { transfer: u32, part: u32 },
+}
+
+/// A frame as it crosses the channel: the tag, then the message.
+pub(crate) fn frame(tag: &DocTag, message: &Message) -> Vec<u8> {
+    let mut bytes = tag.as_bytes().to_vec();
+    bytes.extend(cbor::encode(message));
+    bytes
+}
+
+/// The tag and the undecoded message of a frame.
+pub(crate) fn split(frame: &[u8]) -> Option<(DocTag, &[u8])> {
+    let (tag, message) = frame.split_first_chunk::<16>()?;
+    Some((DocTag::from_bytes(*tag), message))
+}

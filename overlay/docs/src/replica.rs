@@ -1,0 +1,691 @@
+//! The machine: all documents of one node (or of one shard of it), their peers and their disk.
+
+mod disk;
+mod local;
+mod peers;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use serde_bytes::ByteArray;
+use wattle_types::{
+    DocAccess, DocId, DocTag, Envelope, Machine, NetworkName, NodeId, Outbox, SecretKey, Table, Time,
+    UnixTime, Write, cbor, keyed,
+};
+
+use crate::access::{ControlLog, Members, Refusal, Role};
+use crate::document::{Document, Edit, Hash, Read};
+use crate::message::{Message, Nonce, frame};
+use crate::payload::Payload;
+use crate::row::Row;
+use crate::session::{Session, Standing};
+
+/// Requests and messages that wait for a document that is being read from disk. Beyond it local callers are
+/// told that the document is busy, and a peer's message is dropped: its next summary brings it back.
+pub const WAITING_MAX: usize = 1024;
+
+/// A document without use is put away after this long.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// Between the last change and the summary that makes certain of it.
+const SUMMARY_AFTER: Duration = Duration::from_millis(50);
+
+/// How often a peer that is not equal is told again, and a transfer that stands still is given up.
+const REPEAT: Duration = Duration::from_secs(5);
+
+/// How often a peer that may hold a document and does not speak of it is asked again.
+const HELLO_AGAIN: Duration = Duration::from_secs(30);
+
+/// A local caller's request, answered by one [`Output::Reply`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u64);
+
+/// A batch of writes, answered by [`Input::Persisted`] or [`Input::NotPersisted`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PersistId(pub u64);
+
+/// What the machine is told at its start.
+pub struct Config {
+    /// This node.
+    pub key: SecretKey,
+    /// The network, which every signature is bound to.
+    pub network: NetworkName,
+    /// The only source of randomness.
+    pub seed: [u8; 32],
+    /// The wall clock when [`Time`] was zero.
+    pub started: UnixTime,
+    /// What people call a document, read from what is in it.
+    pub label: fn(&automerge::Automerge) -> String,
+}
+
+/// What happened.
+pub enum Input {
+    /// A local caller makes a document.
+    Create {
+        /// Who asks.
+        request: RequestId,
+        /// What it holds at first.
+        edit: Edit,
+    },
+    /// A local caller came by the way to a document.
+    Join {
+        /// Who asks.
+        request: RequestId,
+        /// What leads to it.
+        access: DocAccess,
+        /// The key of the ticket.
+        bearer: Option<[u8; 16]>,
+        /// Who wrote the ticket.
+        inviter: Option<NodeId>,
+    },
+    /// A local caller changes a document.
+    Edit {
+        /// Who asks.
+        request: RequestId,
+        /// Which document.
+        doc: DocId,
+        /// The heads that the edit was made on; none is the current state.
+        at: Option<Vec<[u8; 32]>>,
+        /// The change.
+        edit: Edit,
+    },
+    /// A local caller reads a document.
+    Read {
+        /// Who asks.
+        request: RequestId,
+        /// Which document.
+        doc: DocId,
+        /// The question.
+        read: Read,
+    },
+    /// A local caller wants to let others in by a ticket.
+    Invite {
+        /// Who asks.
+        request: RequestId,
+        /// Which document.
+        doc: DocId,
+        /// What the invited may do.
+        role: Role,
+        /// Until when.
+        expires: Option<UnixTime>,
+        /// How many.
+        uses: Option<u32>,
+    },
+    /// A local caller gives a node a role.
+    Grant {
+        /// Who asks.
+        request: RequestId,
+        /// Which document.
+        doc: DocId,
+        /// To whom.
+        to: NodeId,
+        /// Which role.
+        role: Role,
+    },
+    /// A local caller takes every role from a node.
+    Remove {
+        /// Who asks.
+        request: RequestId,
+        /// Which document.
+        doc: DocId,
+        /// From whom.
+        who: NodeId,
+    },
+    /// A local caller wants a document gone from here.
+    Forget {
+        /// Who asks.
+        request: RequestId,
+        /// Which document.
+        doc: DocId,
+    },
+    /// A channel to a peer opened.
+    PeerUp {
+        /// Who.
+        peer: NodeId,
+    },
+    /// The channel closed.
+    PeerDown {
+        /// Who.
+        peer: NodeId,
+    },
+    /// A peer was found to hold a document.
+    Found {
+        /// Which document.
+        doc: DocId,
+        /// Who.
+        peer: NodeId,
+    },
+    /// A frame arrived.
+    Received {
+        /// From whom.
+        peer: NodeId,
+        /// Its bytes.
+        frame: Vec<u8>,
+    },
+    /// A batch is on disk.
+    Persisted {
+        /// Which.
+        id: PersistId,
+    },
+    /// A batch is not on disk, and nothing of it.
+    NotPersisted {
+        /// Which.
+        id: PersistId,
+        /// In words for the caller.
+        why: String,
+    },
+    /// What [`Output::Load`] asked for, in its order.
+    Loaded {
+        /// Which document.
+        doc: DocId,
+        /// The values, absent ones as none; or why they could not be read.
+        values: Result<Vec<Option<Vec<u8>>>, String>,
+    },
+    /// A deadline passed.
+    Wake,
+}
+
+/// What must happen.
+#[derive(Debug)]
+pub enum Output {
+    /// Send a frame.
+    Send {
+        /// To whom.
+        peer: NodeId,
+        /// Its bytes.
+        frame: Vec<u8>,
+    },
+    /// Write a batch; it is within the store's limits.
+    Persist {
+        /// To be named in the answer.
+        id: PersistId,
+        /// The writes, in order, all or none.
+        writes: Vec<Write>,
+    },
+    /// Read these keys.
+    Load {
+        /// For which document.
+        doc: DocId,
+        /// Which.
+        keys: Vec<(Table, Vec<u8>)>,
+    },
+    /// Find and connect who may hold a document.
+    Seek {
+        /// Which document.
+        doc: DocId,
+        /// Under what it is looked for.
+        tag: DocTag,
+        /// Who is known to hold it.
+        members: Vec<NodeId>,
+    },
+    /// Answer a local caller.
+    Reply {
+        /// Which request.
+        request: RequestId,
+        /// The answer.
+        outcome: Result<Outcome, DocError>,
+    },
+    /// Something that watchers want to know.
+    Notify(Event),
+    /// A peer broke the protocol.
+    Misbehaved {
+        /// Who.
+        peer: NodeId,
+        /// How.
+        why: &'static str,
+    },
+}
+
+/// The answer to a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// A document was made or joined.
+    Opened {
+        /// Which.
+        doc: DocId,
+    },
+    /// An edit is on disk.
+    Edited {
+        /// The heads before it.
+        before: Vec<[u8; 32]>,
+        /// The heads after it.
+        after: Vec<[u8; 32]>,
+    },
+    /// What was asked for.
+    Read(Vec<u8>),
+    /// A ticket's content.
+    Invited {
+        /// What leads to the document.
+        access: DocAccess,
+        /// The key of the ticket.
+        bearer: [u8; 16],
+    },
+    /// Done, and on disk.
+    Done,
+}
+
+/// Why a request was not done. Unless said otherwise nothing changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DocError {
+    /// The caller's fault: no such document here.
+    #[error("no document {0} here")]
+    Unknown(DocId),
+    /// The caller's fault: its role does not allow it.
+    #[error("this needs the role of {needed}, and this node is {held}")]
+    NotAllowed {
+        /// What it takes.
+        needed: &'static str,
+        /// What there is.
+        held: &'static str,
+    },
+    /// The caller's fault: the edit says why.
+    #[error("{0}")]
+    Refused(String),
+    /// Nobody's fault yet: the document has not arrived from any peer.
+    #[error("the document has not arrived yet")]
+    NotHere,
+    /// Too many wait for the document. To do: try again.
+    #[error("too many requests wait for the document")]
+    Busy,
+    /// The disk's fault: what was asked is not saved and was taken back.
+    #[error("not saved: {0}")]
+    NotSaved(String),
+    /// The disk's fault: what is stored of the document cannot be read.
+    #[error("what is stored of the document is damaged: {0}")]
+    Damaged(String),
+}
+
+/// What watchers are told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A document has new heads, on disk.
+    Changed {
+        /// Which.
+        doc: DocId,
+        /// The heads before.
+        before: Vec<[u8; 32]>,
+        /// The heads after.
+        after: Vec<[u8; 32]>,
+        /// Who sent it; none for a local edit.
+        from: Option<NodeId>,
+    },
+    /// Who is a member changed.
+    MembersChanged {
+        /// Of which document.
+        doc: DocId,
+    },
+    /// A peer holds the same as this node.
+    InSync {
+        /// Of which document.
+        doc: DocId,
+        /// Who.
+        peer: NodeId,
+    },
+    /// A peer does not let this node in.
+    Refused {
+        /// To which document.
+        doc: DocId,
+        /// Who.
+        peer: NodeId,
+        /// Why.
+        why: Refusal,
+    },
+}
+
+/// A peer of a document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerStatus {
+    /// Who.
+    pub peer: NodeId,
+    /// Whether it was last known to hold exactly what this node holds.
+    pub in_sync: bool,
+    /// Of its heads, how many are not known here.
+    pub heads_unknown: usize,
+}
+
+/// A document at a glance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DocStatus {
+    /// Which.
+    pub doc: DocId,
+    /// What people call it.
+    pub label: String,
+    /// When it came here.
+    pub since: UnixTime,
+    /// Its heads on disk.
+    pub heads: Vec<[u8; 32]>,
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// This node's role.
+    pub role: Option<Role>,
+    /// Members, this node among them.
+    pub members: usize,
+    /// Peers that are here now.
+    pub peers: Vec<PeerStatus>,
+}
+
+/// Stored rows that do not fit together. To do: restore the data directory.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the index of documents is damaged: {0}")]
+pub struct Corrupt(pub String);
+
+/// Whose fate depends on a batch.
+enum Waiting {
+    /// A local edit: the heads before and after.
+    Edit { request: RequestId, before: Vec<Hash>, after: Vec<Hash> },
+    /// Anything that is answered as it stands.
+    Plain { request: RequestId, outcome: Outcome },
+}
+
+/// What is being written of one document: at most one batch at a time, so that what follows never reaches
+/// the disk without what it builds on. What comes meanwhile shares the next.
+#[derive(Default)]
+struct Writing {
+    in_flight: Option<PersistId>,
+    /// The row in that batch or in one that follows it.
+    row: Option<Row>,
+    /// Batches that follow the one in flight: a snapshot in parts.
+    batches: VecDeque<Vec<Write>>,
+    /// Who is answered when the last of them is on disk, and what is sent then.
+    flight: Flight,
+    /// What the next batch holds.
+    next: Flight,
+    /// Rewrite all of it: parts of it do not belong any more.
+    snapshot: bool,
+    /// Look for such parts once nothing is on its way.
+    prune: bool,
+    /// What peers want that may not be on disk yet.
+    wants: Vec<Job>,
+}
+
+#[derive(Default)]
+struct Flight {
+    waiting: Vec<Waiting>,
+    payload: Payload,
+    operations: Vec<Envelope>,
+    /// Who sent the payload, where it was one peer.
+    from: Option<NodeId>,
+    row: bool,
+}
+
+/// A job that waits for a document to be read.
+enum Job {
+    Edit { request: RequestId, at: Option<Vec<Hash>>, edit: Edit },
+    Read { request: RequestId, read: Read },
+    Remove { request: RequestId, who: NodeId },
+    Accept { peer: NodeId, payload: Payload },
+    Want { peer: NodeId, heads: Vec<Hash>, clock: Vec<(serde_bytes::ByteBuf, u64)> },
+    Ask { peer: NodeId },
+    Prune,
+}
+
+enum State {
+    Closed,
+    Loading(Vec<Job>),
+    Open(Box<Document>),
+    /// What is stored cannot be read.
+    Damaged(String),
+}
+
+struct Entry {
+    row: Row,
+    /// The row on disk; none before the first.
+    saved: Option<Row>,
+    log: ControlLog,
+    members: Members,
+    state: State,
+    sessions: BTreeMap<NodeId, Session>,
+    /// Who is known to hold it although no operation says so yet.
+    found: BTreeSet<NodeId>,
+    writing: Writing,
+    used: Time,
+    due: Option<Time>,
+}
+
+/// A channel to a peer.
+struct Link {
+    secret: [u8; 32],
+    /// Handshakes that this node began.
+    hellos: BTreeMap<DocTag, (Nonce, Time)>,
+}
+
+/// All documents of a node.
+pub struct Replica {
+    config: Config,
+    me: NodeId,
+    draws: u64,
+    entries: BTreeMap<DocId, Entry>,
+    tags: BTreeMap<DocTag, DocId>,
+    links: BTreeMap<NodeId, Link>,
+    persists: BTreeMap<PersistId, DocId>,
+    persists_made: u64,
+    /// Documents whose removal is on its way to the disk.
+    forgotten: BTreeMap<PersistId, (RequestId, Box<Entry>)>,
+    transfers: u32,
+    timers: BTreeSet<(Time, DocId)>,
+}
+
+impl Replica {
+    /// The machine over what is stored: every entry of [`Table::Docs`] and [`Table::DocControl`].
+    ///
+    /// # Errors
+    /// [`Corrupt`], naming the entry that cannot be read.
+    pub fn new(
+        config: Config,
+        rows: Vec<(Vec<u8>, Vec<u8>)>,
+        operations: Vec<(Vec<u8>, Vec<u8>)>,
+    ) -> Result<Self, Corrupt> {
+        let me = config.key.node_id();
+        let mut replica = Self {
+            config,
+            me,
+            draws: 0,
+            entries: BTreeMap::new(),
+            tags: BTreeMap::new(),
+            links: BTreeMap::new(),
+            persists: BTreeMap::new(),
+            persists_made: 0,
+            forgotten: BTreeMap::new(),
+            transfers: 0,
+            timers: BTreeSet::new(),
+        };
+        let mut logs: BTreeMap<Vec<u8>, Vec<Envelope>> = BTreeMap::new();
+        for (key, value) in operations {
+            let envelope = cbor::decode(&value, value.len());
+            let envelope = envelope.map_err(|error| Corrupt(format!("an operation: {error}")))?;
+            let doc = key.get(..16).unwrap_or_default().to_vec();
+            logs.entry(doc).or_default().push(envelope);
+        }
+        for (key, value) in rows {
+            let row = cbor::decode::<Row>(&value, value.len());
+            let row = row.map_err(|error| Corrupt(format!("a document's row: {error}")))?;
+            let operations = logs.remove(&key).unwrap_or_default();
+            let doc = replica.insert(row, operations, Time::ZERO);
+            if let Some(entry) = replica.entries.get_mut(&doc) {
+                entry.saved = Some(entry.row.clone());
+            }
+        }
+        Ok(replica)
+    }
+
+    fn insert(&mut self, row: Row, operations: Vec<Envelope>, now: Time) -> DocId {
+        let doc = row.access.id;
+        let mut log = ControlLog::default();
+        log.extend(&row.access, &self.config.network, operations);
+        let members = log.members(&row.access);
+        self.tags.insert(row.access.read.tag(), doc);
+        let entry = Entry {
+            row,
+            saved: None,
+            log,
+            members,
+            state: State::Closed,
+            sessions: BTreeMap::new(),
+            found: BTreeSet::new(),
+            writing: Writing::default(),
+            used: now,
+            due: None,
+        };
+        self.entries.insert(doc, entry);
+        doc
+    }
+
+    /// Every document here, by id.
+    #[must_use]
+    pub fn list(&self) -> Vec<DocStatus> {
+        self.entries.keys().filter_map(|doc| self.status(doc)).collect()
+    }
+
+    /// One document at a glance.
+    #[must_use]
+    pub fn status(&self, doc: &DocId) -> Option<DocStatus> {
+        let entry = self.entries.get(doc)?;
+        let standing = entry.standing();
+        let peer = |(peer, session): (&NodeId, &Session)| PeerStatus {
+            peer: *peer,
+            in_sync: session.theirs.as_ref() == Some(&standing),
+            heads_unknown: session.theirs.as_ref().map_or(0, |theirs| {
+                theirs.heads.iter().filter(|head| !standing.heads.contains(head)).count()
+            }),
+        };
+        Some(DocStatus {
+            doc: *doc,
+            label: entry.row.label.clone(),
+            since: entry.row.since,
+            heads: standing.heads.iter().map(|head| **head).collect(),
+            bytes: entry.row.stored.snapshot_bytes + entry.row.stored.record_bytes,
+            role: entry.members.role(&self.me),
+            members: entry.members.iter().count(),
+            peers: entry.sessions.iter().map(peer).collect(),
+        })
+    }
+
+    /// Who may do what with a document.
+    #[must_use]
+    pub fn members(&self, doc: &DocId) -> Option<&Members> {
+        self.entries.get(doc).map(|entry| &entry.members)
+    }
+
+    /// What leads to a document.
+    #[must_use]
+    pub fn access(&self, doc: &DocId) -> Option<&DocAccess> {
+        self.entries.get(doc).map(|entry| &entry.row.access)
+    }
+
+    /// The peers that some document is shared with or was promised by: worth a channel.
+    #[must_use]
+    pub fn wanted_peers(&self) -> BTreeSet<NodeId> {
+        let known = self.entries.values().flat_map(|entry| entry.contacts());
+        known.filter(|peer| *peer != self.me).collect()
+    }
+
+    /// Random bytes: from the seed, never twice the same.
+    fn draw<const N: usize>(&mut self) -> [u8; N] {
+        self.draws += 1;
+        let whole = keyed(&self.config.seed, &[&self.draws.to_be_bytes()]);
+        whole.first_chunk().copied().unwrap_or([0; N])
+    }
+
+    fn wall(&self, now: Time) -> UnixTime {
+        self.config.started.after(now.since(Time::ZERO))
+    }
+
+    fn send(&self, doc: &DocId, peer: NodeId, message: &Message, out: &mut Outbox<Output>) {
+        if let Some(entry) = self.entries.get(doc) {
+            let frame = frame(&entry.row.access.read.tag(), message);
+            out.push(Output::Send { peer, frame });
+        }
+    }
+
+    fn set_due(&mut self, doc: DocId, at: Time) {
+        let Some(entry) = self.entries.get_mut(&doc) else { return };
+        if entry.due.is_none_or(|due| at < due) {
+            if let Some(due) = entry.due.replace(at) {
+                self.timers.remove(&(due, doc));
+            }
+            self.timers.insert((at, doc));
+        }
+    }
+
+    fn on_wake(&mut self, now: Time, out: &mut Outbox<Output>) {
+        while let Some((due, doc)) = self.timers.first().copied().filter(|(due, _)| *due <= now) {
+            self.timers.remove(&(due, doc));
+            let Some(entry) = self.entries.get_mut(&doc) else { continue };
+            entry.due = None;
+            self.summarise(doc, now, out);
+            self.put_away(doc, now);
+        }
+    }
+
+    /// Checks what must hold between any two inputs.
+    pub fn check_invariants(&self) {
+        for (doc, entry) in &self.entries {
+            assert_eq!(*doc, entry.row.access.id, "an entry stands under its id");
+            assert_eq!(
+                self.tags.get(&entry.row.access.read.tag()),
+                Some(doc),
+                "a document is found by its tag"
+            );
+            let peers_are_linked = entry.sessions.keys().all(|peer| self.links.contains_key(peer));
+            assert!(peers_are_linked, "D3: a session lives within a channel");
+        }
+    }
+}
+
+impl Machine for Replica {
+    type Input = Input;
+    type Output = Output;
+
+    fn handle(&mut self, now: Time, input: Input, out: &mut Outbox<Output>) {
+        match input {
+            Input::Create { request, edit } => self.create(now, request, edit, out),
+            Input::Join { request, access, bearer, inviter } => {
+                self.join(now, request, access, bearer, inviter, out);
+            }
+            Input::Edit { request, doc, at, edit } => {
+                let at = at.map(|heads| heads.into_iter().map(ByteArray::new).collect());
+                self.local_job(now, doc, request, Job::Edit { request, at, edit }, out);
+            }
+            Input::Read { request, doc, read } => {
+                self.local_job(now, doc, request, Job::Read { request, read }, out);
+            }
+            Input::Invite { request, doc, role, expires, uses } => {
+                self.invite(now, request, doc, role, expires, uses, out);
+            }
+            Input::Grant { request, doc, to, role } => self.grant(now, request, doc, to, role, out),
+            Input::Remove { request, doc, who } => {
+                self.local_job(now, doc, request, Job::Remove { request, who }, out);
+            }
+            Input::Forget { request, doc } => self.forget(request, doc, out),
+            Input::PeerUp { peer } => self.peer_up(now, peer, out),
+            Input::PeerDown { peer } => self.peer_down(&peer),
+            Input::Found { doc, peer } => self.found(now, doc, peer, out),
+            Input::Received { peer, frame } => self.received(now, peer, &frame, out),
+            Input::Persisted { id } => self.persisted(now, id, out),
+            Input::NotPersisted { id, why } => self.not_persisted(now, id, &why, out),
+            Input::Loaded { doc, values } => self.loaded(now, doc, values, out),
+            Input::Wake => self.on_wake(now, out),
+        }
+        if cfg!(debug_assertions) {
+            self.check_invariants();
+        }
+    }
+
+    fn deadline(&self) -> Option<Time> {
+        self.timers.first().map(|(due, _)| *due)
+    }
+}
+
+impl Entry {
+    /// What this replica tells others: only what is on disk.
+    fn standing(&self) -> Standing {
+        let heads = self.saved.as_ref().map(|row| row.heads.clone()).unwrap_or_default();
+        Standing { control: self.log.fingerprint(), heads }
+    }
+
+    /// Who may hold the document: members, who invited, who was found.
+    fn contacts(&self) -> impl Iterator<Item = NodeId> + '_ {
+        let members = self.members.iter().map(|(node, _)| node);
+        members.chain(self.row.inviter).chain(self.found.iter().copied())
+    }
+}

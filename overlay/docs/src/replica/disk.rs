@@ -1,0 +1,291 @@
+//! What goes to the disk and comes from it.
+
+use serde_bytes::ByteArray;
+use wattle_types::{DocId, Outbox, Table, Time, Write, cbor};
+
+use super::{
+    DocError, Entry, Event, IDLE, Job, Outcome, Output, PersistId, Replica, RequestId, State, Waiting,
+    Writing,
+};
+use crate::document::{Document, Judge};
+use crate::payload::{PAYLOAD_BYTES_MAX, Payload};
+use crate::row::operation_key;
+
+/// A payload up to this many bytes is one record; a larger one is a snapshot, which has parts.
+const RECORD_BYTES_MAX: usize = 512 * 1024;
+
+impl Replica {
+    fn persist(&mut self, doc: DocId, writes: Vec<Write>, out: &mut Outbox<Output>) -> PersistId {
+        self.persists_made += 1;
+        let id = PersistId(self.persists_made);
+        self.persists.insert(id, doc);
+        out.push(Output::Persist { id, writes });
+        id
+    }
+
+    /// Writes what has gathered, unless a batch of this document is on its way.
+    pub(super) fn flush(&mut self, doc: DocId, now: Time, out: &mut Outbox<Output>) {
+        let Some(entry) = self.entries.get_mut(&doc) else { return };
+        if entry.writing.in_flight.is_some() {
+            return;
+        }
+        let mut flight = std::mem::take(&mut entry.writing.next);
+        let mut snapshot = std::mem::take(&mut entry.writing.snapshot);
+        if let State::Open(document) = &mut entry.state {
+            let fresh = document.take_fresh(doc, &self.config.key, &self.config.network, entry.log.epoch());
+            if !fresh.chunks.is_empty() {
+                flight.from = None;
+            }
+            flight.payload.chunks.extend(fresh.chunks);
+            flight.payload.vouches.extend(fresh.vouches);
+            entry.row.label = (self.config.label)(document.automerge());
+        }
+        let empty = flight.payload == Payload::default();
+        if empty && flight.operations.is_empty() && flight.waiting.is_empty() && !flight.row && !snapshot {
+            return;
+        }
+        let mut writes: Vec<Write> = flight
+            .operations
+            .iter()
+            .map(|envelope| Write::Put {
+                table: Table::DocControl,
+                key: operation_key(&doc, &envelope.hash()),
+                value: cbor::encode(envelope),
+            })
+            .collect();
+        let mut batches = Vec::new();
+        if let State::Open(document) = &entry.state {
+            let record = if empty { Vec::new() } else { cbor::encode(&flight.payload) };
+            snapshot |= record.len() > RECORD_BYTES_MAX || entry.row.stored.is_due();
+            if snapshot && let Some(bytes) = proven_snapshot(document) {
+                let (parts, stored) = entry.row.stored.snapshot(&doc, &bytes);
+                batches = parts;
+                writes.extend(entry.row.stored.removals(&doc));
+                entry.row.stored = stored;
+            } else if !empty {
+                writes.push(entry.row.stored.append(&doc, record));
+            }
+            entry.row.heads = document.heads();
+        }
+        writes.push(entry.row.write());
+        batches.push(writes);
+        entry.writing.row = Some(entry.row.clone());
+        entry.writing.flight = flight;
+        entry.writing.batches = batches.into();
+        entry.used = now;
+        self.next_batch(doc, out);
+    }
+
+    /// Sends the next batch to the disk; says whether there was one.
+    fn next_batch(&mut self, doc: DocId, out: &mut Outbox<Output>) -> bool {
+        let Some(entry) = self.entries.get_mut(&doc) else { return false };
+        entry.writing.in_flight = None;
+        let Some(writes) = entry.writing.batches.pop_front() else { return false };
+        let id = self.persist(doc, writes, out);
+        if let Some(entry) = self.entries.get_mut(&doc) {
+            entry.writing.in_flight = Some(id);
+        }
+        true
+    }
+
+    pub(super) fn persisted(&mut self, now: Time, id: PersistId, out: &mut Outbox<Output>) {
+        if let Some((request, _)) = self.forgotten.remove(&id) {
+            out.push(Output::Reply { request, outcome: Ok(Outcome::Done) });
+        }
+        let Some(doc) = self.persists.remove(&id) else { return };
+        if self.next_batch(doc, out) {
+            return;
+        }
+        let Some(entry) = self.entries.get_mut(&doc) else { return };
+        let flight = std::mem::take(&mut entry.writing.flight);
+        // Nothing changes the row while it is on its way but what the next batch will hold.
+        let written = entry.writing.row.take().unwrap_or_else(|| entry.row.clone());
+        let after = written.heads.clone();
+        let before = entry.saved.replace(written).map(|row| row.heads).unwrap_or_default();
+        for waiting in flight.waiting {
+            let (request, outcome) = match waiting {
+                Waiting::Plain { request, outcome } => (request, outcome),
+                Waiting::Edit { request, before, after } => {
+                    let bytes = |heads: Vec<ByteArray<32>>| heads.iter().map(|head| **head).collect();
+                    (request, Outcome::Edited { before: bytes(before), after: bytes(after) })
+                }
+            };
+            out.push(Output::Reply { request, outcome: Ok(outcome) });
+        }
+        if after != before {
+            let bytes = |heads: &[ByteArray<32>]| heads.iter().map(|head| **head).collect();
+            let (before, after) = (bytes(&before), bytes(&after));
+            out.push(Output::Notify(Event::Changed { doc, before, after, from: flight.from }));
+        }
+        self.push_operations(doc, &flight.operations, out);
+        self.push(now, doc, &flight.payload, flight.from, out);
+        let Some(entry) = self.entries.get_mut(&doc) else { return };
+        let wants = std::mem::take(&mut entry.writing.wants);
+        let prune = std::mem::take(&mut entry.writing.prune);
+        for want in wants {
+            self.job(now, doc, want, out);
+        }
+        self.flush(doc, now, out);
+        if prune {
+            self.job(now, doc, Job::Prune, out);
+        }
+    }
+
+    pub(super) fn not_persisted(&mut self, now: Time, id: PersistId, why: &str, out: &mut Outbox<Output>) {
+        if let Some((request, mut entry)) = self.forgotten.remove(&id) {
+            // It is still on disk: so it is still here.
+            entry.state = State::Closed;
+            entry.due = None;
+            self.tags.insert(entry.row.access.read.tag(), entry.row.access.id);
+            self.entries.insert(entry.row.access.id, *entry);
+            let outcome = Err(DocError::NotSaved(why.to_owned()));
+            return out.push(Output::Reply { request, outcome });
+        }
+        let Some(doc) = self.persists.remove(&id) else { return };
+        self.take_back(doc, now, why, out);
+    }
+
+    /// Forgets what is not on disk: everyone who waits is told, and the document is read anew.
+    pub(super) fn take_back(&mut self, doc: DocId, now: Time, why: &str, out: &mut Outbox<Output>) {
+        let Some(entry) = self.entries.get_mut(&doc) else { return };
+        if let Some(id) = entry.writing.in_flight.take() {
+            self.persists.remove(&id);
+        }
+        let writing = std::mem::take(&mut entry.writing);
+        let jobs = match std::mem::replace(&mut entry.state, State::Closed) {
+            State::Loading(jobs) => jobs,
+            _ => Vec::new(),
+        };
+        let waiting = [writing.flight.waiting, writing.next.waiting].into_iter().flatten();
+        for waiting in waiting {
+            let (Waiting::Edit { request, .. } | Waiting::Plain { request, .. }) = waiting;
+            out.push(Output::Reply { request, outcome: Err(DocError::NotSaved(why.to_owned())) });
+        }
+        for envelope in writing.flight.operations.iter().chain(&writing.next.operations) {
+            entry.log.remove(envelope);
+        }
+        entry.members = entry.log.members(&entry.row.access);
+        let is_new = entry.saved.is_none();
+        if let Some(saved) = &entry.saved {
+            entry.row = saved.clone();
+        }
+        entry.used = now;
+        for session in entry.sessions.values_mut() {
+            session.told = None;
+        }
+        for job in jobs {
+            self.job(now, doc, job, out);
+        }
+        if is_new {
+            self.entries.remove(&doc);
+            self.tags.retain(|_, known| *known != doc);
+        }
+    }
+
+    pub(super) fn loaded(
+        &mut self,
+        now: Time,
+        doc: DocId,
+        values: Result<Vec<Option<Vec<u8>>>, String>,
+        out: &mut Outbox<Output>,
+    ) {
+        let actor = self.draw();
+        let Some(entry) = self.entries.get_mut(&doc) else { return };
+        let State::Loading(_) = &entry.state else { return };
+        let read = values.and_then(|values| payloads(entry, values)).and_then(|payloads| {
+            let read = Document::restore(&self.me, &actor, &self.config.network, payloads);
+            let document = read.map_err(|fault| fault.to_string())?;
+            if document.heads() == entry.row.heads {
+                Ok(document)
+            } else {
+                Err("its heads are not those in the index".to_owned())
+            }
+        });
+        let state = match read {
+            Ok(document) => State::Open(Box::new(document)),
+            Err(why) => State::Damaged(why),
+        };
+        let State::Loading(jobs) = std::mem::replace(&mut entry.state, state) else { return };
+        for job in jobs {
+            self.job(now, doc, job, out);
+        }
+        self.set_due(doc, now.after(IDLE));
+    }
+
+    /// Leaves out what no writer vouches for any more, and rewrites the rest.
+    pub(super) fn prune(&mut self, now: Time, doc: DocId, out: &mut Outbox<Output>) {
+        let actor = self.draw();
+        let Some(entry) = self.entries.get_mut(&doc) else { return };
+        let epoch = entry.log.epoch();
+        let judge = Judge { doc, network: &self.config.network, members: &entry.members, epoch };
+        let State::Open(document) = &mut entry.state else { return };
+        if entry.writing.in_flight.is_some() || !document.is_vouched() {
+            entry.writing.prune = true;
+            return;
+        }
+        match document.prune(&judge, &self.me, &actor) {
+            Ok(true) => {
+                entry.writing.snapshot = true;
+                self.flush(doc, now, out);
+            }
+            Ok(false) => {}
+            Err(fault) => entry.state = State::Damaged(fault.to_string()),
+        }
+    }
+
+    /// Puts a document away that nobody used for a while.
+    pub(super) fn put_away(&mut self, doc: DocId, now: Time) {
+        let Some(entry) = self.entries.get_mut(&doc) else { return };
+        let State::Open(document) = &entry.state else { return };
+        let idle = now.since(entry.used) >= IDLE;
+        if idle && entry.writing.in_flight.is_none() && document.is_vouched() {
+            entry.state = State::Closed;
+        } else {
+            let at = entry.used.after(IDLE).max(now.after(IDLE / 4));
+            self.set_due(doc, at);
+        }
+    }
+
+    /// Removes everything of a document from the disk.
+    pub(super) fn erase(&mut self, request: RequestId, mut entry: Entry, out: &mut Outbox<Output>) {
+        let doc = entry.row.access.id;
+        let waiting = [&entry.writing.flight.waiting, &entry.writing.next.waiting].into_iter().flatten();
+        for waiting in waiting {
+            let (Waiting::Edit { request, .. } | Waiting::Plain { request, .. }) = waiting;
+            out.push(Output::Reply { request: *request, outcome: Err(DocError::Unknown(doc)) });
+        }
+        let mut writes = entry.row.stored.removals(&doc);
+        writes.extend(entry.log.envelopes().iter().map(|envelope| Write::Remove {
+            table: Table::DocControl,
+            key: operation_key(&doc, &envelope.hash()),
+        }));
+        writes.push(Write::Remove { table: Table::Docs, key: doc.as_bytes().to_vec() });
+        entry.sessions.clear();
+        entry.writing = Writing::default();
+        let id = self.persist(doc, writes, out);
+        self.forgotten.insert(id, (request, Box::new(entry)));
+    }
+}
+
+/// What is stored, as payloads: the parts of the snapshot are one.
+fn payloads(entry: &Entry, values: Vec<Option<Vec<u8>>>) -> Result<Vec<Payload>, String> {
+    let missing = || "a part of it is missing".to_owned();
+    let mut values =
+        values.into_iter().map(|value| value.ok_or_else(missing)).collect::<Result<Vec<_>, _>>()?;
+    let records = values.split_off((entry.row.stored.parts as usize).min(values.len()));
+    let snapshot = values.concat();
+    let snapshot = Some(snapshot).filter(|bytes| !bytes.is_empty());
+    let decode = |bytes: Vec<u8>| {
+        cbor::decode::<Payload>(&bytes, PAYLOAD_BYTES_MAX).map_err(|error| error.to_string())
+    };
+    snapshot.into_iter().chain(records).map(decode).collect()
+}
+
+/// D4: a snapshot that was read back and has the same heads.
+fn proven_snapshot(document: &Document) -> Option<Vec<u8>> {
+    let payload = document.whole();
+    let read = automerge::Automerge::load(payload.chunks.first()?).ok()?;
+    let mut heads: Vec<ByteArray<32>> = read.get_heads().iter().map(|head| ByteArray::new(head.0)).collect();
+    heads.sort();
+    (heads == document.heads()).then(|| cbor::encode(&payload))
+}

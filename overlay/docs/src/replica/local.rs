@@ -1,0 +1,347 @@
+//! What local callers ask.
+
+use serde_bytes::ByteArray;
+use wattle_types::{
+    DocAccess, DocId, Domain, Envelope, NodeId, Outbox, ReadSecret, SecretKey, Time, UnixTime, bearer_key,
+};
+
+use super::{DocError, Event, Job, Outcome, Output, Replica, RequestId, State, WAITING_MAX, Waiting};
+use crate::access::{Act, Bearer, Operation, Role};
+use crate::document::{Document, Edit, EditFault, Hash, Read};
+use crate::row::{Row, Stored};
+
+impl Replica {
+    pub(super) fn create(&mut self, now: Time, request: RequestId, edit: Edit, out: &mut Outbox<Output>) {
+        let owner = SecretKey::from_bytes(&self.draw());
+        let id = DocId::of_owner(&owner.node_id());
+        let row = Row {
+            access: DocAccess { id, read: ReadSecret::from_bytes(self.draw()), owner: None },
+            owner: Some(ByteArray::new(*owner.to_bytes())),
+            bearer: None,
+            inviter: None,
+            since: self.wall(now),
+            label: String::new(),
+            heads: Vec::new(),
+            stored: Stored::default(),
+        };
+        let act = Act::Grant { to: self.me, role: Role::Admin, bearer: None };
+        let operation = Operation { doc: id, epoch: 1, act };
+        let grant = Envelope::seal(&owner, Domain::DocControl, &self.config.network, &operation);
+        let actor = self.draw();
+        let mut document = Document::new(&self.me, &actor);
+        if let Err(fault) = document.edit(None, self.wall(now), edit) {
+            let why = match fault {
+                EditFault::Refused(why) => why,
+                EditFault::Broken => "the edit failed inside the document".to_owned(),
+            };
+            out.push(Output::Reply { request, outcome: Err(DocError::Refused(why)) });
+            return;
+        }
+        self.insert(row, vec![grant.clone()], now);
+        if let Some(entry) = self.entries.get_mut(&id) {
+            entry.state = State::Open(Box::new(document));
+            entry.writing.next.operations.push(grant);
+            entry.writing.next.waiting.push(Waiting::Plain { request, outcome: Outcome::Opened { doc: id } });
+        }
+        self.flush(id, now, out);
+    }
+
+    pub(super) fn join(
+        &mut self,
+        now: Time,
+        request: RequestId,
+        access: DocAccess,
+        bearer: Option<[u8; 16]>,
+        inviter: Option<NodeId>,
+        out: &mut Outbox<Output>,
+    ) {
+        let doc = access.id;
+        let tag = access.read.tag();
+        if let Some(entry) = self.entries.get_mut(&doc) {
+            // A second ticket to a document that is here: a better role, or another way in.
+            entry.row.bearer = bearer.map(ByteArray::new).or(entry.row.bearer);
+            entry.row.inviter = inviter.or(entry.row.inviter);
+        } else {
+            let row = Row {
+                access,
+                owner: None,
+                bearer: bearer.map(ByteArray::new),
+                inviter,
+                since: self.wall(now),
+                label: String::new(),
+                heads: Vec::new(),
+                stored: Stored::default(),
+            };
+            self.insert(row, Vec::new(), now);
+        }
+        let Some(entry) = self.entries.get_mut(&doc) else { return };
+        entry.writing.next.row = true;
+        entry.writing.next.waiting.push(Waiting::Plain { request, outcome: Outcome::Opened { doc } });
+        let members: Vec<NodeId> = entry.contacts().filter(|peer| *peer != self.me).collect();
+        entry.sessions.clear();
+        out.push(Output::Seek { doc, tag, members: members.clone() });
+        self.flush(doc, now, out);
+        for peer in members {
+            self.hello(now, doc, peer, out);
+        }
+    }
+
+    /// Does a job now if the document is open, or once it was read.
+    pub(super) fn local_job(
+        &mut self,
+        now: Time,
+        doc: DocId,
+        request: RequestId,
+        job: Job,
+        out: &mut Outbox<Output>,
+    ) {
+        let Some(entry) = self.entries.get(&doc) else {
+            out.push(Output::Reply { request, outcome: Err(DocError::Unknown(doc)) });
+            return;
+        };
+        if entry.members.iter().next().is_none() {
+            out.push(Output::Reply { request, outcome: Err(DocError::NotHere) });
+            return;
+        }
+        if !self.job(now, doc, job, out) {
+            out.push(Output::Reply { request, outcome: Err(DocError::Busy) });
+        }
+    }
+
+    /// Says whether the job was done or waits.
+    pub(super) fn job(&mut self, now: Time, doc: DocId, job: Job, out: &mut Outbox<Output>) -> bool {
+        let Some(entry) = self.entries.get_mut(&doc) else { return false };
+        entry.used = now;
+        match &mut entry.state {
+            State::Loading(waiting) if waiting.len() >= WAITING_MAX => return false,
+            State::Loading(waiting) => waiting.push(job),
+            State::Open(_) => self.run(now, doc, job, out),
+            State::Damaged(why) => {
+                let outcome = Err(DocError::Damaged(why.clone()));
+                if let Job::Edit { request, .. } | Job::Read { request, .. } | Job::Remove { request, .. } =
+                    job
+                {
+                    out.push(Output::Reply { request, outcome });
+                }
+            }
+            State::Closed => {
+                let keys = entry.row.stored.keys(&doc);
+                entry.state = State::Loading(vec![job]);
+                out.push(Output::Load { doc, keys });
+            }
+        }
+        true
+    }
+
+    pub(super) fn run(&mut self, now: Time, doc: DocId, job: Job, out: &mut Outbox<Output>) {
+        match job {
+            Job::Edit { request, at, edit } => self.edit(now, doc, request, at.as_deref(), edit, out),
+            Job::Read { request, read } => self.read(doc, request, read, out),
+            Job::Remove { request, who } => self.remove(now, doc, request, who, out),
+            Job::Accept { peer, payload } => self.accept(now, doc, peer, &payload, out),
+            Job::Want { peer, heads, clock } => self.give(doc, peer, &heads, &clock, out),
+            Job::Ask { peer } => self.ask(now, doc, peer, out),
+            Job::Prune => self.prune(now, doc, out),
+        }
+    }
+
+    fn edit(
+        &mut self,
+        now: Time,
+        doc: DocId,
+        request: RequestId,
+        at: Option<&[Hash]>,
+        edit: Edit,
+        out: &mut Outbox<Output>,
+    ) {
+        let wall = self.wall(now);
+        let Some(entry) = self.entries.get_mut(&doc) else { return };
+        let mut reply = |outcome| out.push(Output::Reply { request, outcome });
+        if !entry.members.may_write(&self.me) {
+            return reply(Err(not_allowed("writer", entry.members.role(&self.me))));
+        }
+        let State::Open(document) = &mut entry.state else { return };
+        if at.is_some_and(|heads| !heads.iter().all(|head| document.knows(head))) {
+            let why = "the version that was edited is not in the document's history".to_owned();
+            return reply(Err(DocError::Refused(why)));
+        }
+        let before = document.heads();
+        match document.edit(at, wall, edit) {
+            Ok(Some(_)) => {
+                let after = document.heads();
+                entry.writing.next.waiting.push(Waiting::Edit { request, before, after });
+                self.flush(doc, now, out);
+            }
+            Ok(None) => {
+                let heads: Vec<[u8; 32]> = before.iter().map(|head| **head).collect();
+                reply(Ok(Outcome::Edited { before: heads.clone(), after: heads }));
+            }
+            Err(EditFault::Refused(why)) => reply(Err(DocError::Refused(why))),
+            Err(EditFault::Broken) => {
+                reply(Err(DocError::Refused("the edit failed inside the document".to_owned())));
+                self.take_back(doc, now, "the document failed inside an edit", out);
+            }
+        }
+    }
+
+    fn read(&mut self, doc: DocId, request: RequestId, read: Read, out: &mut Outbox<Output>) {
+        let Some(Ok(document)) = self.entries.get(&doc).map(|entry| match &entry.state {
+            State::Open(document) => Ok(document),
+            _ => Err(()),
+        }) else {
+            return;
+        };
+        let outcome = Ok(Outcome::Read(read(document.automerge())));
+        out.push(Output::Reply { request, outcome });
+    }
+
+    /// The key that signs a grant or a removal: the owner's where it is here, this node's where it is an
+    /// admin.
+    fn authority(&self, doc: DocId, needs_owner: bool) -> Result<SecretKey, DocError> {
+        let entry = self.entries.get(&doc).ok_or(DocError::Unknown(doc))?;
+        if let Some(owner) = &entry.row.owner {
+            return Ok(SecretKey::from_bytes(owner));
+        }
+        let role = entry.members.role(&self.me);
+        match role {
+            Some(Role::Admin) if !needs_owner => Ok(self.config.key.clone()),
+            _ => Err(not_allowed(if needs_owner { "owner" } else { "admin" }, role)),
+        }
+    }
+
+    /// Signs operations, adds them, and answers when they are on disk.
+    fn operate(
+        &mut self,
+        now: Time,
+        doc: DocId,
+        key: &SecretKey,
+        acts: Vec<Act>,
+        done: Waiting,
+        out: &mut Outbox<Output>,
+    ) {
+        let Some(entry) = self.entries.get_mut(&doc) else { return };
+        let epoch = entry.log.epoch().saturating_add(1);
+        for act in acts {
+            let operation = Operation { doc, epoch, act };
+            let envelope = Envelope::seal(key, Domain::DocControl, &self.config.network, &operation);
+            entry.log.insert(&entry.row.access, &self.config.network, &envelope);
+            entry.writing.next.operations.push(envelope);
+        }
+        entry.writing.next.waiting.push(done);
+        self.members_changed(now, doc, out);
+        self.flush(doc, now, out);
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the fields of one input")]
+    pub(super) fn invite(
+        &mut self,
+        now: Time,
+        request: RequestId,
+        doc: DocId,
+        role: Role,
+        expires: Option<UnixTime>,
+        uses: Option<u32>,
+        out: &mut Outbox<Output>,
+    ) {
+        let key = match self.authority(doc, role == Role::Admin) {
+            Ok(key) => key,
+            Err(error) => return out.push(Output::Reply { request, outcome: Err(error) }),
+        };
+        let bearer: [u8; 16] = self.draw();
+        let to = bearer_key(&bearer).node_id();
+        let limits = Bearer { expires: expires.map(UnixTime::as_millis), uses };
+        let act = Act::Grant { to, role, bearer: Some(limits) };
+        let Some(access) = self.entries.get(&doc).map(|entry| entry.row.access.clone()) else { return };
+        let done = Waiting::Plain { request, outcome: Outcome::Invited { access, bearer } };
+        self.operate(now, doc, &key, vec![act], done, out);
+    }
+
+    pub(super) fn grant(
+        &mut self,
+        now: Time,
+        request: RequestId,
+        doc: DocId,
+        to: NodeId,
+        role: Role,
+        out: &mut Outbox<Output>,
+    ) {
+        let held = self.entries.get(&doc).and_then(|entry| entry.members.role(&to));
+        let needs_owner = role == Role::Admin || held == Some(Role::Admin);
+        match self.authority(doc, needs_owner) {
+            Ok(key) => {
+                let acts = vec![Act::Grant { to, role, bearer: None }];
+                self.operate(now, doc, &key, acts, Waiting::Plain { request, outcome: Outcome::Done }, out);
+            }
+            Err(error) => out.push(Output::Reply { request, outcome: Err(error) }),
+        }
+    }
+
+    /// Removes a member: its changes end where this replica has them, and so do the tickets that let it in,
+    /// though not the others who came by them.
+    fn remove(&mut self, now: Time, doc: DocId, request: RequestId, who: NodeId, out: &mut Outbox<Output>) {
+        let Some(entry) = self.entries.get(&doc) else { return };
+        let held = entry.members.role(&who);
+        if held.is_none() {
+            let why = "that node is not a member of the document".to_owned();
+            return out.push(Output::Reply { request, outcome: Err(DocError::Refused(why)) });
+        }
+        let State::Open(document) = &entry.state else { return };
+        let cut = document.roots_of(&who);
+        let mut acts = vec![Act::Remove { who, cut, keep: entry.log.signed_by(&who) }];
+        for bearer in entry.log.bearers_of(&who) {
+            acts.push(Act::Remove { who: bearer, cut: Vec::new(), keep: entry.log.signed_by(&bearer) });
+        }
+        match self.authority(doc, held == Some(Role::Admin)) {
+            Ok(key) => {
+                let done = Waiting::Plain { request, outcome: Outcome::Done };
+                self.operate(now, doc, &key, acts, done, out);
+            }
+            Err(error) => out.push(Output::Reply { request, outcome: Err(error) }),
+        }
+    }
+
+    /// After the set of operations changed: who is in, who is out, what of the document stays.
+    pub(super) fn members_changed(&mut self, now: Time, doc: DocId, out: &mut Outbox<Output>) {
+        let me = self.me;
+        let Some(entry) = self.entries.get_mut(&doc) else { return };
+        let members = entry.log.members(&entry.row.access);
+        if members == entry.members {
+            return;
+        }
+        let cut = members.cuts().len() != entry.members.cuts().len();
+        let came: Vec<NodeId> = members
+            .iter()
+            .map(|(node, _)| node)
+            .filter(|node| *node != me && entry.members.role(node).is_none())
+            .collect();
+        entry.members = members;
+        out.push(Output::Notify(Event::MembersChanged { doc }));
+        if cut {
+            self.job(now, doc, Job::Prune, out);
+        }
+        for peer in came {
+            self.hello(now, doc, peer, out);
+        }
+    }
+
+    pub(super) fn forget(&mut self, request: RequestId, doc: DocId, out: &mut Outbox<Output>) {
+        let Some(entry) = self.entries.remove(&doc) else {
+            return out.push(Output::Reply { request, outcome: Err(DocError::Unknown(doc)) });
+        };
+        self.tags.remove(&entry.row.access.read.tag());
+        if let Some(due) = entry.due {
+            self.timers.remove(&(due, doc));
+        }
+        self.erase(request, entry, out);
+    }
+}
+
+fn not_allowed(needed: &'static str, held: Option<Role>) -> DocError {
+    let held = match held {
+        None => "no member",
+        Some(Role::Reader) => "a reader",
+        Some(Role::Writer) => "a writer",
+        Some(Role::Admin) => "an admin",
+    };
+    DocError::NotAllowed { needed, held }
+}

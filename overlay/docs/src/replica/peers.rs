@@ -1,0 +1,563 @@
+//! What peers say: the handshake, operations, summaries, transfers.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_bytes::{ByteArray, ByteBuf};
+use wattle_types::{DocId, DocTag, Domain, Envelope, NodeId, Outbox, Time, bearer_key, cbor};
+
+use super::{Event, HELLO_AGAIN, Job, Link, Output, REPEAT, Replica, SUMMARY_AFTER, State, WAITING_MAX};
+use crate::access::{Act, OPERATIONS_MAX, OpHash, Operation, Refusal};
+use crate::document::{Fault, Hash};
+use crate::message::{FRAME_BYTES_MAX, HEADS_MAX, Message, Nonce, frame, split};
+use crate::payload::Payload;
+use crate::session::{Outgoing, Progress, Session, Side, Standing, no_proof, nonce_for, proof};
+
+/// Actors named in one clock. A document with more costs a whole transfer instead.
+const CLOCK_MAX: usize = 4096;
+
+/// Bytes of a message of the handshake: two nonces, a proof, a signed redemption.
+const HANDSHAKE_BYTES_MAX: usize = 1024;
+
+impl Replica {
+    pub(super) fn peer_up(&mut self, now: Time, peer: NodeId, out: &mut Outbox<Output>) {
+        // A new channel starts afresh: what the old one carried last is not known.
+        self.peer_down(&peer);
+        let secret = self.draw();
+        self.links.insert(peer, Link { secret, hellos: BTreeMap::new() });
+        let shared = self.entries.iter().filter(|(_, entry)| entry.contacts().any(|contact| contact == peer));
+        for doc in shared.map(|(doc, _)| *doc).collect::<Vec<_>>() {
+            self.hello(now, doc, peer, out);
+        }
+    }
+
+    pub(super) fn peer_down(&mut self, peer: &NodeId) {
+        self.links.remove(peer);
+        for entry in self.entries.values_mut() {
+            entry.sessions.remove(peer);
+        }
+    }
+
+    pub(super) fn found(&mut self, now: Time, doc: DocId, peer: NodeId, out: &mut Outbox<Output>) {
+        if let Some(entry) = self.entries.get_mut(&doc)
+            && entry.found.len() < 64
+        {
+            entry.found.insert(peer);
+            self.hello(now, doc, peer, out);
+        }
+    }
+
+    /// Begins a handshake, unless there is a session or no channel.
+    pub(super) fn hello(&mut self, now: Time, doc: DocId, peer: NodeId, out: &mut Outbox<Output>) {
+        let nonce = Nonce::new(self.draw());
+        let Some(entry) = self.entries.get(&doc) else { return };
+        let Some(link) = self.links.get_mut(&peer).filter(|_| !entry.sessions.contains_key(&peer)) else {
+            return;
+        };
+        link.hellos.insert(entry.row.access.read.tag(), (nonce, now));
+        self.send(&doc, peer, &Message::Hello { nonce }, out);
+        self.set_due(doc, now.after(HELLO_AGAIN));
+    }
+
+    pub(super) fn received(&mut self, now: Time, peer: NodeId, bytes: &[u8], out: &mut Outbox<Output>) {
+        let misbehaved = |why, out: &mut Outbox<Output>| out.push(Output::Misbehaved { peer, why });
+        let Some(link) = self.links.get(&peer) else { return };
+        let Some((tag, body)) = split(bytes).filter(|_| bytes.len() <= FRAME_BYTES_MAX) else {
+            return misbehaved("a document frame that is too short or too long", out);
+        };
+        let doc = self.tags.get(&tag).copied();
+        let session = doc.and_then(|doc| self.entries.get(&doc)).and_then(|entry| entry.sessions.get(&peer));
+        // Until a peer has proved the secret, only the three small messages of the handshake are decoded.
+        if session.is_none() && body.len() > HANDSHAKE_BYTES_MAX {
+            // A session that the other side still believes in, or nonsense.
+            if let Some(doc) = doc.filter(|doc| self.is_contact(*doc, peer)) {
+                self.hello(now, doc, peer, out);
+            }
+            return;
+        }
+        let Ok(message) = cbor::decode::<Message>(body, FRAME_BYTES_MAX) else {
+            return misbehaved("a document message that cannot be read", out);
+        };
+        match (message, doc) {
+            (Message::Hello { nonce }, None) => {
+                let asked = nonce_for(&link.secret, &tag, &nonce);
+                let proof = no_proof(&link.secret, &tag, &nonce);
+                let answer = Message::Challenge { nonce: asked, asked: nonce, proof };
+                out.push(Output::Send { peer, frame: frame(&tag, &answer) });
+            }
+            (Message::Hello { nonce }, Some(doc)) => self.on_hello(doc, tag, peer, nonce, out),
+            (Message::Challenge { nonce, asked, proof }, Some(doc)) => {
+                self.on_challenge(now, doc, tag, peer, (nonce, asked, proof), out);
+            }
+            (Message::Prove { asked, proof, redeem }, Some(doc)) => {
+                self.on_prove(now, doc, tag, peer, (asked, proof, redeem), out);
+            }
+            (message, Some(doc)) if session.is_some() => self.on_session(now, doc, peer, message, out),
+            // A session that the other side still believes in.
+            (_, Some(doc)) if self.is_contact(doc, peer) => self.hello(now, doc, peer, out),
+            // A document that was forgotten here, or never was.
+            _ => {}
+        }
+    }
+
+    fn on_hello(&self, doc: DocId, tag: DocTag, peer: NodeId, nonce: Nonce, out: &mut Outbox<Output>) {
+        let (Some(entry), Some(link)) = (self.entries.get(&doc), self.links.get(&peer)) else { return };
+        let asked = nonce_for(&link.secret, &tag, &nonce);
+        let proof = proof(&entry.row.access.read, Side::Asked, (&peer, &nonce), (&self.me, &asked));
+        self.send(&doc, peer, &Message::Challenge { nonce: asked, asked: nonce, proof }, out);
+    }
+
+    fn on_challenge(
+        &mut self,
+        now: Time,
+        doc: DocId,
+        tag: DocTag,
+        peer: NodeId,
+        (nonce, asked, theirs): (Nonce, Nonce, ByteArray<32>),
+        out: &mut Outbox<Output>,
+    ) {
+        let Some(link) = self.links.get_mut(&peer) else { return };
+        // A question is answered once.
+        if link.hellos.get(&tag).map(|(nonce, _)| *nonce) != Some(asked) {
+            return;
+        }
+        link.hellos.remove(&tag);
+        let Some(entry) = self.entries.get(&doc) else { return };
+        let secret = &entry.row.access.read;
+        if proof(secret, Side::Asked, (&self.me, &asked), (&peer, &nonce)) != theirs {
+            // It does not hold the document.
+            return;
+        }
+        let mine = proof(secret, Side::Asking, (&self.me, &asked), (&peer, &nonce));
+        let redeem = entry.row.bearer.as_ref().filter(|_| entry.members.role(&self.me).is_none());
+        let redeem = redeem.map(|bearer| {
+            let act = Act::Redeem { member: self.me };
+            let operation = Operation { doc, epoch: 0, act };
+            Envelope::seal(&bearer_key(bearer), Domain::DocControl, &self.config.network, &operation)
+        });
+        self.send(&doc, peer, &Message::Prove { asked, proof: mine, redeem }, out);
+        self.open_session(now, doc, peer, out);
+    }
+
+    fn on_prove(
+        &mut self,
+        now: Time,
+        doc: DocId,
+        tag: DocTag,
+        peer: NodeId,
+        (asked, theirs, redeem): (Nonce, ByteArray<32>, Option<Envelope>),
+        out: &mut Outbox<Output>,
+    ) {
+        let (Some(entry), Some(link)) = (self.entries.get(&doc), self.links.get(&peer)) else { return };
+        let nonce = nonce_for(&link.secret, &tag, &asked);
+        if proof(&entry.row.access.read, Side::Asking, (&peer, &asked), (&self.me, &nonce)) != theirs {
+            return out.push(Output::Misbehaved { peer, why: "a wrong proof of a read secret" });
+        }
+        if entry.members.role(&peer).is_none()
+            && let Some(redeem) = redeem
+        {
+            if let Err(why) = self.redeem(now, doc, peer, &redeem, out) {
+                return self.send(&doc, peer, &Message::Refused { why }, out);
+            }
+        } else if entry.members.role(&peer).is_none() && entry.members.iter().next().is_some() {
+            // It may know of a grant that has not come here yet: the session is open for operations.
+            self.send(&doc, peer, &Message::Refused { why: Refusal::NotAMember }, out);
+        }
+        self.open_session(now, doc, peer, out);
+    }
+
+    /// Lets a peer in by its ticket.
+    fn redeem(
+        &mut self,
+        now: Time,
+        doc: DocId,
+        peer: NodeId,
+        redeem: &Envelope,
+        out: &mut Outbox<Output>,
+    ) -> Result<(), Refusal> {
+        let wall = self.wall(now);
+        let network = &self.config.network;
+        let Some(entry) = self.entries.get_mut(&doc) else { return Err(Refusal::NotAMember) };
+        entry.log.admits(&entry.row.access, network, redeem, wall)?;
+        let mut log = entry.log.clone();
+        log.insert(&entry.row.access, network, redeem);
+        // A redemption names its member: one that was seen elsewhere lets nobody else in.
+        if log.members(&entry.row.access).role(&peer).is_none() {
+            return Err(Refusal::NotAMember);
+        }
+        self.learn(now, doc, Some(peer), vec![redeem.clone()], out);
+        Ok(())
+    }
+
+    fn open_session(&mut self, now: Time, doc: DocId, peer: NodeId, out: &mut Outbox<Output>) {
+        let Some(entry) = self.entries.get_mut(&doc) else { return };
+        entry.sessions.insert(peer, Session { opened: now, ..Session::default() });
+        entry.used = now;
+        self.send_operations(doc, peer, out);
+        self.summarise_to(doc, peer, out);
+        self.set_due(doc, now.after(REPEAT));
+    }
+
+    fn send_operations(&self, doc: DocId, peer: NodeId, out: &mut Outbox<Output>) {
+        let Some(entry) = self.entries.get(&doc) else { return };
+        if entry.members.role(&peer).is_some() {
+            self.send(&doc, peer, &Message::Operations { hashes: entry.log.hashes() }, out);
+        }
+    }
+
+    fn on_session(
+        &mut self,
+        now: Time,
+        doc: DocId,
+        peer: NodeId,
+        message: Message,
+        out: &mut Outbox<Output>,
+    ) {
+        let Some(entry) = self.entries.get_mut(&doc) else { return };
+        // D3: operations are read from whoever proved the secret, since they prove themselves; the rest is
+        // for members, as far as this replica knows.
+        let member = entry.members.role(&peer).is_some();
+        if let Some(session) = entry.sessions.get_mut(&peer) {
+            session.heard = true;
+        }
+        match message {
+            Message::Refused { why } => out.push(Output::Notify(Event::Refused { doc, peer, why })),
+            Message::Learn { operations } if operations.len() <= OPERATIONS_MAX => {
+                self.learn(now, doc, Some(peer), operations, out);
+            }
+            Message::Operations { hashes } if hashes.len() <= OPERATIONS_MAX => {
+                self.on_operations(doc, peer, member, &hashes, out);
+            }
+            Message::Summary { control, heads } if member && heads.len() <= HEADS_MAX => {
+                self.on_summary(now, doc, peer, Standing { control, heads }, out);
+            }
+            Message::Want { heads, clock }
+                if member && heads.len() <= HEADS_MAX && clock.len() <= CLOCK_MAX =>
+            {
+                self.job(now, doc, Job::Want { peer, heads, clock }, out);
+            }
+            Message::Part { transfer, part, parts, bytes } if member => {
+                self.on_part(now, doc, peer, (transfer, part, parts, bytes), out);
+            }
+            Message::More { transfer, part } if member => self.on_more(doc, peer, transfer, part, out),
+            _ if member => out.push(Output::Misbehaved { peer, why: "a document message over its limits" }),
+            _ => {}
+        }
+    }
+
+    /// Gives a member the operations that it lacks, and asks anybody for those that this replica lacks: a
+    /// list of hashes tells nothing.
+    fn on_operations(
+        &self,
+        doc: DocId,
+        peer: NodeId,
+        member: bool,
+        theirs: &[OpHash],
+        out: &mut Outbox<Output>,
+    ) {
+        let Some(entry) = self.entries.get(&doc) else { return };
+        let operations = entry.log.beyond(theirs);
+        if member {
+            for some in operations.chunks(512) {
+                self.send(&doc, peer, &Message::Learn { operations: some.to_vec() }, out);
+            }
+        }
+        if entry.log.lacks(theirs) {
+            self.send(&doc, peer, &Message::Operations { hashes: entry.log.hashes() }, out);
+        }
+    }
+
+    /// Adds operations, and passes on what was new.
+    fn learn(
+        &mut self,
+        now: Time,
+        doc: DocId,
+        from: Option<NodeId>,
+        operations: Vec<Envelope>,
+        out: &mut Outbox<Output>,
+    ) {
+        let Some(entry) = self.entries.get_mut(&doc) else { return };
+        let added = entry.log.extend(&entry.row.access, &self.config.network, operations);
+        if added.is_empty() {
+            return;
+        }
+        entry.writing.next.operations.extend(added);
+        if entry.members.role(&self.me).is_none()
+            && entry.log.members(&entry.row.access).role(&self.me).is_some()
+        {
+            entry.row.bearer = None;
+            entry.writing.next.row = true;
+        }
+        self.members_changed(now, doc, out);
+        self.flush(doc, now, out);
+        // Whoever told something may know changes that were not for this replica until now.
+        if let Some(peer) = from {
+            self.send_operations(doc, peer, out);
+            self.summarise_to(doc, peer, out);
+        }
+    }
+
+    fn on_summary(
+        &mut self,
+        now: Time,
+        doc: DocId,
+        peer: NodeId,
+        theirs: Standing,
+        out: &mut Outbox<Output>,
+    ) {
+        let Some(entry) = self.entries.get_mut(&doc) else { return };
+        let mine = entry.standing();
+        let Some(session) = entry.sessions.get_mut(&peer) else { return };
+        let news = session.theirs.as_ref() != Some(&theirs);
+        session.theirs = Some(theirs.clone());
+        if theirs == mine {
+            if news {
+                out.push(Output::Notify(Event::InSync { doc, peer }));
+            }
+            if session.told.as_ref() != Some(&mine) {
+                self.summarise_to(doc, peer, out);
+            }
+            return;
+        }
+        if theirs.control != mine.control {
+            self.send_operations(doc, peer, out);
+        }
+        if theirs.heads != mine.heads && !theirs.heads.is_empty() {
+            self.job(now, doc, Job::Ask { peer }, out);
+        }
+        self.set_due(doc, now.after(REPEAT));
+    }
+
+    /// Asks for what a peer has and this replica lacks, once at a time.
+    pub(super) fn ask(&mut self, now: Time, doc: DocId, peer: NodeId, out: &mut Outbox<Output>) {
+        let Some(entry) = self.entries.get_mut(&doc) else { return };
+        let State::Open(document) = &entry.state else { return };
+        let Some(session) = entry.sessions.get_mut(&peer) else { return };
+        let Some(theirs) = &session.theirs else { return };
+        let lacks = theirs.heads.iter().any(|head| !document.knows(head));
+        if !lacks || session.wanted_until.is_some_and(|until| until > now) {
+            return;
+        }
+        session.wanted_until = Some(now.after(REPEAT));
+        let mut clock = document.clock();
+        clock.truncate(CLOCK_MAX);
+        let heads = document.heads();
+        self.send(&doc, peer, &Message::Want { heads, clock }, out);
+        self.set_due(doc, now.after(REPEAT));
+    }
+
+    /// Gives a peer what it lacks. What is on its way to the disk is waited for.
+    pub(super) fn give(
+        &mut self,
+        doc: DocId,
+        peer: NodeId,
+        heads: &[Hash],
+        clock: &[(ByteBuf, u64)],
+        out: &mut Outbox<Output>,
+    ) {
+        let Some(entry) = self.entries.get_mut(&doc) else { return };
+        if entry.writing.in_flight.is_some() {
+            let job = Job::Want { peer, heads: heads.to_vec(), clock: clock.to_vec() };
+            if entry.writing.wants.len() < WAITING_MAX {
+                entry.writing.wants.push(job);
+            }
+            return;
+        }
+        let State::Open(document) = &entry.state else { return };
+        let payload = document.beyond(heads, clock);
+        if !payload.chunks.is_empty() {
+            self.transfer(doc, peer, &payload, out);
+        }
+    }
+
+    /// Starts a transfer: a small one is one frame, a large one is pulled.
+    pub(super) fn transfer(&mut self, doc: DocId, peer: NodeId, payload: &Payload, out: &mut Outbox<Output>) {
+        self.transfers = self.transfers.wrapping_add(1);
+        let number = self.transfers;
+        let outgoing = Outgoing::new(number, payload);
+        if outgoing.is_too_large() {
+            return;
+        }
+        let Some(first) = outgoing.part(number, 0) else { return };
+        let Some(entry) = self.entries.get_mut(&doc) else { return };
+        let Some(session) = entry.sessions.get_mut(&peer) else { return };
+        if !outgoing.is_last(0) {
+            session.outgoing = Some(outgoing);
+        }
+        self.send(&doc, peer, &first, out);
+    }
+
+    fn on_more(&mut self, doc: DocId, peer: NodeId, transfer: u32, part: u32, out: &mut Outbox<Output>) {
+        let Some(entry) = self.entries.get_mut(&doc) else { return };
+        let Some(session) = entry.sessions.get_mut(&peer) else { return };
+        let Some(outgoing) = &session.outgoing else { return };
+        let Some(message) = outgoing.part(transfer, part) else { return };
+        if outgoing.is_last(part) {
+            session.outgoing = None;
+        }
+        self.send(&doc, peer, &message, out);
+    }
+
+    fn on_part(
+        &mut self,
+        now: Time,
+        doc: DocId,
+        peer: NodeId,
+        (transfer, part, parts, bytes): (u32, u32, u32, ByteBuf),
+        out: &mut Outbox<Output>,
+    ) {
+        let Some(entry) = self.entries.get_mut(&doc) else { return };
+        let Some(session) = entry.sessions.get_mut(&peer) else { return };
+        match session.take_part(transfer, part, parts, &bytes) {
+            Progress::Whole(payload) => {
+                self.job(now, doc, Job::Accept { peer, payload }, out);
+            }
+            Progress::Next(more) => {
+                session.wanted_until = Some(now.after(REPEAT));
+                self.send(&doc, peer, &more, out);
+            }
+            Progress::Stale => {}
+            Progress::Malformed => {
+                out.push(Output::Misbehaved { peer, why: "a transfer that is no payload" });
+            }
+        }
+    }
+
+    /// Applies what a peer sent.
+    pub(super) fn accept(
+        &mut self,
+        now: Time,
+        doc: DocId,
+        peer: NodeId,
+        payload: &Payload,
+        out: &mut Outbox<Output>,
+    ) {
+        let Some(entry) = self.entries.get_mut(&doc) else { return };
+        let network = self.config.network.clone();
+        let epoch = entry.log.epoch();
+        let judge = crate::document::Judge { doc, network: &network, members: &entry.members, epoch };
+        let State::Open(document) = &mut entry.state else { return };
+        let accepted = match document.accept(&judge, payload) {
+            Ok(accepted) => accepted,
+            Err(fault) => {
+                let why = match fault {
+                    Fault::BadSignature => "a change whose signature does not verify",
+                    Fault::Malformed(_) => "bytes that are no change",
+                    Fault::Panicked => "bytes that the decoder does not survive",
+                };
+                return out.push(Output::Misbehaved { peer, why });
+            }
+        };
+        // What still misses something is asked for again, at the pace of the repetition.
+        if let Some(session) = entry.sessions.get_mut(&peer).filter(|_| !accepted.missing) {
+            session.wanted_until = None;
+        }
+        let next = &mut entry.writing.next;
+        if !accepted.payload.chunks.is_empty() || !accepted.payload.vouches.is_empty() {
+            let alone = next.payload.chunks.is_empty() && document.is_vouched();
+            next.from = alone.then_some(peer);
+            next.payload.chunks.extend(accepted.payload.chunks);
+            next.payload.vouches.extend(accepted.payload.vouches);
+        }
+        if accepted.behind {
+            self.send_operations(doc, peer, out);
+        }
+        self.flush(doc, now, out);
+        if accepted.missing {
+            self.ask(now, doc, peer, out);
+        }
+    }
+
+    /// Tells a peer where this replica stands.
+    pub(super) fn summarise_to(&mut self, doc: DocId, peer: NodeId, out: &mut Outbox<Output>) {
+        let Some(entry) = self.entries.get_mut(&doc) else { return };
+        if entry.members.role(&peer).is_none() {
+            return;
+        }
+        let standing = entry.standing();
+        let Some(session) = entry.sessions.get_mut(&peer) else { return };
+        session.told = Some(standing.clone());
+        let Standing { control, heads } = standing;
+        self.send(&doc, peer, &Message::Summary { control, heads }, out);
+    }
+
+    /// Tells every peer that does not know, or whose last word was another; tries again what stands still.
+    pub(super) fn summarise(&mut self, doc: DocId, now: Time, out: &mut Outbox<Output>) {
+        let Some(entry) = self.entries.get_mut(&doc) else { return };
+        let mine = entry.standing();
+        let tag = entry.row.access.read.tag();
+        entry.sessions.retain(|_, session| session.heard || now.since(session.opened) < REPEAT);
+        let mut open = false;
+        let mut tell = Vec::new();
+        for (peer, session) in &mut entry.sessions {
+            let equal = session.theirs.as_ref() == Some(&mine);
+            if session.told.as_ref() != Some(&mine) || !equal {
+                let control = session.theirs.as_ref().map(|theirs| theirs.control);
+                tell.push((*peer, equal, control));
+            }
+            open |= !equal;
+        }
+        for (peer, equal, control) in tell {
+            self.summarise_to(doc, peer, out);
+            // Who has not said where it stands may not know yet whom it may tell.
+            if control != Some(mine.control) {
+                self.send_operations(doc, peer, out);
+            }
+            if !equal {
+                self.job(now, doc, Job::Ask { peer }, out);
+            }
+        }
+        if open {
+            self.set_due(doc, now.after(REPEAT));
+        }
+        self.greet_again(now, doc, tag, out);
+    }
+
+    /// Asks peers anew that may hold the document and do not speak of it.
+    fn greet_again(&mut self, now: Time, doc: DocId, tag: DocTag, out: &mut Outbox<Output>) {
+        let Some(entry) = self.entries.get(&doc) else { return };
+        let silent = entry.contacts().filter(|peer| !entry.sessions.contains_key(peer));
+        for peer in silent.filter(|peer| self.links.contains_key(peer)).collect::<BTreeSet<_>>() {
+            let asked = self.links.get(&peer).and_then(|link| link.hellos.get(&tag)).copied();
+            match asked.map(|(_, at)| at.after(HELLO_AGAIN)) {
+                Some(again) if again > now => self.set_due(doc, again),
+                _ => self.hello(now, doc, peer, out),
+            }
+        }
+    }
+
+    fn is_contact(&self, doc: DocId, peer: NodeId) -> bool {
+        self.entries.get(&doc).is_some_and(|entry| entry.contacts().any(|contact| contact == peer))
+    }
+
+    /// After something new is on disk: to everyone at once, and a summary when it is quiet.
+    pub(super) fn push(
+        &mut self,
+        now: Time,
+        doc: DocId,
+        payload: &Payload,
+        from: Option<NodeId>,
+        out: &mut Outbox<Output>,
+    ) {
+        let Some(entry) = self.entries.get(&doc) else { return };
+        if !payload.chunks.is_empty() {
+            let members = entry.sessions.keys().filter(|peer| entry.members.role(peer).is_some());
+            for peer in members.copied().filter(|peer| Some(*peer) != from).collect::<Vec<_>>() {
+                self.transfer(doc, peer, payload, out);
+            }
+        }
+        self.set_due(doc, now.after(SUMMARY_AFTER));
+    }
+
+    /// After operations are on disk: to every member.
+    pub(super) fn push_operations(&self, doc: DocId, operations: &[Envelope], out: &mut Outbox<Output>) {
+        let Some(entry) = self.entries.get(&doc) else { return };
+        for peer in entry.sessions.keys() {
+            // Who was just removed hears of it too: it proved the secret, and the operation names only keys
+            // that it knows.
+            let message = Message::Learn { operations: operations.to_vec() };
+            if !operations.is_empty() {
+                self.send(&doc, *peer, &message, out);
+            }
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! Documents on several nodes, with a network, disks and a clock that obey one seed.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test ends where something is not as it must be")]
+
+mod world;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use automerge::Automerge;
+
+use wattle_docs::{DocError, Event, Input, Outcome, Role};
+use world::{Faults, World, put};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Runs of five replicas in every test run; the long run takes another number at build time.
+const SEEDS: u64 = match option_env!("WATTLE_SIM_SEEDS") {
+    None => 100,
+    Some(text) => match u64::from_str_radix(text, 10) {
+        Ok(seeds) => seeds,
+        Err(_) => 100,
+    },
+};
+
+#[test]
+fn a_document_arrives_with_its_ticket_and_edits_cross_both_ways() {
+    let mut world = World::new(2, 1, Faults::NONE);
+    let doc = world.create(0);
+    world.invite(0, 1, doc, Role::Writer);
+    world.run(SECOND);
+    world.put(1, doc, "from bob", "hello").unwrap();
+    world.put(0, doc, "from alice", "hello").unwrap();
+    world.run(SECOND);
+    let all = BTreeSet::from(["title", "from alice", "from bob"].map(str::to_owned));
+    assert_eq!(world.keys(0, doc), all);
+    assert_eq!(world.keys(1, doc), all);
+    assert_eq!(world.save(0, doc), world.save(1, doc));
+    let status = world.nodes[0].replica.as_ref().unwrap().status(&doc).unwrap();
+    assert!(status.peers.iter().all(|peer| peer.in_sync), "{status:?}");
+}
+
+#[test]
+fn a_reader_reads_and_cannot_write() {
+    let mut world = World::new(2, 2, Faults::NONE);
+    let doc = world.create(0);
+    world.invite(0, 1, doc, Role::Reader);
+    world.run(SECOND);
+    assert_eq!(world.save(0, doc), world.save(1, doc));
+    let refused = world.put(1, doc, "mine", "x");
+    assert_eq!(refused, Err(DocError::NotAllowed { needed: "writer", held: "a reader" }));
+    let bob = world.nodes[1].id;
+    world.ask(0, |request| Input::Grant { request, doc, to: bob, role: Role::Writer }).unwrap();
+    world.run(SECOND);
+    world.put(1, doc, "mine", "x").unwrap();
+    world.run(SECOND);
+    assert!(world.keys(0, doc).contains("mine"));
+}
+
+#[test]
+fn who_has_no_ticket_receives_not_one_byte() {
+    let mut world = World::new(3, 9, Faults::NONE);
+    let doc = world.create(0);
+    world.invite(0, 1, doc, Role::Writer);
+    world.connect_all();
+    for number in 0..20 {
+        world.put(number % 2, doc, &format!("{number}"), "x").unwrap();
+    }
+    world.run(90 * SECOND);
+    assert_eq!(world.nodes[2].received_bytes, 0);
+    assert_eq!(world.keys(1, doc).len(), 21);
+}
+
+#[test]
+fn both_sides_of_a_partition_write_and_end_equal() {
+    let mut world = World::new(3, 3, Faults::NONE);
+    let doc = world.create(0);
+    world.invite(0, 1, doc, Role::Writer);
+    world.invite(0, 2, doc, Role::Writer);
+    world.connect_all();
+    world.run(SECOND);
+    world.disconnect(0, 1);
+    world.disconnect(2, 1);
+    for number in 0..5 {
+        world.put(0, doc, &format!("left {number}"), "x").unwrap();
+        world.put(1, doc, &format!("right {number}"), "x").unwrap();
+    }
+    world.connect_all();
+    world.run(SECOND);
+    let heads = world.heads(0, doc);
+    assert_eq!((world.heads(1, doc), world.heads(2, doc)), (heads.clone(), heads));
+    assert_eq!(world.keys(2, doc).len(), 11);
+}
+
+#[test]
+fn a_removed_writer_is_cut_at_the_same_place_everywhere() {
+    let mut world = World::new(4, 4, Faults::NONE);
+    let doc = world.create(0);
+    for guest in 1..4 {
+        world.invite(0, guest, doc, Role::Writer);
+    }
+    world.connect_all();
+    world.run(SECOND);
+    world.put(1, doc, "before", "x").unwrap();
+    world.run(SECOND);
+    // Bob writes where only Carol hears it, while Alice removes him.
+    world.disconnect(0, 1);
+    world.disconnect(0, 2);
+    world.disconnect(3, 1);
+    world.disconnect(3, 2);
+    world.put(1, doc, "unseen", "x").unwrap();
+    world.run(SECOND);
+    assert!(world.keys(2, doc).contains("unseen"));
+    let bob = world.nodes[1].id;
+    world.ask(0, |request| Input::Remove { request, doc, who: bob }).unwrap();
+    world.connect_all();
+    world.run(10 * SECOND);
+    for node in [0, 2, 3] {
+        let keys = world.keys(node, doc);
+        assert!(keys.contains("before") && !keys.contains("unseen"), "node {node} holds {keys:?}");
+    }
+    assert_eq!(world.heads(0, doc), world.heads(2, doc));
+    assert_eq!(world.heads(0, doc), world.heads(3, doc));
+    // What he writes from now on reaches nobody, and he can neither write nor come back by his ticket.
+    let refused = world.put(1, doc, "after", "x");
+    assert!(matches!(refused, Err(DocError::NotAllowed { .. })), "{refused:?}");
+    // Carol writes on, and it holds.
+    world.put(2, doc, "carol", "x").unwrap();
+    world.run(SECOND);
+    assert!(world.keys(3, doc).contains("carol"));
+}
+
+#[test]
+fn what_was_acknowledged_survives_a_crash() {
+    let mut world = World::new(1, 5, Faults { disk_ms: 20, ..Faults::NONE });
+    let doc = world.create(0);
+    let mut acknowledged = BTreeSet::new();
+    for round in 0..60 {
+        let mut asked = Vec::new();
+        for number in 0..8 {
+            let (request, key) = (world.request(), format!("{round} {number}"));
+            world.handle(0, Input::Edit { request, doc, at: None, edit: put(&key, "x") });
+            asked.push((request, key));
+            let pause = world.draw(15);
+            world.run(Duration::from_millis(pause));
+        }
+        for (request, key) in asked {
+            if let Some(Ok(Outcome::Edited { .. })) = world.nodes[0].replies.remove(&request) {
+                acknowledged.insert(key);
+            }
+        }
+        world.crash(0);
+        world.start(0);
+        let keys = world.keys(0, doc);
+        let lost: Vec<_> = acknowledged.difference(&keys).collect();
+        assert!(lost.is_empty(), "round {round} lost {lost:?}");
+    }
+    assert!(acknowledged.len() > 100, "only {} were acknowledged", acknowledged.len());
+}
+
+#[test]
+fn a_full_disk_is_told_and_takes_nothing_with_it() {
+    let mut world = World::new(1, 6, Faults::NONE);
+    let doc = world.create(0);
+    world.put(0, doc, "before", "x").unwrap();
+    world.nodes[0].full = true;
+    assert_eq!(world.put(0, doc, "during", "x"), Err(DocError::NotSaved("the disk is full".to_owned())));
+    assert!(matches!(
+        world.ask(0, |request| Input::Create { request, edit: put("a", "b") }),
+        Err(DocError::NotSaved(_))
+    ));
+    assert!(!world.keys(0, doc).contains("during"));
+    world.nodes[0].full = false;
+    world.put(0, doc, "after", "x").unwrap();
+    world.crash(0);
+    world.start(0);
+    let keys = world.keys(0, doc);
+    assert!(keys.contains("before") && keys.contains("after") && !keys.contains("during"), "{keys:?}");
+}
+
+#[test]
+fn equal_heads_end_a_reconnect_without_loading_the_document() {
+    let mut world = World::new(2, 7, Faults::NONE);
+    let doc = world.create(0);
+    world.invite(0, 1, doc, Role::Writer);
+    world.run(SECOND);
+    for number in 0..200 {
+        world.put(0, doc, &format!("key {number}"), "x").unwrap();
+    }
+    world.run(SECOND);
+    for node in 0..2 {
+        world.crash(node);
+        world.start(node);
+    }
+    let before = [0, 1].map(|node| world.nodes[node].received_bytes);
+    world.connect_all();
+    world.run(SECOND);
+    for (node, before) in before.into_iter().enumerate() {
+        let bytes = world.nodes[node].received_bytes - before;
+        assert!(bytes <= 2048, "node {node} received {bytes} bytes");
+        let synced = world.nodes[node].events.iter().filter(|event| matches!(event, Event::InSync { .. }));
+        assert!(synced.count() > 0);
+    }
+}
+
+#[test]
+fn a_document_of_megabytes_crosses_in_parts_and_is_stored_in_parts() {
+    let mut world = World::new(2, 8, Faults { delay_ms: 3, ..Faults::NONE });
+    let doc = world.create(0);
+    for number in 0..6 {
+        let noise: String = (0..400_000).map(|_| char::from(b' ' + world.draw(90) as u8)).collect();
+        world.put(0, doc, &format!("large {number}"), &noise).unwrap();
+    }
+    world.invite(0, 1, doc, Role::Writer);
+    world.run(10 * SECOND);
+    assert_eq!(world.save(0, doc), world.save(1, doc));
+    for node in 0..2 {
+        world.crash(node);
+        world.start(node);
+    }
+    assert_eq!(again(&world.save(0, doc).unwrap()), again(&world.save(1, doc).unwrap()));
+    assert_eq!(world.keys(1, doc).len(), 7);
+}
+
+/// The bytes of a document whose changes were applied in an order of their own: by what they build on, then by
+/// hash. Automerge saves changes in the order in which they came.
+fn again(saved: &[u8]) -> Vec<u8> {
+    let mut left = Automerge::load(saved).unwrap().get_changes(&[]);
+    left.sort_by_key(|change| change.hash());
+    let mut document = Automerge::new();
+    while !left.is_empty() {
+        let ready = left.iter().position(|change| {
+            change.deps().iter().all(|hash| document.get_change_meta_by_hash(hash).is_some())
+        });
+        document.apply_changes([left.remove(ready.unwrap())]).unwrap();
+    }
+    document.save()
+}
+
+/// One run of five replicas under every fault; the seed tells which.
+fn swarm(seed: u64) {
+    let mut world = World::new(5, seed, Faults { loss: 5, double: 5, delay_ms: 40, disk_ms: 20 });
+    let doc = world.create(0);
+    for guest in 1..5 {
+        world.invite(0, guest, doc, Role::Writer);
+    }
+    world.connect_all();
+    let mut acknowledged = BTreeSet::new();
+    let mut asked = Vec::new();
+    for number in 0..60 {
+        let node = world.draw(5) as usize;
+        match world.draw(10) {
+            0 => {
+                let other = world.draw(5) as usize;
+                world.disconnect(node, other);
+            }
+            1 => world.connect_all(),
+            2 if world.draw(3) == 0 => {
+                world.crash(node);
+                let down = world.draw(300);
+                world.run(Duration::from_millis(down));
+                world.start(node);
+            }
+            _ => {
+                let (request, key) = (world.request(), format!("{number}"));
+                world.handle(node, Input::Edit { request, doc, at: None, edit: put(&key, "x") });
+                asked.push((node, request, key));
+            }
+        }
+        let pause = world.draw(200);
+        world.run(Duration::from_millis(pause));
+        for (node, request, key) in &asked {
+            if let Some(Ok(_)) = world.nodes[*node].replies.remove(request) {
+                acknowledged.insert(key.clone());
+            }
+        }
+    }
+    world.faults = Faults::NONE;
+    world.connect_all();
+    world.run(90 * SECOND);
+    let saved = world.save(0, doc).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+    for node in 1..5 {
+        let other = world.save(node, doc).unwrap_or_else(|error| panic!("seed {seed}, node {node}: {error}"));
+        let heads = (world.heads(0, doc), world.heads(node, doc));
+        assert_eq!(heads.0, heads.1, "seed {seed}: node {node} differs");
+        assert!(again(&saved) == again(&other), "seed {seed}: node {node} has other bytes");
+    }
+    let keys = world.keys(0, doc);
+    let lost: Vec<_> = acknowledged.difference(&keys).collect();
+    assert!(lost.is_empty(), "seed {seed} lost {lost:?}");
+    let bad: Vec<_> = world.nodes.iter().flat_map(|node| &node.misbehaved).collect();
+    assert!(bad.is_empty(), "seed {seed}: an honest node was accused: {bad:?}");
+    assert!(acknowledged.len() > 5, "seed {seed}: only {} were acknowledged", acknowledged.len());
+}
+
+#[test]
+fn five_replicas_end_equal_and_lose_nothing_under_every_fault() {
+    for seed in 0..SEEDS {
+        swarm(seed);
+    }
+}

@@ -100,6 +100,7 @@ fn tickets_are_written_as_ever() {
     let public = Ticket {
         network: NetworkName::default(),
         network_key: None,
+        document: None,
         inviter: alice().node_id(),
         endpoints: vec![endpoint("192.168.1.5"), endpoint("81.2.69.142"), endpoint("10.0.0.4")],
         expires: NOW,
@@ -107,6 +108,7 @@ fn tickets_are_written_as_ever() {
     let private = Ticket {
         network: "home-lab".parse().unwrap(),
         network_key: Some(NetworkKey::from_bytes([0x11; 32])),
+        document: None,
         endpoints: vec![endpoint("fd00::1")],
         ..public
     };

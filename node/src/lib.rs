@@ -17,6 +17,7 @@ pub mod api;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod documents;
 pub mod exit;
 pub mod health;
 pub mod metrics;

@@ -11,6 +11,7 @@ use wattle_types::{NetworkKey, SecretKey};
 use crate::api::Names;
 use crate::api::documents::{EventLine, PathName, Peer, SourceName, TransportName};
 use crate::config::Config;
+use crate::documents::Documents;
 use crate::metrics::Metrics;
 use crate::paths::Paths;
 use crate::ring::Ring;
@@ -20,6 +21,8 @@ use crate::telemetry::Telemetry;
 pub struct Node {
     /// The overlay.
     pub overlay: Overlay,
+    /// The documents.
+    pub documents: Documents,
     /// The disk.
     pub store: Arc<Store>,
     /// Who this node is.

@@ -73,7 +73,8 @@ impl Home {
 fn command(home: &Path, words: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_wattle"));
     command.args(["--home", &home.display().to_string()]).args(words).env_clear();
-    command.env("PATH", std::env::var_os("PATH").unwrap_or_default()).stdin(Stdio::null());
+    command.env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("EDITOR", "true");
+    command.stdin(Stdio::null());
     command
 }
 
@@ -116,10 +117,60 @@ const FAILURES: &[(&str, &[&str], i32)] = &[
     ("topic pub", &["a b", "x"], 2),
     ("topic sub", &["a b"], 2),
     ("topic request", &["live.nobody", "x", "--timeout", "100ms"], 5),
+    ("doc new", &["x", "--from", "/nowhere"], 4),
+    ("doc show", &["nothing"], 4),
+    ("doc show", &["mine", "--at", "xyz"], 2),
+    ("doc set", &["mine", "sections", "3"], 2),
+    ("doc share", &["nothing"], 4),
+    ("doc join", &["wattle:1abc"], 9),
+    ("doc remove", &["mine", NOBODY], 2),
+    ("doc rm", &["automerge:3yQ"], 4),
     ("token revoke", &["00000000"], 4),
     ("config set", &["log.level", "=/="], 2),
     ("run", &[], 6),
 ];
+
+/// Documents that the walk needs; gives a file to begin one with and a ticket to one of bob's.
+fn with_documents(home: &Home) -> (String, String) {
+    let notes = home.0.path().join("notes.md").display().to_string();
+    std::fs::write(&notes, "tea\n").unwrap();
+    home.ok(&["doc", "new", "gone"]);
+    home.ok(&["-n", "bob", "doc", "new", "shared"]);
+    let doc_ticket = home.ok(&["-n", "bob", "doc", "share", "shared", "-q"]).trim().to_owned();
+    home.ok(&["doc", "new", "mine", "--from", &notes]);
+    let mine = home.ok(&["doc", "share", "mine", "-q"]).trim().to_owned();
+    home.ok(&["-n", "bob", "doc", "join", &mine]);
+    (notes, doc_ticket)
+}
+
+/// Walks the commands about documents.
+fn walk_documents(home: &Home, notes: &str, ticket: &str) -> Vec<&'static str> {
+    let walk: &[(&'static str, &[&str])] = &[
+        ("doc new", &["another", "--from", notes]),
+        ("doc list", &[]),
+        ("doc show", &["mine"]),
+        ("doc show", &["mine", "--path", "title"]),
+        ("doc set", &["mine", "count", "3"]),
+        ("doc edit", &["mine"]),
+        ("doc share", &["mine", "--ro"]),
+        ("doc join", &[ticket]),
+        ("doc members", &["shared"]),
+        ("doc remove", &["mine", "bob"]),
+        ("doc rm", &["gone"]),
+    ];
+    walk_through(home, walk)
+}
+
+/// Runs each with `--json` and calmly; gives their paths.
+fn walk_through(home: &Home, walk: &[(&'static str, &[&str])]) -> Vec<&'static str> {
+    for (path, words) in walk {
+        home.json(path, words);
+        if !["disconnect", "topic request", "doc remove"].contains(path) {
+            home.is_calm(path, words);
+        }
+    }
+    walk.iter().map(|(path, _)| *path).collect()
+}
 
 #[test]
 fn every_command_answers_with_its_document() {
@@ -135,7 +186,9 @@ fn every_command_answers_with_its_document() {
     let hears = ["topic", "sub", "live.*", "-c", "1", "--json"];
     let sub = command(home.0.path(), &hears).stdout(Stdio::piped()).spawn().unwrap();
 
-    let walk: &[(&str, &[&str])] = &[
+    let (notes, doc_ticket) = with_documents(&home);
+
+    let walk: &[(&'static str, &[&str])] = &[
         ("id", &[]),
         ("status", &[]),
         ("health", &[]),
@@ -167,12 +220,8 @@ fn every_command_answers_with_its_document() {
         ("peers unblock", &["bob"]),
         ("disconnect", &["bob"]),
     ];
-    for (path, words) in walk {
-        home.json(path, words);
-        if !["disconnect", "topic request"].contains(path) {
-            home.is_calm(path, words);
-        }
-    }
+    let mut seen = walk_documents(&home, &notes, &doc_ticket);
+    seen.extend(walk_through(&home, walk));
     for (path, stream) in [("topic reply", reply), ("topic sub", sub)] {
         let output = stream.wait_with_output().unwrap();
         assert!(output.status.success());
@@ -186,7 +235,6 @@ fn every_command_answers_with_its_document() {
     home.json("token revoke", &[token["id"].as_str().unwrap()]);
     home.json("stop", &[]);
 
-    let seen: Vec<&str> = walk.iter().map(|(path, _)| *path).collect();
     let elsewhere = ["wait", "peers name", "token revoke", "stop", "topic reply", "topic sub"];
     for page in PAGES.iter().filter(|page| page.needs_node) {
         assert!(seen.contains(&page.path) || elsewhere.contains(&page.path), "{} is not walked", page.path);

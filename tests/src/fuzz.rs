@@ -4,6 +4,8 @@
 //! `tests/fuzz/` runs them under libFuzzer; `tests/fuzz_corpus.rs` replays the corpus that it found in every
 //! test run. Each target also holds what decodes to what it promises: the one spelling, the caps.
 
+mod documents;
+
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
@@ -33,13 +35,16 @@ use wattle_types::{
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
-pub const TARGETS: [Target; 9] = [
+pub const TARGETS: [Target; 12] = [
     ("bodies", bodies),
+    ("chunk", documents::chunk),
     ("config", config),
     ("http", http),
     ("kademlia_answer", kademlia_answer),
     ("record", record),
     ("record_key", record_key),
+    ("repo_message", documents::repo_message),
+    ("sync_message", documents::sync_message),
     ("ticket", ticket),
     ("topic_message", topic_message),
     ("words", words),

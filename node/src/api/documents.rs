@@ -7,6 +7,7 @@
 
 mod admin;
 mod dht;
+mod docs;
 mod events;
 mod node;
 mod peers;
@@ -14,6 +15,7 @@ mod topics;
 
 pub use admin::*;
 pub use dht::*;
+pub use docs::*;
 pub use events::*;
 pub use node::*;
 pub use peers::*;
@@ -118,6 +120,20 @@ schemas! {
     TopicsSchema = "wattle.topic_list/1",
     /// Names [`TopicReplyDocument`].
     TopicReplySchema = "wattle.topic_request/1",
+    /// Names [`DocDocument`].
+    DocSchema = "wattle.doc/1",
+    /// Names [`DocsDocument`].
+    DocsSchema = "wattle.docs/1",
+    /// Names [`DocContentDocument`].
+    DocContentSchema = "wattle.doc_show/1",
+    /// Names [`DocEditDocument`].
+    DocEditSchema = "wattle.doc_edit/1",
+    /// Names [`DocTicketDocument`].
+    DocTicketSchema = "wattle.doc_share/1",
+    /// Names [`DocMembersDocument`].
+    DocMembersSchema = "wattle.doc_members/1",
+    /// Names [`DocDoneDocument`].
+    DocDoneSchema = "wattle.doc_done/1",
     /// Names [`ConfigDocument`].
     ConfigSchema = "wattle.config/1",
     /// Names [`ConfigCheckDocument`].

@@ -178,11 +178,24 @@ pub fn needed(method: &Method, path: &str) -> Needs {
         ("GET" | "HEAD", "/healthz" | "/readyz") | ("POST", "/session") => Needs::Nothing,
         ("GET" | "HEAD", "/metrics") => Needs::Metrics,
         ("GET" | "HEAD", "/config" | "/logs" | "/tokens") => Needs::Role(Role::Admin),
-        ("GET" | "HEAD", "/topics/messages" | "/dht/records/{key}") => Needs::Role(Role::User),
+        ("GET" | "HEAD", "/topics/messages" | "/dht/records/{key}" | "/docs/{doc}/content") => {
+            Needs::Role(Role::User)
+        }
         (
             "GET" | "HEAD",
-            "/status" | "/id" | "/health" | "/wait" | "/events" | "/peers" | "/topics" | "/dht/table"
-            | "/dht/stats" | "/version" | "/openapi.json",
+            "/docs"
+            | "/docs/{doc}/members"
+            | "/status"
+            | "/id"
+            | "/health"
+            | "/wait"
+            | "/events"
+            | "/peers"
+            | "/topics"
+            | "/dht/table"
+            | "/dht/stats"
+            | "/version"
+            | "/openapi.json",
         ) => Needs::Role(Role::Read),
         ("PUT", "/dht/records/{key}") => Needs::Role(Role::User),
         (
@@ -200,7 +213,14 @@ pub fn needed(method: &Method, path: &str) -> Needs {
             | "/dht/closest"
             | "/dht/trace"
             | "/topics/{topic}/messages"
-            | "/topics/{topic}/request",
+            | "/topics/{topic}/request"
+            | "/docs"
+            | "/docs/join"
+            | "/docs/{doc}/text"
+            | "/docs/{doc}/fields"
+            | "/docs/{doc}/tickets"
+            | "/docs/{doc}/remove"
+            | "/docs/{doc}/forget",
         ) => Needs::Role(Role::User),
         _ => Needs::Role(Role::Admin),
     }

@@ -7,6 +7,7 @@
 
 mod admin;
 mod dht;
+mod docs;
 mod events;
 pub(super) mod gate;
 pub(super) mod keys;
@@ -46,6 +47,7 @@ use gate::Gate;
         (name = "peers", description = "People and paths"),
         (name = "dht", description = "The distributed hash table"),
         (name = "topics", description = "Publish and subscribe"),
+        (name = "docs", description = "Shared documents"),
         (name = "admin", description = "Settings, tokens, sessions, log"),
     )
 )]
@@ -88,6 +90,15 @@ fn node_routes() -> OpenApiRouter<Arc<Node>> {
         .routes(routes!(dht::trace))
         .routes(routes!(dht::table))
         .routes(routes!(dht::stats))
+        .routes(routes!(docs::list, docs::create))
+        .routes(routes!(docs::join))
+        .routes(routes!(docs::content))
+        .routes(routes!(docs::text))
+        .routes(routes!(docs::field))
+        .routes(routes!(docs::share))
+        .routes(routes!(docs::members))
+        .routes(routes!(docs::remove))
+        .routes(routes!(docs::forget))
         .routes(routes!(topics::list))
         .routes(routes!(topics::subscribe))
         .routes(routes!(topics::publish))

@@ -9,6 +9,7 @@
 mod client;
 mod config;
 mod dht;
+mod doc;
 mod doctor;
 pub mod documents;
 mod errors;
@@ -74,6 +75,7 @@ enum Command {
     Dht(dht::Dht),
     #[command(visible_alias = "gossip")]
     Topic(topic::Topic),
+    Doc(doc::Doc),
     Config(config::Config),
     Key(keys::Key),
     Token(keys::Token),
@@ -128,6 +130,7 @@ fn dispatch(session: Session, command: Command) -> Result<(), Failure> {
         Command::Ping(args) => session.block_on(peers::ping(&session, &args)),
         Command::Dht(args) => session.block_on(dht::dht(&session, args)),
         Command::Topic(args) => session.block_on(topic::topic(&session, args)),
+        Command::Doc(args) => session.block_on(doc::doc(&session, args)),
         Command::Config(args) => config::config(&session, args),
         Command::Key(args) => keys::key(&session, args),
         Command::Token(args) => session.block_on(keys::token(&session, args)),

@@ -304,6 +304,94 @@ pub const PAGES: &[Page] = &[
             ("wattle dht stats --json", "the same, for a script"),
         ],
     ),
+    // Documents.
+    live(
+        "doc new",
+        document("wattle.doc/1"),
+        &[NoNode, NotFound],
+        [
+            ("wattle doc new notes", "an empty one called \"notes\"; prints its id"),
+            ("wattle doc new notes --from notes.md", "one that begins with the text of a file"),
+        ],
+    ),
+    live(
+        "doc list",
+        document("wattle.docs/1"),
+        &[NoNode],
+        [("wattle doc list", "every document here"), ("wattle doc list -q", "only their ids")],
+    ),
+    live(
+        "doc show",
+        document("wattle.doc_show/1"),
+        &[NoNode, NotFound, Usage],
+        [
+            ("wattle doc show notes > notes.md", "its text, byte for byte"),
+            ("wattle doc show notes --path todo[0].done", "one field, as JSON"),
+        ],
+    ),
+    live(
+        "doc edit",
+        document("wattle.doc_edit/1"),
+        &[NoNode, NotFound, Denied, Failed, Usage],
+        [
+            ("wattle doc edit notes", "in $VISUAL, $EDITOR or vi"),
+            ("EDITOR=\"sed -i s/tea/coffee/\" wattle doc edit notes", "by a script"),
+        ],
+    ),
+    live(
+        "doc set",
+        document("wattle.doc_edit/1"),
+        &[NoNode, NotFound, Denied, Failed, Usage],
+        [
+            ("wattle doc set notes title \"Shopping\"", "what people call it"),
+            ("wattle doc set notes count 3", "a number; JSON is read as JSON"),
+        ],
+    ),
+    live(
+        "doc share",
+        document("wattle.doc_share/1"),
+        &[NoNode, NotFound, Denied],
+        [
+            ("wattle doc share notes", "a ticket for whoever may write"),
+            ("wattle doc share notes --ro --uses 1", "one for a single reader"),
+        ],
+    ),
+    live(
+        "doc join",
+        document("wattle.doc/1"),
+        &[NoNode, Timeout, Denied, Conflict, Invalid],
+        [
+            ("wattle doc join wattle:1abc...", "what `wattle doc share` printed"),
+            ("wattle doc join -", "one that is on stdin"),
+        ],
+    ),
+    live(
+        "doc members",
+        document("wattle.doc_members/1"),
+        &[NoNode, NotFound],
+        [
+            ("wattle doc members notes", "who, and who is here now"),
+            ("wattle doc members notes -q", "only their ids"),
+        ],
+    ),
+    live(
+        "doc remove",
+        document("wattle.doc_done/1"),
+        &[NoNode, NotFound, Denied, Usage],
+        [
+            ("wattle doc remove notes bob", "from now on his changes are refused everywhere"),
+            ("wattle doc remove notes ..Xs2fQm", "by a short id"),
+        ],
+    ),
+    live(
+        "doc rm",
+        document("wattle.doc_done/1"),
+        &[NoNode, NotFound],
+        [
+            ("wattle doc rm notes", "gone from this node, with its history"),
+            ("wattle doc rm automerge:2Ty8bZ...", "one without a title"),
+        ],
+    ),
     // Topics.
     live(
         "topic pub",

@@ -28,7 +28,14 @@ pub(super) const DHT_CLOSEST: &str = "/api/v1/dht/closest";
 pub(super) const DHT_TRACE: &str = "/api/v1/dht/trace";
 pub(super) const DHT_TABLE: &str = "/api/v1/dht/table";
 pub(super) const DHT_STATS: &str = "/api/v1/dht/stats";
+pub(super) const DOCS: &str = "/api/v1/docs";
+pub(super) const DOCS_JOIN: &str = "/api/v1/docs/join";
 pub(super) const TOPICS: &str = "/api/v1/topics";
+
+/// What is done with one document.
+pub(super) fn doc(doc: &str, what: &str) -> String {
+    format!("{DOCS}/{}/{what}", part(doc))
+}
 
 /// What is done with one topic.
 pub(super) fn topic(topic: &str, what: &str) -> String {

@@ -22,6 +22,7 @@ use crate::api::documents::{ErrorDocument, RuntimeDocument, RuntimeSchema};
 use crate::api::{Access, Gate, Guard, Names, Server, Socket, bind_tcp, router};
 use crate::clock::unix_now;
 use crate::config::{self, ApiListen, Config, Settings, Sources, defaults_toml};
+use crate::documents::Documents;
 use crate::exit::ErrorCode;
 use crate::metrics::Metrics;
 use crate::neighbours;
@@ -87,6 +88,7 @@ pub(super) async fn start(
     let (persist, batches) = mpsc::channel(PERSIST_MAX);
     tasks.spawn(keep(Arc::clone(&store), batches));
     let overlay = start_overlay(settings, &key, network_key.as_ref(), &store, persist).await?;
+    let documents = Documents::start(&overlay, &store, &key, stop, tasks).map_err(failed)?;
     let names = Arc::new(Names::open(Arc::clone(&store)).map_err(failed)?);
     let events = Arc::new(Ring::new(EVENTS_MAX));
     let moves = watch::Sender::new(0);
@@ -101,6 +103,7 @@ pub(super) async fn start(
         listener.as_ref().and_then(|tcp| tcp.local_addr().ok()).map(|address| format!("http://{address}"));
     let node = Arc::new(Node {
         overlay,
+        documents,
         store,
         key,
         network_key,

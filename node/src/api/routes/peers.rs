@@ -259,20 +259,12 @@ pub(super) async fn invite(
     if lives < Duration::from_secs(1) {
         return Err(ApiFailure::usage("a ticket works for at least a second"));
     }
-    let status = node.overlay.status().await?;
-    let endpoints = endpoints(&status);
-    if endpoints.is_empty() {
-        let message = "this node listens nowhere that a ticket could name";
-        return Err(ApiFailure::new(ErrorCode::Failed, message).hint("wattle config show p2p.listen"));
-    }
-    let mut warnings = Vec::new();
-    if endpoints.iter().all(|endpoint| endpoint.ip.is_loopback()) {
-        warnings.push("only nodes on this machine can reach the addresses in this ticket".to_owned());
-    }
+    let (endpoints, warnings) = ticket_endpoints(&node).await?;
     let expires = unix_now().after(lives);
     let ticket = Ticket {
         network: node.overlay.network().clone(),
         network_key: node.network_key.clone(),
+        document: None,
         inviter: node.overlay.id(),
         endpoints,
         expires,
@@ -287,6 +279,21 @@ pub(super) async fn invite(
         expires: timestamp(expires),
         warnings,
     }))
+}
+
+/// Where a ticket says that this node is, and what is to be said about it.
+pub(super) async fn ticket_endpoints(node: &Node) -> Result<(Vec<Endpoint>, Vec<String>)> {
+    let status = node.overlay.status().await?;
+    let endpoints = endpoints(&status);
+    if endpoints.is_empty() {
+        let message = "this node listens nowhere that a ticket could name";
+        return Err(ApiFailure::new(ErrorCode::Failed, message).hint("wattle config show p2p.listen"));
+    }
+    let mut warnings = Vec::new();
+    if endpoints.iter().all(|endpoint| endpoint.ip.is_loopback()) {
+        warnings.push("only nodes on this machine can reach the addresses in this ticket".to_owned());
+    }
+    Ok((endpoints, warnings))
 }
 
 /// The addresses worth a place in a ticket: those from outside first, then the local network's; this

@@ -1,0 +1,436 @@
+//! Routes about shared documents.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use automerge::{Automerge, ChangeHash};
+use axum::Json as Answer;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde::Deserialize;
+use utoipa::IntoParams;
+use wattle_docs::{DocError, DocStatus, Edit, Event, Role};
+use wattle_pad::PadError;
+use wattle_types::{DocId, Ticket, TicketDocument};
+
+use super::super::documents::{
+    Doc, DocContentDocument, DocContentSchema, DocDocument, DocDoneDocument, DocDoneSchema, DocEditDocument,
+    DocEditSchema, DocFieldRequest, DocJoinRequest, DocMember, DocMembersDocument, DocMembersSchema,
+    DocNewRequest, DocPeer, DocRemoveRequest, DocRole, DocSchema, DocShareRequest, DocTextRequest,
+    DocTicketDocument, DocTicketSchema, DocsDocument, DocsSchema, ErrorDocument,
+};
+use super::super::extract::{Json, Parameters, Part, timeout};
+use super::super::failure::ApiFailure;
+use super::super::names::{read_ticket, resolve_peer};
+use super::peers::ticket_endpoints;
+use crate::clock::{timestamp, unix_now};
+use crate::documents::Edited;
+use crate::exit::ErrorCode;
+use crate::node::{Node, count};
+
+type Result<T> = std::result::Result<T, ApiFailure>;
+
+/// How long a ticket to a document lets in, when nothing is said.
+const TICKET_LIVES: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// How long a document may take to arrive, when nothing is said.
+const ARRIVES_WITHIN: Duration = Duration::from_secs(30);
+/// Longest reference to a document that anybody types.
+const REFERENCE_BYTES_MAX: usize = 512;
+
+const fn role_word(role: Role) -> DocRole {
+    match role {
+        Role::Reader => DocRole::Reader,
+        Role::Writer => DocRole::Writer,
+        Role::Admin => DocRole::Admin,
+    }
+}
+
+const fn role_of(word: DocRole) -> Role {
+    match word {
+        DocRole::Reader => Role::Reader,
+        DocRole::Writer => Role::Writer,
+        DocRole::Admin => Role::Admin,
+    }
+}
+
+fn hex(heads: &[[u8; 32]]) -> Vec<String> {
+    heads.iter().map(|head| ChangeHash(*head).to_string()).collect()
+}
+
+fn doc(node: &Node, status: &DocStatus) -> Doc {
+    Doc {
+        id: status.doc.to_string(),
+        title: status.label.clone(),
+        bytes: status.bytes,
+        heads: hex(&status.heads),
+        role: status.role.map(role_word),
+        members: count(status.members),
+        since: timestamp(status.since),
+        peers: (status.peers.iter())
+            .map(|peer| DocPeer {
+                id: peer.peer,
+                name: node.names.of(peer.peer),
+                in_sync: peer.in_sync,
+                heads_missing: count(peer.heads_unknown),
+            })
+            .collect(),
+    }
+}
+
+fn failure(error: DocError) -> ApiFailure {
+    let text = error.to_string();
+    match error {
+        DocError::Unknown(_) => ApiFailure::new(ErrorCode::NotFound, text).hint("wattle doc list"),
+        DocError::NotAllowed { .. } => {
+            ApiFailure::new(ErrorCode::Denied, text).detail("ask", "an admin: wattle doc members <id>")
+        }
+        DocError::Refused(_) => ApiFailure::usage(text),
+        DocError::NotHere => ApiFailure::new(ErrorCode::NotFound, text)
+            .detail("it arrives", "when a member is reachable: wattle doc list"),
+        DocError::Busy => ApiFailure::new(ErrorCode::Timeout, text).hint("try again"),
+        DocError::NotSaved(_) => ApiFailure::with_status(
+            StatusCode::INSUFFICIENT_STORAGE,
+            ErrorDocument::new(ErrorCode::Failed, text)
+                .detail("nothing", "of it was kept; what was acknowledged before is on disk"),
+        ),
+        DocError::Damaged(_) => ApiFailure::new(ErrorCode::Failed, text),
+    }
+}
+
+fn pad_failure(error: &PadError) -> ApiFailure {
+    ApiFailure::usage(error)
+}
+
+/// Which document somebody means: an id, or a title that only one has.
+async fn resolve(node: &Node, text: &str) -> Result<DocStatus> {
+    let text = text.trim();
+    if text.len() > REFERENCE_BYTES_MAX {
+        return Err(ApiFailure::usage("that is too long for the id or the title of a document"));
+    }
+    let known = node.documents.list().await;
+    if let Ok(id) = text.parse::<DocId>() {
+        let found = known.into_iter().find(|status| status.doc == id);
+        return found.ok_or_else(|| failure(DocError::Unknown(id)));
+    }
+    let mut named: Vec<DocStatus> = known.into_iter().filter(|status| status.label == text).collect();
+    match (named.pop(), named.len()) {
+        (Some(found), 0) => Ok(found),
+        (Some(_), more) => Err(ApiFailure::usage(format!("{} documents are called `{text}`", more + 1))
+            .hint("wattle doc list")
+            .detail("say which", "by its id, `automerge:...`")),
+        (None, _) => {
+            Err(ApiFailure::new(ErrorCode::NotFound, format!("no document here is called `{text}`"))
+                .hint("wattle doc list"))
+        }
+    }
+}
+
+/// Make a document; it is on disk when this answers.
+#[utoipa::path(post, path = "/docs", tag = "docs", request_body = DocNewRequest,
+    responses((status = 200, body = DocDocument), (status = "default", body = ErrorDocument)))]
+pub(super) async fn create(
+    State(node): State<Arc<Node>>,
+    Json(request): Json<DocNewRequest>,
+) -> Result<Answer<DocDocument>> {
+    let text = request.text_b64.map(|bytes| bytes.0).unwrap_or_default();
+    let title = request.title;
+    wattle_pad::text_of(&text).map_err(|error| pad_failure(&error))?;
+    let edit: Edit =
+        Box::new(move |tx| wattle_pad::import_text(tx, &title, &text).map_err(|error| error.to_string()));
+    let id = node.documents.create(edit).await.map_err(failure)?;
+    answer(&node, id).await
+}
+
+async fn answer(node: &Node, id: DocId) -> Result<Answer<DocDocument>> {
+    let status = node.documents.status(id).await.ok_or_else(|| failure(DocError::Unknown(id)))?;
+    Ok(Answer(DocDocument { schema: DocSchema::V1, doc: doc(node, &status) }))
+}
+
+/// The documents here.
+#[utoipa::path(get, path = "/docs", tag = "docs",
+    responses((status = 200, body = DocsDocument), (status = "default", body = ErrorDocument)))]
+pub(super) async fn list(State(node): State<Arc<Node>>) -> Result<Answer<DocsDocument>> {
+    let docs = node.documents.list().await.iter().map(|status| doc(&node, status)).collect();
+    Ok(Answer(DocsDocument { schema: DocsSchema::V1, docs }))
+}
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ContentQuery {
+    /// A path such as `a.b[3].c`.
+    path: Option<String>,
+    /// A version: heads in hexadecimal, separated by commas.
+    at: Option<String>,
+}
+
+fn heads_of<'a>(texts: impl Iterator<Item = &'a str>) -> Result<Option<Vec<ChangeHash>>> {
+    let heads = texts.map(str::trim).filter(|text| !text.is_empty());
+    let heads: Vec<ChangeHash> = heads
+        .map(|text| {
+            text.parse()
+                .map_err(|_no_hash| ApiFailure::usage(format!("`{text}` is not a version of a document")))
+        })
+        .collect::<Result<_>>()?;
+    Ok(Some(heads).filter(|heads| !heads.is_empty()))
+}
+
+/// What is in a document, now or at a version.
+#[utoipa::path(get, path = "/docs/{doc}/content", tag = "docs",
+    params(("doc" = String, Path, description = "An id or a title"), ContentQuery),
+    responses((status = 200, body = DocContentDocument), (status = "default", body = ErrorDocument)))]
+pub(super) async fn content(
+    State(node): State<Arc<Node>>,
+    Part(which): Part,
+    Parameters(query): Parameters<ContentQuery>,
+) -> Result<Answer<DocContentDocument>> {
+    let status = resolve(&node, &which).await?;
+    let at = heads_of(query.at.as_deref().unwrap_or_default().split(','))?;
+    let path: Option<wattle_pad::Path> =
+        query.path.map(|path| path.parse().map_err(|error: PadError| pad_failure(&error))).transpose()?;
+    let read = move |automerge: &Automerge| -> std::result::Result<DocContentDocument, PadError> {
+        let heads = at.clone().unwrap_or_else(|| automerge.get_heads());
+        let at = at.as_deref();
+        let (text, value) = match &path {
+            Some(path) => (None, wattle_pad::get(automerge, path, at)?),
+            None => (wattle_pad::text(automerge, at)?, fields(wattle_pad::to_json(automerge, at)?)),
+        };
+        Ok(DocContentDocument {
+            schema: DocContentSchema::V1,
+            id: status.doc.to_string(),
+            title: wattle_pad::title(automerge).unwrap_or_default(),
+            heads: heads.iter().map(ToString::to_string).collect(),
+            text,
+            value,
+        })
+    };
+    let read = node.documents.read(status.doc, read).await.map_err(failure)?;
+    Ok(Answer(read.map_err(|error| pad_failure(&error))?))
+}
+
+/// The fields beside title and text.
+fn fields(mut all: serde_json::Value) -> serde_json::Value {
+    if let Some(map) = all.as_object_mut() {
+        map.remove("title");
+        map.remove("sections");
+        if map.is_empty() {
+            return serde_json::Value::Null;
+        }
+    }
+    all
+}
+
+/// Bring an edited text in: only what differs from the version that was edited is changed.
+#[utoipa::path(post, path = "/docs/{doc}/text", tag = "docs", request_body = DocTextRequest,
+    params(("doc" = String, Path, description = "An id or a title")),
+    responses((status = 200, body = DocEditDocument), (status = "default", body = ErrorDocument)))]
+pub(super) async fn text(
+    State(node): State<Arc<Node>>,
+    Part(which): Part,
+    Json(request): Json<DocTextRequest>,
+) -> Result<Answer<DocEditDocument>> {
+    let status = resolve(&node, &which).await?;
+    let new = wattle_pad::text_of(&request.text_b64.0).map_err(|error| pad_failure(&error))?.to_owned();
+    let at = heads_of(request.at.iter().map(String::as_str))?;
+    let read_at = at.clone();
+    let base = move |automerge: &Automerge| {
+        let at = read_at.unwrap_or_else(|| automerge.get_heads());
+        wattle_pad::text(automerge, Some(&at)).map(|text| (text.unwrap_or_default(), at))
+    };
+    let base = node.documents.read(status.doc, base).await.map_err(failure)?;
+    let (base, at) = base.map_err(|error| pad_failure(&error))?;
+    let (told, lines) = tokio::sync::oneshot::channel();
+    let edit: Edit = Box::new(move |tx| {
+        let change = wattle_pad::change_text(tx, &base, &new).map_err(|error| error.to_string())?;
+        if told.send((change.lines_added, change.lines_removed)).is_err() {
+            tracing::trace!("whoever edited has stopped waiting");
+        }
+        Ok(())
+    });
+    let at = at.iter().map(|head| head.0).collect();
+    let edited = node.documents.edit(status.doc, Some(at), edit).await.map_err(failure)?;
+    let lines = lines.await.unwrap_or_default();
+    Ok(Answer(edit_document(&status, &edited, lines)))
+}
+
+fn edit_document(status: &DocStatus, edited: &Edited, (added, removed): (usize, usize)) -> DocEditDocument {
+    DocEditDocument {
+        schema: DocEditSchema::V1,
+        id: status.doc.to_string(),
+        before: hex(&edited.before),
+        after: hex(&edited.after),
+        lines_added: count(added),
+        lines_removed: count(removed),
+        peers: count(status.peers.len()),
+    }
+}
+
+/// Change one field.
+#[utoipa::path(post, path = "/docs/{doc}/fields", tag = "docs", request_body = DocFieldRequest,
+    params(("doc" = String, Path, description = "An id or a title")),
+    responses((status = 200, body = DocEditDocument), (status = "default", body = ErrorDocument)))]
+pub(super) async fn field(
+    State(node): State<Arc<Node>>,
+    Part(which): Part,
+    Json(request): Json<DocFieldRequest>,
+) -> Result<Answer<DocEditDocument>> {
+    let status = resolve(&node, &which).await?;
+    let path: wattle_pad::Path = request.path.parse().map_err(|error: PadError| pad_failure(&error))?;
+    let edit: Edit =
+        Box::new(move |tx| wattle_pad::set(tx, &path, &request.value).map_err(|error| error.to_string()));
+    let edited = node.documents.edit(status.doc, None, edit).await.map_err(failure)?;
+    Ok(Answer(edit_document(&status, &edited, (0, 0))))
+}
+
+/// Make a ticket that leads to a document.
+#[utoipa::path(post, path = "/docs/{doc}/tickets", tag = "docs", request_body = DocShareRequest,
+    params(("doc" = String, Path, description = "An id or a title")),
+    responses((status = 200, body = DocTicketDocument), (status = "default", body = ErrorDocument)))]
+pub(super) async fn share(
+    State(node): State<Arc<Node>>,
+    Part(which): Part,
+    Json(request): Json<DocShareRequest>,
+) -> Result<Answer<DocTicketDocument>> {
+    let status = resolve(&node, &which).await?;
+    let lives = request.expires_ms.map_or(TICKET_LIVES, Duration::from_millis);
+    if lives < Duration::from_secs(1) {
+        return Err(ApiFailure::usage("a ticket works for at least a second"));
+    }
+    if request.role == DocRole::Admin {
+        return Err(ApiFailure::usage("a ticket makes readers and writers, no admins"));
+    }
+    let (endpoints, warnings) = ticket_endpoints(&node).await?;
+    let expires = unix_now().after(lives);
+    let invited = node.documents.invite(status.doc, role_of(request.role), Some(expires), request.uses);
+    let (access, bearer) = invited.await.map_err(failure)?;
+    let ticket = Ticket {
+        network: node.overlay.network().clone(),
+        network_key: node.network_key.clone(),
+        document: Some(TicketDocument { access, bearer }),
+        inviter: node.overlay.id(),
+        endpoints,
+        expires,
+    };
+    Ok(Answer(DocTicketDocument {
+        schema: DocTicketSchema::V1,
+        id: status.doc.to_string(),
+        title: status.label,
+        ticket: ticket.to_text(&node.key),
+        role: request.role,
+        expires: timestamp(expires),
+        warnings,
+    }))
+}
+
+/// Use a ticket to a document; answers when the document is here.
+#[utoipa::path(post, path = "/docs/join", tag = "docs", request_body = DocJoinRequest,
+    responses((status = 200, body = DocDocument), (status = "default", body = ErrorDocument)))]
+pub(super) async fn join(
+    State(node): State<Arc<Node>>,
+    Json(request): Json<DocJoinRequest>,
+) -> Result<Answer<DocDocument>> {
+    let ticket = read_ticket(&node, &request.ticket)?;
+    let Some(TicketDocument { access, bearer }) = ticket.document else {
+        return Err(ApiFailure::usage("this ticket leads into a network, not to a document")
+            .hint("wattle join <ticket>"));
+    };
+    if ticket.inviter == node.overlay.id() {
+        return Err(ApiFailure::new(ErrorCode::Conflict, "this node made the ticket itself")
+            .hint("give it to somebody else"));
+    }
+    let addresses = ticket.endpoints.iter().flat_map(wattle_net::Address::of_endpoint).collect();
+    node.overlay.candidate(ticket.inviter, addresses, wattle_net::Source::Asked).await?;
+    let mut events = node.documents.events();
+    let id = node.documents.join(access, Some(bearer), Some(ticket.inviter)).await.map_err(failure)?;
+    let within = timeout(request.timeout_ms, ARRIVES_WITHIN);
+    let arrived = tokio::time::timeout(within, arrival(&node, id, &mut events)).await;
+    match arrived {
+        Ok(Ok(())) => answer(&node, id).await,
+        Ok(Err(refused)) => Err(refused),
+        Err(_elapsed) => {
+            Err(ApiFailure::new(ErrorCode::Timeout, "nobody who holds the document was reached")
+                .detail("it is kept", "and arrives when a member is reachable: wattle doc list"))
+        }
+    }
+}
+
+/// Waits until a document has content, or a member says no.
+async fn arrival(node: &Node, id: DocId, events: &mut tokio::sync::broadcast::Receiver<Event>) -> Result<()> {
+    loop {
+        if node
+            .documents
+            .status(id)
+            .await
+            .is_some_and(|status| !status.heads.is_empty() && status.role.is_some())
+        {
+            return Ok(());
+        }
+        match events.recv().await {
+            Ok(Event::Refused { doc, why, .. }) if doc == id => {
+                return Err(ApiFailure::new(ErrorCode::Denied, format!("not let in: {why}"))
+                    .detail("ask for", "a new ticket: wattle doc share <id>"));
+            }
+            Ok(_) | Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {}
+            Err(tokio::sync::broadcast::error::RecvError::Closed) => {
+                return Err(ApiFailure::new(ErrorCode::NoNode, "the node is stopping").hint("wattle run"));
+            }
+        }
+    }
+}
+
+/// Who may do what with a document.
+#[utoipa::path(get, path = "/docs/{doc}/members", tag = "docs",
+    params(("doc" = String, Path, description = "An id or a title")),
+    responses((status = 200, body = DocMembersDocument), (status = "default", body = ErrorDocument)))]
+pub(super) async fn members(
+    State(node): State<Arc<Node>>,
+    Part(which): Part,
+) -> Result<Answer<DocMembersDocument>> {
+    let status = resolve(&node, &which).await?;
+    let members = node.documents.members(status.doc).await.unwrap_or_default();
+    let member = |(id, role)| DocMember {
+        id,
+        name: node.names.of(id),
+        role: role_word(role),
+        me: id == node.overlay.id(),
+        here: id == node.overlay.id() || status.peers.iter().any(|peer| peer.peer == id),
+    };
+    Ok(Answer(DocMembersDocument {
+        schema: DocMembersSchema::V1,
+        id: status.doc.to_string(),
+        members: members.into_iter().map(member).collect(),
+    }))
+}
+
+/// Remove somebody from a document.
+#[utoipa::path(post, path = "/docs/{doc}/remove", tag = "docs", request_body = DocRemoveRequest,
+    params(("doc" = String, Path, description = "An id or a title")),
+    responses((status = 200, body = DocDoneDocument), (status = "default", body = ErrorDocument)))]
+pub(super) async fn remove(
+    State(node): State<Arc<Node>>,
+    Part(which): Part,
+    Json(request): Json<DocRemoveRequest>,
+) -> Result<Answer<DocDoneDocument>> {
+    let status = resolve(&node, &which).await?;
+    let who = resolve_peer(&node, &request.peer).await?;
+    node.documents.remove(status.doc, who).await.map_err(failure)?;
+    Ok(done(status))
+}
+
+/// Forget a document here; others keep theirs.
+#[utoipa::path(post, path = "/docs/{doc}/forget", tag = "docs",
+    params(("doc" = String, Path, description = "An id or a title")),
+    responses((status = 200, body = DocDoneDocument), (status = "default", body = ErrorDocument)))]
+pub(super) async fn forget(
+    State(node): State<Arc<Node>>,
+    Part(which): Part,
+) -> Result<Answer<DocDoneDocument>> {
+    let status = resolve(&node, &which).await?;
+    node.documents.forget(status.doc).await.map_err(failure)?;
+    Ok(done(status))
+}
+
+fn done(status: DocStatus) -> Answer<DocDoneDocument> {
+    let (id, title) = (status.doc.to_string(), status.label);
+    Answer(DocDoneDocument { schema: DocDoneSchema::V1, id, title })
+}

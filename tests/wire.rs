@@ -13,8 +13,9 @@ use std::time::Duration;
 
 use serde_bytes::{ByteArray, ByteBuf};
 use wattle_types::{
-    ContentHash, Domain, Endpoint, Envelope, NetworkKey, NetworkName, ProviderKey, Record, RecordBody,
-    RecordKey, SecretKey, Ticket, TopicMessage, TraceContext, UnixTime, cbor,
+    ContentHash, DocAccess, DocId, Domain, Endpoint, Envelope, NetworkKey, NetworkName, ProviderKey,
+    ReadSecret, Record, RecordBody, RecordKey, SecretKey, Ticket, TicketDocument, TopicMessage, TraceContext,
+    UnixTime, cbor,
 };
 
 const NOW: UnixTime = UnixTime::from_millis(1_800_000_000_000);
@@ -110,9 +111,20 @@ fn tickets_are_written_as_ever() {
         network_key: Some(NetworkKey::from_bytes([0x11; 32])),
         document: None,
         endpoints: vec![endpoint("fd00::1")],
-        ..public
+        ..public.clone()
     };
-    for (name, ticket) in [("ticket_public.v1.txt", public), ("ticket_private.v1.txt", private)] {
+    let access = DocAccess {
+        id: DocId::of_owner(&alice().node_id()),
+        read: ReadSecret::from_bytes([0x22; 16]),
+        owner: None,
+    };
+    let document = Some(TicketDocument { access, bearer: [0x33; 16] });
+    let to_document = Ticket { document, ..public.clone() };
+    for (name, ticket) in [
+        ("ticket_public.v1.txt", public),
+        ("ticket_private.v1.txt", private),
+        ("ticket_document.v1.txt", to_document),
+    ] {
         let text = ticket.to_text(&alice());
         golden(name, &text, &ticket);
         assert_eq!(text.parse(), Ok(ticket));

@@ -445,3 +445,6 @@ fn root(change: &Change) -> Root {
         change: ByteArray::new(change.hash().0),
     }
 }
+
+#[cfg(test)]
+mod tests;

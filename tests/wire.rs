@@ -111,7 +111,7 @@ fn tickets_are_written_as_ever() {
         network_key: Some(NetworkKey::from_bytes([0x11; 32])),
         document: None,
         endpoints: vec![endpoint("fd00::1")],
-        ..public.clone()
+        ..public
     };
     let access = DocAccess {
         id: DocId::of_owner(&alice().node_id()),

@@ -76,7 +76,7 @@ impl Documents {
             key: key.clone(),
             network: overlay.network().clone(),
             seed,
-            started: UnixTime::from_millis(unix_now().as_millis()),
+            started: unix_now(),
             label: |automerge| wattle_pad::title(automerge).unwrap_or_default(),
         };
         let scan = |table| store.scan(table).map_err(|failure: Failure| failure.to_string());

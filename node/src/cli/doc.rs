@@ -296,8 +296,7 @@ fn in_editor(session: &Session, title: &str, text: &str) -> Result<Vec<u8>, Fail
 }
 
 async fn set(session: &Session, args: &Set) -> Result<(), Failure> {
-    let value = serde_json::from_str(&args.value).unwrap_or_else(|_text| args.value.clone().into());
-    let request = DocFieldRequest { path: args.path.clone(), value };
+    let request = DocFieldRequest { path: args.path.clone(), value: wattle_pad::value_of(&args.value) };
     let answer =
         session.client()?.post::<DocEditDocument>(&routes::doc(&args.doc, "fields"), &request).await?;
     session.show(&answer, |answer| Shown {

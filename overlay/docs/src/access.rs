@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteArray;
-use wattle_types::{DocAccess, DocId, Domain, Envelope, NetworkName, NodeId, UnixTime, keyed};
+use wattle_types::{DocAccess, DocId, Domain, Envelope, FeedId, NetworkName, NodeId, UnixTime, keyed};
 
+use crate::feed::FeedEnd;
 use crate::payload::Root;
 
 /// Operations kept per document. A member costs one or two; beyond the cap new ones are refused.
@@ -46,8 +47,9 @@ pub(crate) enum Act {
     /// Gives a role to a key. A bearer's key is the one inside a ticket: it takes no part itself, it lets
     /// others in by [`Act::Redeem`].
     Grant { to: NodeId, role: Role, bearer: Option<Bearer> },
-    /// Takes every role from a key. Its changes end at `cut`; of what it signed, `keep` stays valid.
-    Remove { who: NodeId, cut: Vec<Root>, keep: Vec<OpHash> },
+    /// Takes every role from a key. Its changes end at `cut`, its feeds at `feeds`; of what it signed, `keep`
+    /// stays valid.
+    Remove { who: NodeId, cut: Vec<Root>, feeds: Vec<FeedEnd>, keep: Vec<OpHash> },
     /// Signed by a bearer's key: lets a member in with the bearer's role.
     Redeem { member: NodeId },
 }
@@ -94,6 +96,7 @@ pub(crate) struct ControlLog {
 pub struct Members {
     roles: BTreeMap<NodeId, Role>,
     cuts: Vec<Root>,
+    feed_ends: BTreeMap<FeedId, FeedEnd>,
 }
 
 impl Members {
@@ -112,6 +115,16 @@ impl Members {
     /// All members, by id.
     pub fn iter(&self) -> impl Iterator<Item = (NodeId, Role)> + '_ {
         self.roles.iter().map(|(node, role)| (*node, *role))
+    }
+
+    /// Whether an entry of a feed holds: its author may write, or it is before the end that a removal named.
+    pub(crate) fn may_post(&self, feed: &FeedId, seq: u64) -> bool {
+        self.may_write(&feed.author) || self.feed_ends.get(feed).is_some_and(|end| seq <= end.last)
+    }
+
+    /// Where feeds of removed writers end.
+    pub(crate) const fn feed_ends(&self) -> &BTreeMap<FeedId, FeedEnd> {
+        &self.feed_ends
     }
 
     /// Changes of removed writers that removals vouch for.
@@ -240,6 +253,7 @@ impl ControlLog {
         let mut verdicts = self.verdicts(holds);
         let kept_redemptions = self.kept(|author| access.is_owner(author) || is_admin(author));
         let cuts = self.cuts(holds);
+        let feed_ends = self.feed_ends(holds);
         for (hash, signed) in &self.operations {
             let Act::Redeem { member } = &signed.operation.act else { continue };
             let Some(bearer) = verdicts.get(&signed.author).copied() else { continue };
@@ -255,7 +269,7 @@ impl ControlLog {
         }
         let members = verdicts.into_iter().filter(|(_, verdict)| !verdict.removed && !verdict.bearer);
         let roles = members.map(|(node, verdict)| (node, verdict.role)).collect();
-        Members { roles, cuts }
+        Members { roles, cuts, feed_ends }
     }
 
     fn verdicts(&self, holds: impl Fn(&Signed, &OpHash) -> bool) -> BTreeMap<NodeId, Verdict> {
@@ -292,6 +306,22 @@ impl ControlLog {
             _ => None,
         });
         cuts.flatten().cloned().collect()
+    }
+
+    /// Of a feed that several removals end the farthest end: nothing that one of them kept is lost.
+    fn feed_ends(&self, holds: impl Fn(&Signed, &OpHash) -> bool) -> BTreeMap<FeedId, FeedEnd> {
+        let mut ends: BTreeMap<FeedId, FeedEnd> = BTreeMap::new();
+        let valid = self.operations.iter().filter(|(hash, signed)| holds(signed, hash));
+        for (_, signed) in valid {
+            let Act::Remove { who, feeds, .. } = &signed.operation.act else { continue };
+            for end in feeds.iter().filter(|end| end.feed.author == *who) {
+                let farthest = ends.entry(end.feed).or_insert_with(|| end.clone());
+                if end.last > farthest.last {
+                    farthest.clone_from(end);
+                }
+            }
+        }
+        ends
     }
 
     /// The redemptions of a bearer and what a node signed, for the `keep` of its removal.

@@ -50,7 +50,9 @@
 mod access;
 pub mod chunk;
 mod document;
+mod feed;
 mod message;
+mod page;
 mod payload;
 mod replica;
 pub mod repo;
@@ -59,9 +61,11 @@ mod session;
 
 pub use access::{Members, OPERATIONS_MAX, Refusal, Role};
 pub use document::{Edit, Read};
-pub use message::FRAME_BYTES_MAX;
+pub use message::{FRAME_BYTES_MAX, SIGNAL_BYTES_MAX};
+pub use page::FeedLog;
 pub use payload::PAYLOAD_BYTES_MAX;
 pub use replica::{
-    Config, Corrupt, DocError, DocStatus, Event, Input, Outcome, Output, PeerStatus, PersistId, Replica,
-    RequestId, WAITING_MAX,
+    Config, Corrupt, DocError, DocStatus, Event, FetchId, Input, Outcome, Output, PeerStatus, PersistId,
+    Replica, RequestId, WAITING_MAX,
 };
+pub use row::Label;

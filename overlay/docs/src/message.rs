@@ -2,9 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 use serde_bytes::{ByteArray, ByteBuf};
-use wattle_types::{DocTag, Envelope, cbor};
+use wattle_types::{DocTag, Envelope, FeedId, cbor};
 
 use crate::access::{OpHash, Refusal};
+use crate::feed::{Sent, Top};
 
 /// Bytes of a transfer in one frame: small enough that another document's edit waits a few milliseconds.
 pub(crate) const PART_BYTES: usize = 256 * 1024;
@@ -14,6 +15,9 @@ pub const FRAME_BYTES_MAX: usize = 1 << 20;
 
 /// Heads of a document that a message may name. Two replicas that edit at once make one each.
 pub(crate) const HEADS_MAX: usize = 1024;
+
+/// Bytes of something said in passing.
+pub const SIGNAL_BYTES_MAX: usize = 1024;
 
 /// A random number used once.
 pub(crate) type Nonce = ByteArray<16>;
@@ -34,13 +38,23 @@ pub(crate) enum Message {
     /// Operations you lack.
     Learn { operations: Vec<Envelope> },
     /// Where my replica stands. Equal to yours: done.
-    Summary { control: ByteArray<32>, heads: Vec<ByteArray<32>> },
+    Summary { control: ByteArray<32>, heads: Vec<ByteArray<32>>, feeds: ByteArray<32> },
     /// Send what I lack: I have these heads, and of each actor the changes up to a number.
     Want { heads: Vec<ByteArray<32>>, clock: Vec<(ByteBuf, u64)> },
     /// One part of a transfer.
     Part { transfer: u32, part: u32, parts: u32, bytes: ByteBuf },
     /// Send the next part.
     More { transfer: u32, part: u32 },
+    /// How far these feeds are here, on disk.
+    Feeds { tops: Vec<Top> },
+    /// Send what you have of these entries, the newest first.
+    Fetch { feed: FeedId, first: u64, last: u64 },
+    /// Entries, new or asked for.
+    Posts { posts: Vec<Sent>, asked: Option<FeedId> },
+    /// Something in passing, from who holds the other end of the channel.
+    Signal { bytes: ByteBuf },
+    /// Two entries for one place: their author's feed ends there.
+    Forked { entries: Vec<Envelope> },
 }
 
 /// A frame as it crosses the channel: the tag, then the message.

@@ -1,24 +1,30 @@
 //! The machine: all documents of one node (or of one shard of it), their peers and their disk.
 
 mod disk;
+mod feeds;
 mod local;
 mod peers;
+mod status;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use serde_bytes::ByteArray;
 use wattle_types::{
-    DocAccess, DocId, DocTag, Envelope, Machine, NetworkName, NodeId, Outbox, SecretKey, Table, Time,
-    UnixTime, Write, cbor, keyed,
+    DocAccess, DocId, DocTag, Envelope, FeedId, Machine, NetworkName, NodeId, Outbox, PostId, Posted,
+    SecretKey, Table, Time, UnixTime, Write, cbor, keyed,
 };
 
 use crate::access::{ControlLog, Members, Refusal, Role};
 use crate::document::{Document, Edit, Hash, Read};
+use crate::feed;
 use crate::message::{Message, Nonce, frame};
+use crate::page::FeedLog;
 use crate::payload::Payload;
-use crate::row::Row;
+use crate::row::{Label, Row};
 use crate::session::{Session, Standing};
+use feeds::Feeds;
+pub use status::{DocStatus, PeerStatus};
 
 /// Requests and messages that wait for a document that is being read from disk. Beyond it local callers are
 /// told that the document is busy, and a peer's message is dropped: its next summary brings it back.
@@ -44,6 +50,10 @@ pub struct RequestId(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PersistId(pub u64);
 
+/// A read, answered by [`Input::Fetched`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FetchId(pub u64);
+
 /// What the machine is told at its start.
 pub struct Config {
     /// This node.
@@ -54,8 +64,8 @@ pub struct Config {
     pub seed: [u8; 32],
     /// The wall clock when [`Time`] was zero.
     pub started: UnixTime,
-    /// What people call a document, read from what is in it.
-    pub label: fn(&automerge::Automerge) -> String,
+    /// What a document is, read from what is in it.
+    pub label: fn(&automerge::Automerge) -> Label,
 }
 
 /// What happened.
@@ -181,6 +191,31 @@ pub enum Input {
         /// The values, absent ones as none; or why they could not be read.
         values: Result<Vec<Option<Vec<u8>>>, String>,
     },
+    /// A local caller appends to its feed of a document.
+    Append {
+        /// Who asks.
+        request: RequestId,
+        /// Which document.
+        doc: DocId,
+        /// What it says.
+        body: Vec<u8>,
+    },
+    /// A local caller tells the members that are here something that nobody keeps.
+    Signal {
+        /// Who asks.
+        request: RequestId,
+        /// Of which document.
+        doc: DocId,
+        /// What, at most [`SIGNAL_BYTES_MAX`](crate::SIGNAL_BYTES_MAX).
+        bytes: Vec<u8>,
+    },
+    /// What [`Output::Fetch`] asked for, in its order.
+    Fetched {
+        /// Which.
+        id: FetchId,
+        /// The values, absent ones as none; or why they could not be read.
+        values: Result<Vec<Option<Vec<u8>>>, String>,
+    },
     /// A deadline passed.
     Wake,
 }
@@ -206,6 +241,13 @@ pub enum Output {
     Load {
         /// For which document.
         doc: DocId,
+        /// Which.
+        keys: Vec<(Table, Vec<u8>)>,
+    },
+    /// Read these keys.
+    Fetch {
+        /// To be named in the answer.
+        id: FetchId,
         /// Which.
         keys: Vec<(Table, Vec<u8>)>,
     },
@@ -250,6 +292,11 @@ pub enum Outcome {
         before: Vec<[u8; 32]>,
         /// The heads after it.
         after: Vec<[u8; 32]>,
+    },
+    /// An entry is on disk.
+    Appended {
+        /// Its name.
+        post: PostId,
     },
     /// What was asked for.
     Read(Vec<u8>),
@@ -309,6 +356,50 @@ pub enum Event {
         /// Who sent it; none for a local edit.
         from: Option<NodeId>,
     },
+    /// Entries of feeds are on disk.
+    FeedGrew {
+        /// Of which document.
+        doc: DocId,
+        /// Which, in the order they were written to disk.
+        posts: Vec<Posted>,
+    },
+    /// An author signed two entries for one place of a feed, which ends there.
+    FeedForked {
+        /// Of which document.
+        doc: DocId,
+        /// Whose.
+        feed: FeedId,
+    },
+    /// A peer holds this node's entries up to one.
+    Reached {
+        /// Of which document.
+        doc: DocId,
+        /// Who.
+        peer: NodeId,
+        /// Which of this node's feeds.
+        feed: FeedId,
+        /// The number of the last that it has.
+        seq: u64,
+    },
+    /// A member says something in passing.
+    Signal {
+        /// Of which document.
+        doc: DocId,
+        /// Who.
+        from: NodeId,
+        /// What.
+        bytes: Vec<u8>,
+    },
+    /// Who of the members is connected changed.
+    PeersChanged {
+        /// Of which document.
+        doc: DocId,
+    },
+    /// A document is gone from here.
+    Forgotten {
+        /// Which.
+        doc: DocId,
+    },
     /// Who is a member changed.
     MembersChanged {
         /// Of which document.
@@ -330,38 +421,6 @@ pub enum Event {
         /// Why.
         why: Refusal,
     },
-}
-
-/// A peer of a document.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PeerStatus {
-    /// Who.
-    pub peer: NodeId,
-    /// Whether it was last known to hold exactly what this node holds.
-    pub in_sync: bool,
-    /// Of its heads, how many are not known here.
-    pub heads_unknown: usize,
-}
-
-/// A document at a glance.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DocStatus {
-    /// Which.
-    pub doc: DocId,
-    /// What people call it.
-    pub label: String,
-    /// When it came here.
-    pub since: UnixTime,
-    /// Its heads on disk.
-    pub heads: Vec<[u8; 32]>,
-    /// Bytes on disk.
-    pub bytes: u64,
-    /// This node's role.
-    pub role: Option<Role>,
-    /// Members, this node among them.
-    pub members: usize,
-    /// Peers that are here now.
-    pub peers: Vec<PeerStatus>,
 }
 
 /// Stored rows that do not fit together. To do: restore the data directory.
@@ -438,8 +497,17 @@ struct Entry {
     /// Who is known to hold it although no operation says so yet.
     found: BTreeSet<NodeId>,
     writing: Writing,
+    feeds: Feeds,
     used: Time,
     due: Option<Time>,
+}
+
+/// What entries are read for.
+enum Fetch {
+    /// A peer asked for them.
+    Give { peer: NodeId, feed: FeedId },
+    /// A peer has another in the same place.
+    Own { feed: FeedId },
 }
 
 /// A channel to a peer.
@@ -458,6 +526,8 @@ pub struct Replica {
     tags: BTreeMap<DocTag, DocId>,
     links: BTreeMap<NodeId, Link>,
     persists: BTreeMap<PersistId, DocId>,
+    feed_persists: BTreeMap<PersistId, DocId>,
+    fetches: BTreeMap<FetchId, (DocId, Fetch)>,
     persists_made: u64,
     /// Documents whose removal is on its way to the disk.
     forgotten: BTreeMap<PersistId, (RequestId, Box<Entry>)>,
@@ -466,7 +536,8 @@ pub struct Replica {
 }
 
 impl Replica {
-    /// The machine over what is stored: every entry of [`Table::Docs`] and [`Table::DocControl`].
+    /// The machine over what is stored: every entry of [`Table::Docs`], [`Table::DocControl`] and
+    /// [`Table::DocFeeds`].
     ///
     /// # Errors
     /// [`Corrupt`], naming the entry that cannot be read.
@@ -474,6 +545,7 @@ impl Replica {
         config: Config,
         rows: Vec<(Vec<u8>, Vec<u8>)>,
         operations: Vec<(Vec<u8>, Vec<u8>)>,
+        feeds: Vec<(Vec<u8>, Vec<u8>)>,
     ) -> Result<Self, Corrupt> {
         let me = config.key.node_id();
         let mut replica = Self {
@@ -484,6 +556,8 @@ impl Replica {
             tags: BTreeMap::new(),
             links: BTreeMap::new(),
             persists: BTreeMap::new(),
+            feed_persists: BTreeMap::new(),
+            fetches: BTreeMap::new(),
             persists_made: 0,
             forgotten: BTreeMap::new(),
             transfers: 0,
@@ -505,6 +579,14 @@ impl Replica {
                 entry.saved = Some(entry.row.clone());
             }
         }
+        let limit = replica.hlc_max(Time::ZERO);
+        for (key, value) in feeds {
+            let row = feed::read_feed_key(&key).zip(cbor::decode::<feed::Feed>(&value, value.len()).ok());
+            let ((doc, id), feed) = row.ok_or_else(|| Corrupt("a feed's row".to_owned()))?;
+            if let Some(entry) = replica.entries.get_mut(&doc) {
+                entry.feeds.restore(id, feed, limit);
+            }
+        }
         Ok(replica)
     }
 
@@ -523,6 +605,7 @@ impl Replica {
             sessions: BTreeMap::new(),
             found: BTreeSet::new(),
             writing: Writing::default(),
+            feeds: Feeds::default(),
             used: now,
             due: None,
         };
@@ -530,40 +613,17 @@ impl Replica {
         doc
     }
 
-    /// Every document here, by id.
-    #[must_use]
-    pub fn list(&self) -> Vec<DocStatus> {
-        self.entries.keys().filter_map(|doc| self.status(doc)).collect()
-    }
-
-    /// One document at a glance.
-    #[must_use]
-    pub fn status(&self, doc: &DocId) -> Option<DocStatus> {
-        let entry = self.entries.get(doc)?;
-        let standing = entry.standing();
-        let peer = |(peer, session): (&NodeId, &Session)| PeerStatus {
-            peer: *peer,
-            in_sync: session.theirs.as_ref() == Some(&standing),
-            heads_unknown: session.theirs.as_ref().map_or(0, |theirs| {
-                theirs.heads.iter().filter(|head| !standing.heads.contains(head)).count()
-            }),
-        };
-        Some(DocStatus {
-            doc: *doc,
-            label: entry.row.label.clone(),
-            since: entry.row.since,
-            heads: standing.heads.iter().map(|head| **head).collect(),
-            bytes: entry.row.stored.snapshot_bytes + entry.row.stored.record_bytes,
-            role: entry.members.role(&self.me),
-            members: entry.members.iter().count(),
-            peers: entry.sessions.iter().map(peer).collect(),
-        })
-    }
-
     /// Who may do what with a document.
     #[must_use]
     pub fn members(&self, doc: &DocId) -> Option<&Members> {
         self.entries.get(doc).map(|entry| &entry.members)
+    }
+
+    /// What is on disk of a document's feeds.
+    #[must_use]
+    pub fn feed_log(&self, doc: &DocId) -> Option<FeedLog> {
+        let saved = self.entries.get(doc)?.feeds.saved().clone();
+        Some(FeedLog::new(*doc, self.config.network.clone(), saved))
     }
 
     /// What leads to a document.
@@ -658,12 +718,15 @@ impl Machine for Replica {
             }
             Input::Forget { request, doc } => self.forget(request, doc, out),
             Input::PeerUp { peer } => self.peer_up(now, peer, out),
-            Input::PeerDown { peer } => self.peer_down(&peer),
+            Input::PeerDown { peer } => self.peer_down(&peer, out),
             Input::Found { doc, peer } => self.found(now, doc, peer, out),
             Input::Received { peer, frame } => self.received(now, peer, &frame, out),
             Input::Persisted { id } => self.persisted(now, id, out),
             Input::NotPersisted { id, why } => self.not_persisted(now, id, &why, out),
             Input::Loaded { doc, values } => self.loaded(now, doc, values, out),
+            Input::Append { request, doc, body } => self.append(now, doc, request, body, out),
+            Input::Signal { request, doc, bytes } => self.signal(doc, request, &bytes, out),
+            Input::Fetched { id, values } => self.fetched(now, id, values, out),
             Input::Wake => self.on_wake(now, out),
         }
         if cfg!(debug_assertions) {
@@ -680,7 +743,7 @@ impl Entry {
     /// What this replica tells others: only what is on disk.
     fn standing(&self) -> Standing {
         let heads = self.saved.as_ref().map(|row| row.heads.clone()).unwrap_or_default();
-        Standing { control: self.log.fingerprint(), heads }
+        Standing { control: self.log.fingerprint(), heads, feeds: self.feeds.print() }
     }
 
     /// Who may hold the document: members, who invited, who was found.

@@ -9,6 +9,15 @@ use crate::document::Hash;
 /// Bytes of a snapshot in one value: a batch takes one megabyte.
 const PART_BYTES: usize = 512 * 1024;
 
+/// What a document is at a glance.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Label {
+    /// Which app it is for, as its creator wrote it.
+    pub kind: String,
+    /// What people call it.
+    pub title: String,
+}
+
 /// A document's line in the index: enough to list it and to tell equal heads without reading the rest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Row {
@@ -21,8 +30,8 @@ pub(crate) struct Row {
     pub inviter: Option<NodeId>,
     /// When it came here.
     pub since: UnixTime,
-    /// What people call it.
-    pub label: String,
+    /// Which app it is for, and what people call it.
+    pub label: Label,
     pub heads: Vec<Hash>,
     pub stored: Stored,
 }

@@ -1,9 +1,12 @@
 //! What is known of one peer for one document: the handshake's proofs, where it stands, transfers.
 
+use std::collections::BTreeMap;
+
 use serde_bytes::{ByteArray, ByteBuf};
-use wattle_types::{DocTag, NodeId, ReadSecret, Time, cbor, keyed};
+use wattle_types::{DocTag, FeedId, NodeId, ReadSecret, Time, cbor, keyed};
 
 use crate::document::Hash;
+use crate::feed::Top;
 use crate::message::{Message, Nonce, PART_BYTES};
 use crate::payload::{PAYLOAD_BYTES_MAX, Payload};
 
@@ -15,6 +18,7 @@ const PARTS_MAX: u32 = (PAYLOAD_BYTES_MAX / PART_BYTES) as u32 + 1;
 pub(crate) struct Standing {
     pub control: ByteArray<32>,
     pub heads: Vec<Hash>,
+    pub feeds: ByteArray<32>,
 }
 
 /// A peer that proved the read secret.
@@ -34,6 +38,12 @@ pub(crate) struct Session {
     pub incoming: Option<Incoming>,
     /// When its transfer is given up and asked for anew.
     pub wanted_until: Option<Time>,
+    /// How far feeds are there, as it said.
+    pub feeds: BTreeMap<FeedId, Top>,
+    /// Until when an answer with entries is waited for.
+    pub fetching: Option<Time>,
+    /// Entries are being read for it.
+    pub giving: bool,
 }
 
 /// A transfer that the other side pulls.

@@ -22,6 +22,8 @@ pub enum Domain {
     DocControl,
     /// A writer's word for a change of a document.
     DocVouch,
+    /// An entry of a feed.
+    DocPost,
 }
 
 impl Domain {
@@ -33,6 +35,7 @@ impl Domain {
             Self::Ticket => "wattle ticket v1",
             Self::DocControl => "wattle doc control v1",
             Self::DocVouch => "wattle doc vouch v1",
+            Self::DocPost => "wattle doc post v1",
         }
     }
 }

@@ -21,6 +21,7 @@
 pub mod cbor;
 mod document;
 mod envelope;
+mod feed;
 pub mod limits;
 mod machine;
 mod network;
@@ -33,6 +34,7 @@ mod topic;
 
 pub use document::{DocAccess, DocId, DocTag, InvalidDocId, ReadSecret, bearer_key, keyed};
 pub use envelope::{Domain, Envelope, EnvelopeError, SecretKey, Verified};
+pub use feed::{FeedId, Hlc, InvalidPostId, POST_SEQ_END, Post, PostId, PostLink, Posted, frontier};
 pub use machine::{Machine, Outbox};
 pub use network::{InvalidNetworkKey, InvalidNetworkName, NetworkKey, NetworkName};
 pub use node_id::{InvalidNodeId, NodeId};

@@ -106,3 +106,16 @@ pub const DIFFERENCE_LINES_MAX: usize = 10_000;
 
 /// Bytes of a path into a document, as typed.
 pub const DOCUMENT_PATH_BYTES_MAX: usize = 1024;
+
+/// Bytes of one entry of a feed: a chat message of four pages.
+pub const POST_BYTES_MAX: usize = 16 * 1024;
+
+/// Entries of other feeds that one entry names: so many can be written at once without knowing each other.
+pub const POST_SEEN_MAX: usize = 8;
+
+/// Feeds per document: its writers and what forks of theirs go on in.
+pub const FEEDS_PER_DOC_MAX: usize = 4096;
+
+/// Pieces of a feed that are here with gaps between them. Beyond it what would begin another is left out; it
+/// comes when the gaps below the others are closed.
+pub const FEED_SPANS_MAX: usize = 64;

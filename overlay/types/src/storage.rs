@@ -28,11 +28,15 @@ pub enum Table {
     DocChanges,
     /// Snapshots in parts: document, generation and part -> bytes.
     DocSnapshots,
+    /// How far a feed is here: document and feed -> spans.
+    DocFeeds,
+    /// Entries of feeds: document, feed and number -> signed entry and when it came.
+    DocPosts,
 }
 
 impl Table {
     /// Every table.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Records,
         Self::Providers,
         Self::Published,
@@ -44,6 +48,8 @@ impl Table {
         Self::DocControl,
         Self::DocChanges,
         Self::DocSnapshots,
+        Self::DocFeeds,
+        Self::DocPosts,
     ];
 
     /// The table's name on disk. Renaming one is a new data version.
@@ -61,6 +67,8 @@ impl Table {
             Self::DocControl => "doc_control",
             Self::DocChanges => "doc_changes",
             Self::DocSnapshots => "doc_snapshots",
+            Self::DocFeeds => "doc_feeds",
+            Self::DocPosts => "doc_posts",
         }
     }
 }

@@ -30,7 +30,7 @@ fn redeem(bearer: u8, member: u8) -> Envelope {
 }
 
 fn remove(by: u8, epoch: u32, who: u8, keep: Vec<OpHash>) -> Envelope {
-    signed(by, epoch, Act::Remove { who: key(who).node_id(), cut: Vec::new(), keep })
+    signed(by, epoch, Act::Remove { who: key(who).node_id(), cut: Vec::new(), feeds: Vec::new(), keep })
 }
 
 const FREE: Bearer = Bearer { expires: None, uses: None };

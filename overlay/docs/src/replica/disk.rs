@@ -1,7 +1,7 @@
 //! What goes to the disk and comes from it.
 
 use serde_bytes::ByteArray;
-use wattle_types::{DocId, Outbox, Table, Time, Write, cbor};
+use wattle_types::{DocId, KeyRange, Outbox, Table, Time, Write, cbor};
 
 use super::{
     DocError, Entry, Event, IDLE, Job, Outcome, Output, PersistId, Replica, RequestId, State, Waiting,
@@ -89,8 +89,12 @@ impl Replica {
     }
 
     pub(super) fn persisted(&mut self, now: Time, id: PersistId, out: &mut Outbox<Output>) {
-        if let Some((request, _)) = self.forgotten.remove(&id) {
+        if let Some((request, entry)) = self.forgotten.remove(&id) {
+            out.push(Output::Notify(Event::Forgotten { doc: entry.row.access.id }));
             out.push(Output::Reply { request, outcome: Ok(Outcome::Done) });
+        }
+        if let Some(doc) = self.feed_persists.remove(&id) {
+            return self.feeds_persisted(now, doc, out);
         }
         let Some(doc) = self.persists.remove(&id) else { return };
         if self.next_batch(doc, out) {
@@ -140,6 +144,9 @@ impl Replica {
             self.entries.insert(entry.row.access.id, *entry);
             let outcome = Err(DocError::NotSaved(why.to_owned()));
             return out.push(Output::Reply { request, outcome });
+        }
+        if let Some(doc) = self.feed_persists.remove(&id) {
+            return self.feeds_not_persisted(doc, why, out);
         }
         let Some(doc) = self.persists.remove(&id) else { return };
         self.take_back(doc, now, why, out);
@@ -254,11 +261,15 @@ impl Replica {
             let (Waiting::Edit { request, .. } | Waiting::Plain { request, .. }) = waiting;
             out.push(Output::Reply { request: *request, outcome: Err(DocError::Unknown(doc)) });
         }
+        Self::drop_appends(&mut entry, &DocError::Unknown(doc), out);
         let mut writes = entry.row.stored.removals(&doc);
         writes.extend(entry.log.envelopes().iter().map(|envelope| Write::Remove {
             table: Table::DocControl,
             key: operation_key(&doc, &envelope.hash()),
         }));
+        for table in [Table::DocFeeds, Table::DocPosts] {
+            writes.push(Write::RemoveRange { table, range: KeyRange::prefix(doc.as_bytes()) });
+        }
         writes.push(Write::Remove { table: Table::Docs, key: doc.as_bytes().to_vec() });
         entry.sessions.clear();
         entry.writing = Writing::default();

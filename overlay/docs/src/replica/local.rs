@@ -1,6 +1,6 @@
 //! What local callers ask.
 
-use serde_bytes::ByteArray;
+use serde_bytes::{ByteArray, ByteBuf};
 use wattle_types::{
     DocAccess, DocId, Domain, Envelope, NodeId, Outbox, ReadSecret, SecretKey, Time, UnixTime, bearer_key,
 };
@@ -8,7 +8,8 @@ use wattle_types::{
 use super::{DocError, Event, Job, Outcome, Output, Replica, RequestId, State, WAITING_MAX, Waiting};
 use crate::access::{Act, Bearer, Operation, Role};
 use crate::document::{Document, Edit, EditFault, Hash, Read};
-use crate::row::{Row, Stored};
+use crate::message::{Message, SIGNAL_BYTES_MAX};
+use crate::row::{Label, Row, Stored};
 
 impl Replica {
     pub(super) fn create(&mut self, now: Time, request: RequestId, edit: Edit, out: &mut Outbox<Output>) {
@@ -20,7 +21,7 @@ impl Replica {
             bearer: None,
             inviter: None,
             since: self.wall(now),
-            label: String::new(),
+            label: Label::default(),
             heads: Vec::new(),
             stored: Stored::default(),
         };
@@ -68,7 +69,7 @@ impl Replica {
                 bearer: bearer.map(ByteArray::new),
                 inviter,
                 since: self.wall(now),
-                label: String::new(),
+                label: Label::default(),
                 heads: Vec::new(),
                 stored: Stored::default(),
             };
@@ -287,9 +288,15 @@ impl Replica {
         }
         let State::Open(document) = &entry.state else { return };
         let cut = document.roots_of(&who);
-        let mut acts = vec![Act::Remove { who, cut, keep: entry.log.signed_by(&who) }];
+        let mut acts =
+            vec![Act::Remove { who, cut, feeds: self.feed_ends(doc, &who), keep: entry.log.signed_by(&who) }];
         for bearer in entry.log.bearers_of(&who) {
-            acts.push(Act::Remove { who: bearer, cut: Vec::new(), keep: entry.log.signed_by(&bearer) });
+            acts.push(Act::Remove {
+                who: bearer,
+                cut: Vec::new(),
+                feeds: Vec::new(),
+                keep: entry.log.signed_by(&bearer),
+            });
         }
         match self.authority(doc, held == Some(Role::Admin)) {
             Ok(key) => {
@@ -308,7 +315,8 @@ impl Replica {
         if members == entry.members {
             return;
         }
-        let cut = members.cuts().len() != entry.members.cuts().len();
+        let cut = members.cuts() != entry.members.cuts();
+        let ended = members.feed_ends() != entry.members.feed_ends();
         let came: Vec<NodeId> = members
             .iter()
             .map(|(node, _)| node)
@@ -319,9 +327,27 @@ impl Replica {
         if cut {
             self.job(now, doc, Job::Prune, out);
         }
+        if ended {
+            self.cut_feeds(doc, out);
+        }
         for peer in came {
             self.hello(now, doc, peer, out);
         }
+    }
+
+    /// Says something in passing to every member that is here.
+    pub(super) fn signal(&self, doc: DocId, request: RequestId, bytes: &[u8], out: &mut Outbox<Output>) {
+        let Some(entry) = self.entries.get(&doc) else {
+            return out.push(Output::Reply { request, outcome: Err(DocError::Unknown(doc)) });
+        };
+        if bytes.len() > SIGNAL_BYTES_MAX {
+            let why = format!("{} bytes are more than the {SIGNAL_BYTES_MAX} that are passed", bytes.len());
+            return out.push(Output::Reply { request, outcome: Err(DocError::Refused(why)) });
+        }
+        for peer in entry.sessions.keys().filter(|peer| entry.members.role(peer).is_some()) {
+            self.send(&doc, *peer, &Message::Signal { bytes: ByteBuf::from(bytes) }, out);
+        }
+        out.push(Output::Reply { request, outcome: Ok(Outcome::Done) });
     }
 
     pub(super) fn forget(&mut self, request: RequestId, doc: DocId, out: &mut Outbox<Output>) {
@@ -336,7 +362,7 @@ impl Replica {
     }
 }
 
-fn not_allowed(needed: &'static str, held: Option<Role>) -> DocError {
+pub(super) fn not_allowed(needed: &'static str, held: Option<Role>) -> DocError {
     let held = match held {
         None => "no member",
         Some(Role::Reader) => "a reader",

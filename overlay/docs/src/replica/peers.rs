@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_bytes::{ByteArray, ByteBuf};
+use wattle_types::limits::FEEDS_PER_DOC_MAX;
 use wattle_types::{DocId, DocTag, Domain, Envelope, NodeId, Outbox, Time, bearer_key, cbor};
 
 use super::{Event, HELLO_AGAIN, Job, Link, Output, REPEAT, Replica, SUMMARY_AFTER, State, WAITING_MAX};
 use crate::access::{Act, OPERATIONS_MAX, OpHash, Operation, Refusal};
 use crate::document::{Fault, Hash};
-use crate::message::{FRAME_BYTES_MAX, HEADS_MAX, Message, Nonce, frame, split};
+use crate::message::{FRAME_BYTES_MAX, HEADS_MAX, Message, Nonce, SIGNAL_BYTES_MAX, frame, split};
 use crate::payload::Payload;
 use crate::session::{Outgoing, Progress, Session, Side, Standing, no_proof, nonce_for, proof};
 
@@ -21,7 +22,7 @@ const HANDSHAKE_BYTES_MAX: usize = 1024;
 impl Replica {
     pub(super) fn peer_up(&mut self, now: Time, peer: NodeId, out: &mut Outbox<Output>) {
         // A new channel starts afresh: what the old one carried last is not known.
-        self.peer_down(&peer);
+        self.peer_down(&peer, out);
         let secret = self.draw();
         self.links.insert(peer, Link { secret, hellos: BTreeMap::new() });
         let shared = self.entries.iter().filter(|(_, entry)| entry.contacts().any(|contact| contact == peer));
@@ -30,10 +31,12 @@ impl Replica {
         }
     }
 
-    pub(super) fn peer_down(&mut self, peer: &NodeId) {
+    pub(super) fn peer_down(&mut self, peer: &NodeId, out: &mut Outbox<Output>) {
         self.links.remove(peer);
-        for entry in self.entries.values_mut() {
-            entry.sessions.remove(peer);
+        for (doc, entry) in &mut self.entries {
+            if entry.sessions.remove(peer).is_some() {
+                out.push(Output::Notify(Event::PeersChanged { doc: *doc }));
+            }
         }
     }
 
@@ -191,6 +194,7 @@ impl Replica {
     fn open_session(&mut self, now: Time, doc: DocId, peer: NodeId, out: &mut Outbox<Output>) {
         let Some(entry) = self.entries.get_mut(&doc) else { return };
         entry.sessions.insert(peer, Session { opened: now, ..Session::default() });
+        out.push(Output::Notify(Event::PeersChanged { doc }));
         entry.used = now;
         self.send_operations(doc, peer, out);
         self.summarise_to(doc, peer, out);
@@ -227,8 +231,8 @@ impl Replica {
             Message::Operations { hashes } if hashes.len() <= OPERATIONS_MAX => {
                 self.on_operations(doc, peer, member, &hashes, out);
             }
-            Message::Summary { control, heads } if member && heads.len() <= HEADS_MAX => {
-                self.on_summary(now, doc, peer, Standing { control, heads }, out);
+            Message::Summary { control, heads, feeds } if member && heads.len() <= HEADS_MAX => {
+                self.on_summary(now, doc, peer, Standing { control, heads, feeds }, out);
             }
             Message::Want { heads, clock }
                 if member && heads.len() <= HEADS_MAX && clock.len() <= CLOCK_MAX =>
@@ -239,6 +243,18 @@ impl Replica {
                 self.on_part(now, doc, peer, (transfer, part, parts, bytes), out);
             }
             Message::More { transfer, part } if member => self.on_more(doc, peer, transfer, part, out),
+            Message::Feeds { tops } if member && tops.len() <= FEEDS_PER_DOC_MAX => {
+                self.on_tops(now, doc, peer, tops, out);
+            }
+            Message::Fetch { feed, first, last } if member => {
+                self.on_fetch(doc, peer, (feed, first, last), out);
+            }
+            Message::Posts { posts, asked } if member => self.on_posts(now, doc, peer, posts, asked, out),
+            Message::Signal { bytes } if member && bytes.len() <= SIGNAL_BYTES_MAX => {
+                let bytes = bytes.into_vec();
+                out.push(Output::Notify(Event::Signal { doc, from: peer, bytes }));
+            }
+            Message::Forked { entries } if member => self.on_forked(now, doc, peer, entries, out),
             _ if member => out.push(Output::Misbehaved { peer, why: "a document message over its limits" }),
             _ => {}
         }
@@ -313,6 +329,10 @@ impl Replica {
             if news {
                 out.push(Output::Notify(Event::InSync { doc, peer }));
             }
+            self.reached(doc, peer, out);
+            let Some(session) = self.entries.get(&doc).and_then(|entry| entry.sessions.get(&peer)) else {
+                return;
+            };
             if session.told.as_ref() != Some(&mine) {
                 self.summarise_to(doc, peer, out);
             }
@@ -323,6 +343,10 @@ impl Replica {
         }
         if theirs.heads != mine.heads && !theirs.heads.is_empty() {
             self.job(now, doc, Job::Ask { peer }, out);
+        }
+        if theirs.feeds != mine.feeds {
+            self.send_tops(doc, peer, out);
+            self.fetch_next(now, doc, peer, out);
         }
         self.set_due(doc, now.after(REPEAT));
     }
@@ -476,8 +500,8 @@ impl Replica {
         let standing = entry.standing();
         let Some(session) = entry.sessions.get_mut(&peer) else { return };
         session.told = Some(standing.clone());
-        let Standing { control, heads } = standing;
-        self.send(&doc, peer, &Message::Summary { control, heads }, out);
+        let Standing { control, heads, feeds } = standing;
+        self.send(&doc, peer, &Message::Summary { control, heads, feeds }, out);
     }
 
     /// Tells every peer that does not know, or whose last word was another; tries again what stands still.

@@ -2,15 +2,13 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test ends where something is not as it must be")]
 
-mod world;
-
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use automerge::Automerge;
 
+use crate::world::{Faults, World, put};
 use wattle_docs::{DocError, Event, Input, Outcome, Role};
-use world::{Faults, World, put};
 
 const SECOND: Duration = Duration::from_secs(1);
 

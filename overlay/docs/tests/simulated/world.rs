@@ -5,9 +5,12 @@ use std::time::Duration;
 
 use automerge::transaction::Transactable as _;
 use automerge::{Automerge, ReadDoc as _};
-use wattle_docs::{Config, DocError, Edit, Event, Input, Outcome, Output, PersistId, Replica, RequestId};
+use wattle_docs::{
+    Config, DocError, Edit, Event, FetchId, Input, Label, Outcome, Output, PersistId, Replica, RequestId,
+};
 use wattle_types::{
-    DocId, Machine as _, NetworkName, NodeId, Outbox, SecretKey, Table, Time, UnixTime, Write,
+    DocId, Machine as _, NetworkName, NodeId, Outbox, PostId, PostLink, Posted, SecretKey, Table, Time,
+    UnixTime, Write,
 };
 
 /// What the network and the disks do.
@@ -29,7 +32,13 @@ impl Faults {
 enum What {
     Deliver { to: usize, from: usize, frame: Vec<u8>, link: u64 },
     Written { node: usize, life: u64, id: PersistId },
-    Read { node: usize, life: u64, doc: DocId, keys: Vec<(Table, Vec<u8>)> },
+    Read { node: usize, life: u64, of: Of, keys: Vec<(Table, Vec<u8>)> },
+}
+
+/// What is read.
+enum Of {
+    Document(DocId),
+    Entries(FetchId),
 }
 
 pub(crate) struct Node {
@@ -41,6 +50,9 @@ pub(crate) struct Node {
     writing: Vec<(PersistId, Vec<Write>)>,
     life: u64,
     pub(crate) full: bool,
+    /// How far its wall clock is off, from its next start on.
+    pub(crate) clock_ahead: Duration,
+    pub(crate) clock_behind: Duration,
     pub(crate) replies: BTreeMap<RequestId, Result<Outcome, DocError>>,
     pub(crate) events: Vec<Event>,
     pub(crate) misbehaved: Vec<(NodeId, &'static str)>,
@@ -59,8 +71,8 @@ pub(crate) struct World {
     links: BTreeMap<(usize, usize), u64>,
 }
 
-fn label(_: &Automerge) -> String {
-    String::new()
+fn label(_: &Automerge) -> Label {
+    Label::default()
 }
 
 impl World {
@@ -85,6 +97,8 @@ impl World {
                 writing: Vec::new(),
                 life: 0,
                 full: false,
+                clock_ahead: Duration::ZERO,
+                clock_behind: Duration::ZERO,
                 replies: BTreeMap::new(),
                 events: Vec::new(),
                 misbehaved: Vec::new(),
@@ -120,10 +134,13 @@ impl World {
             key: it.key.clone(),
             network: NetworkName::default(),
             seed,
-            started: UnixTime::from_millis(1_800_000_000_000),
+            started: UnixTime::from_millis(1_800_000_000_000 - it.clock_behind.as_millis() as u64)
+                .after(it.clock_ahead),
             label,
         };
-        it.replica = Some(Replica::new(config, rows(Table::Docs), rows(Table::DocControl)).unwrap());
+        it.replica = Some(
+            Replica::new(config, rows(Table::Docs), rows(Table::DocControl), rows(Table::DocFeeds)).unwrap(),
+        );
     }
 
     /// Kills a node: of what it gave to the disk a prefix is there, the rest is not.
@@ -222,7 +239,11 @@ impl World {
                 }
                 Output::Load { doc, keys } => {
                     let delay = self.draw(self.faults.disk_ms + 1);
-                    self.schedule(delay, What::Read { node, life, doc, keys });
+                    self.schedule(delay, What::Read { node, life, of: Of::Document(doc), keys });
+                }
+                Output::Fetch { id, keys } => {
+                    let delay = self.draw(self.faults.disk_ms + 1);
+                    self.schedule(delay, What::Read { node, life, of: Of::Entries(id), keys });
                 }
                 Output::Seek { doc, members, .. } => {
                     for member in members {
@@ -289,11 +310,15 @@ impl World {
                     self.handle(node, Input::Persisted { id });
                 }
             }
-            What::Read { node, life, doc, keys } => {
+            What::Read { node, life, of, keys } => {
                 if self.nodes[node].life == life {
                     let disk = &self.nodes[node].disk;
-                    let values = keys.into_iter().map(|key| disk.get(&key).cloned()).collect();
-                    self.handle(node, Input::Loaded { doc, values: Ok(values) });
+                    let values = Ok(keys.into_iter().map(|key| disk.get(&key).cloned()).collect());
+                    let input = match of {
+                        Of::Document(doc) => Input::Loaded { doc, values },
+                        Of::Entries(id) => Input::Fetched { id, values },
+                    };
+                    self.handle(node, input);
                 }
             }
         }
@@ -346,6 +371,35 @@ impl World {
     ) -> Result<Outcome, DocError> {
         let edit = put(key, value);
         self.ask(node, |request| Input::Edit { request, doc, at: None, edit })
+    }
+
+    /// Appends to a node's feed.
+    pub(crate) fn say(&mut self, node: usize, doc: DocId, text: &str) -> Result<PostId, DocError> {
+        let body = text.as_bytes().to_vec();
+        match self.ask(node, |request| Input::Append { request, doc, body })? {
+            Outcome::Appended { post } => Ok(post),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The newest entries on a node's disk before a place.
+    pub(crate) fn page(
+        &self,
+        node: usize,
+        doc: DocId,
+        before: Option<PostLink>,
+        limit: usize,
+    ) -> Vec<Posted> {
+        let it = &self.nodes[node];
+        let log = it.replica.as_ref().unwrap().feed_log(&doc).unwrap();
+        let get = |table, key: &[u8]| Ok(it.disk.get(&(table, key.to_vec())).cloned());
+        log.page(&get, before, limit).unwrap()
+    }
+
+    /// Everything that was said, in order.
+    pub(crate) fn said(&self, node: usize, doc: DocId) -> Vec<String> {
+        let page = self.page(node, doc, None, usize::MAX);
+        page.iter().map(|it| String::from_utf8(it.post.body.to_vec()).unwrap()).collect()
     }
 
     pub(crate) fn save(&mut self, node: usize, doc: DocId) -> Result<Vec<u8>, DocError> {

@@ -1,0 +1,716 @@
+//! Feeds: appended to by local callers and by peers, caught up with newest first.
+//!
+//! They live beside the document and never wait for it: an entry needs neither the replica in memory nor a
+//! batch of its changes on disk.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use serde_bytes::{ByteArray, ByteBuf};
+use wattle_types::limits::{FEEDS_PER_DOC_MAX, POST_BYTES_MAX};
+use wattle_types::{
+    DocId, Domain, Envelope, FeedId, Hlc, KeyRange, NodeId, Outbox, Post, PostId, Posted, Table, Time, Write,
+    cbor, frontier, keyed,
+};
+
+use super::{DocError, Entry, Event, Fetch, FetchId, Outcome, Output, PersistId, REPEAT, Replica, RequestId};
+use crate::access::Role;
+use crate::feed::{
+    Feed, FeedEnd, Sent, Step, Stored, Top, feed_key, post_key, posted, posts_behind, print_parts,
+};
+use crate::message::Message;
+
+/// Bytes of entries in one batch; what comes beyond them waits at who sent it.
+const BATCH_BYTES: usize = 512 * 1024;
+/// Entries in one answer: at 300 bytes each it is 40 KiB, and the newest of ten feeds come in ten answers.
+const ANSWER_POSTS: usize = 128;
+/// Bytes of entries in one answer.
+const ANSWER_BYTES: usize = 256 * 1024;
+/// Feeds of one author: each is there because the one before it forked.
+const FEEDS_PER_AUTHOR: u16 = 16;
+/// An entry that took longer to come is late.
+const LATE: Duration = Duration::from_secs(5);
+/// A clock that is further ahead moves no other clock.
+const AHEAD_MAX: Duration = Duration::from_secs(10 * 60);
+
+/// The feeds of one document.
+#[derive(Default)]
+pub(super) struct Feeds {
+    /// With what is on its way to the disk.
+    here: BTreeMap<FeedId, Feed>,
+    /// As they are on disk: what peers are told.
+    saved: BTreeMap<FeedId, Feed>,
+    /// Of what is on disk; zeros while there is nothing.
+    print: ByteArray<32>,
+    suspects: BTreeMap<FeedId, Suspect>,
+    clock: Hlc,
+    in_flight: Option<PersistId>,
+    flight: Batch,
+    next: Batch,
+}
+
+/// A place that two entries claim, while not both are here.
+#[derive(Default)]
+struct Suspect {
+    seq: u64,
+    entries: BTreeMap<PostId, (Envelope, Post)>,
+    /// Which of them is in the feed here; none while it is read, or where nothing is.
+    own: Option<PostId>,
+    reading: bool,
+}
+
+#[derive(Default)]
+struct Batch {
+    appends: Vec<(RequestId, PostId)>,
+    posts: Vec<Grown>,
+    rows: BTreeMap<FeedId, Feed>,
+    removals: Vec<KeyRange>,
+    forked: BTreeSet<FeedId>,
+    bytes: usize,
+}
+
+struct Grown {
+    posted: Posted,
+    envelope: Envelope,
+    from: Option<NodeId>,
+}
+
+impl Feeds {
+    pub(super) fn restore(&mut self, id: FeedId, feed: Feed, wall_max: Hlc) {
+        let top = feed.top().map(|span| span.top.at).filter(|at| *at <= wall_max);
+        self.clock = self.clock.max(top.unwrap_or_default());
+        self.saved.insert(id, feed.clone());
+        self.here.insert(id, feed);
+        self.print = print_of(&self.saved);
+    }
+
+    pub(super) const fn print(&self) -> ByteArray<32> {
+        self.print
+    }
+
+    pub(super) const fn saved(&self) -> &BTreeMap<FeedId, Feed> {
+        &self.saved
+    }
+
+    /// Entries on disk.
+    pub(super) fn posts(&self) -> u64 {
+        let spans = self.saved.values().flat_map(|feed| &feed.spans);
+        spans.map(|span| span.last - span.first + 1).sum()
+    }
+
+    fn tops(&self, of: impl Fn(&FeedId) -> bool) -> Vec<Top> {
+        self.saved.iter().filter(|(id, _)| of(id)).map(|(id, feed)| Top::of(*id, feed)).collect()
+    }
+
+    /// The newest of this author's feeds, and the number of its last entry on disk.
+    pub(super) fn last_of(&self, author: &NodeId) -> Option<(FeedId, u64)> {
+        let mut own = self.saved.iter().filter(|(id, _)| id.author == *author);
+        own.next_back().map(|(id, feed)| (*id, feed.last()))
+    }
+
+    fn touch(&mut self, id: FeedId) {
+        if let Some(feed) = self.here.get(&id) {
+            self.next.rows.insert(id, feed.clone());
+        }
+    }
+}
+
+fn print_of(feeds: &BTreeMap<FeedId, Feed>) -> ByteArray<32> {
+    if feeds.is_empty() {
+        return ByteArray::default();
+    }
+    let parts: Vec<ByteBuf> = feeds.iter().map(|(id, feed)| print_parts(id, feed)).collect();
+    let parts: Vec<&[u8]> = parts.iter().map(|part| part.as_slice()).collect();
+    ByteArray::new(keyed(&[0; 32], &parts))
+}
+
+impl Replica {
+    /// The latest time that an entry may have and still move clocks.
+    pub(super) fn hlc_max(&self, now: Time) -> Hlc {
+        Hlc::at(self.wall(now).after(AHEAD_MAX))
+    }
+
+    /// Signs an entry of this node's own feed.
+    pub(super) fn append(
+        &mut self,
+        now: Time,
+        doc: DocId,
+        request: RequestId,
+        body: Vec<u8>,
+        out: &mut Outbox<Output>,
+    ) {
+        match self.sign_post(now, doc, body) {
+            Ok((posted, envelope)) => {
+                let Some(entry) = self.entries.get_mut(&doc) else { return };
+                entry.feeds.next.appends.push((request, posted.id));
+                let feed = entry.feeds.here.entry(posted.feed()).or_default();
+                feed.insert(posted.id, &posted.post);
+                entry.feeds.clock = posted.post.at;
+                entry.feeds.add(Grown { posted, envelope, from: None });
+                self.flush_feeds(doc, out);
+            }
+            Err(error) => out.push(Output::Reply { request, outcome: Err(error) }),
+        }
+    }
+
+    fn sign_post(&self, now: Time, doc: DocId, body: Vec<u8>) -> Result<(Posted, Envelope), DocError> {
+        let entry = self.entries.get(&doc).ok_or(DocError::Unknown(doc))?;
+        if entry.members.iter().next().is_none() || entry.saved.is_none() {
+            return Err(DocError::NotHere);
+        }
+        if !entry.members.may_write(&self.me) {
+            return Err(super::local::not_allowed("writer", entry.members.role(&self.me)));
+        }
+        if body.len() > POST_BYTES_MAX {
+            let why = format!("{} bytes are more than the {POST_BYTES_MAX} of one message", body.len());
+            return Err(DocError::Refused(why));
+        }
+        let feeds = &entry.feeds;
+        if feeds.next.bytes > BATCH_BYTES {
+            return Err(DocError::Busy);
+        }
+        let own = |number| FeedId { author: self.me, number };
+        // A feed that ended by a removal is not gone on with: others may hold entries behind its end.
+        let whole = |number: &u16| {
+            let forked = feeds.here.get(&own(*number)).is_some_and(|feed| feed.fork.is_some());
+            !forked && !entry.members.feed_ends().contains_key(&own(*number))
+        };
+        let Some(number) = (0..FEEDS_PER_AUTHOR).find(whole) else {
+            let why = "every feed of this node forked: its key is in use elsewhere".to_owned();
+            return Err(DocError::Refused(why));
+        };
+        let top = feeds.here.get(&own(number)).and_then(Feed::top);
+        let limit = self.hlc_max(now);
+        let others = feeds.here.iter().filter(|(id, _)| id.author != self.me);
+        let tops = others.filter_map(|(_, feed)| feed.top()).filter(|span| span.top.at <= limit);
+        let seen = frontier(tops.map(|span| (&span.top, span.seen.as_slice())));
+        let wall = self.wall(now);
+        let post = Post {
+            doc,
+            feed: number,
+            seq: top.map_or(1, |span| span.last + 1),
+            at: feeds.clock.max(top.map_or(Hlc::default(), |span| span.top.at)).tick(wall),
+            prev: top.map(|span| span.top),
+            seen,
+            body: ByteBuf::from(body),
+        };
+        let envelope = Envelope::seal(&self.config.key, Domain::DocPost, &self.config.network, &post);
+        let stored = Stored { envelope: envelope.clone(), received: wall, late: false };
+        Ok((posted(stored, post, false), envelope))
+    }
+
+    /// Writes what has gathered, unless a batch of this document's feeds is on its way.
+    fn flush_feeds(&mut self, doc: DocId, out: &mut Outbox<Output>) {
+        let Some(entry) = self.entries.get_mut(&doc) else { return };
+        let feeds = &mut entry.feeds;
+        if feeds.in_flight.is_some() || (feeds.next.rows.is_empty() && feeds.next.removals.is_empty()) {
+            return;
+        }
+        let batch = std::mem::take(&mut feeds.next);
+        let posts = batch.posts.iter().map(|grown| Write::Put {
+            table: Table::DocPosts,
+            key: post_key(&doc, &grown.posted.feed(), grown.posted.post.seq),
+            value: cbor::encode(&Stored {
+                envelope: grown.envelope.clone(),
+                received: grown.posted.received,
+                late: grown.posted.late,
+            }),
+        });
+        let rows = batch.rows.iter().map(|(id, feed)| Write::Put {
+            table: Table::DocFeeds,
+            key: feed_key(&doc, id),
+            value: cbor::encode(feed),
+        });
+        let removals = batch.removals.iter().cloned();
+        let removals = removals.map(|range| Write::RemoveRange { table: Table::DocPosts, range });
+        // What was cut may have been in this batch too.
+        let writes = posts.chain(removals).chain(rows).collect();
+        feeds.flight = batch;
+        self.persists_made += 1;
+        let id = PersistId(self.persists_made);
+        if let Some(entry) = self.entries.get_mut(&doc) {
+            entry.feeds.in_flight = Some(id);
+        }
+        self.feed_persists.insert(id, doc);
+        out.push(Output::Persist { id, writes });
+    }
+
+    pub(super) fn feeds_persisted(&mut self, now: Time, doc: DocId, out: &mut Outbox<Output>) {
+        let Some(entry) = self.entries.get_mut(&doc) else { return };
+        let feeds = &mut entry.feeds;
+        feeds.in_flight = None;
+        let batch = std::mem::take(&mut feeds.flight);
+        let touched: BTreeSet<FeedId> = batch.rows.keys().copied().collect();
+        feeds.saved.extend(batch.rows);
+        feeds.print = print_of(&feeds.saved);
+        for (request, post) in batch.appends {
+            out.push(Output::Reply { request, outcome: Ok(Outcome::Appended { post }) });
+        }
+        self.push_posts(doc, &batch.posts, &touched, out);
+        for feed in &batch.forked {
+            self.push_fork(doc, *feed, None, out);
+            out.push(Output::Notify(Event::FeedForked { doc, feed: *feed }));
+        }
+        if !batch.posts.is_empty() {
+            let posts = batch.posts.into_iter().map(|grown| grown.posted).collect();
+            out.push(Output::Notify(Event::FeedGrew { doc, posts }));
+        }
+        self.set_due(doc, now.after(super::SUMMARY_AFTER));
+        self.flush_feeds(doc, out);
+    }
+
+    /// New entries to who is not known to have them, and to everyone how far the feeds are here now.
+    fn push_posts(&self, doc: DocId, posts: &[Grown], touched: &BTreeSet<FeedId>, out: &mut Outbox<Output>) {
+        let Some(entry) = self.entries.get(&doc) else { return };
+        let tops = entry.feeds.tops(|id| touched.contains(id));
+        for (peer, session) in &entry.sessions {
+            if entry.members.role(peer).is_none() {
+                continue;
+            }
+            let has = |grown: &Grown| {
+                let top = session.feeds.get(&grown.posted.feed());
+                grown.from == Some(*peer) || top.is_some_and(|top| top.last >= grown.posted.post.seq)
+            };
+            let lacks: Vec<&Grown> = posts.iter().filter(|grown| !has(grown)).collect();
+            for some in lacks.chunks(ANSWER_POSTS / 8) {
+                let posts = some.iter().map(|grown| sent(&grown.posted.post, &grown.envelope)).collect();
+                self.send(&doc, *peer, &Message::Posts { posts, asked: None }, out);
+            }
+            if !tops.is_empty() {
+                self.send(&doc, *peer, &Message::Feeds { tops: tops.clone() }, out);
+            }
+        }
+    }
+
+    fn push_fork(&self, doc: DocId, feed: FeedId, to: Option<NodeId>, out: &mut Outbox<Output>) {
+        let Some(entry) = self.entries.get(&doc) else { return };
+        let Some(fork) = entry.feeds.saved.get(&feed).and_then(|feed| feed.fork.as_ref()) else { return };
+        for peer in entry.sessions.keys().filter(|peer| to.is_none_or(|to| to == **peer)) {
+            if entry.members.role(peer).is_some() {
+                let message = Message::Forked { entries: fork.entries.clone() };
+                self.send(&doc, *peer, &message, out);
+            }
+        }
+    }
+
+    pub(super) fn feeds_not_persisted(&mut self, doc: DocId, why: &str, out: &mut Outbox<Output>) {
+        let Some(entry) = self.entries.get_mut(&doc) else { return };
+        Self::drop_appends(entry, &DocError::NotSaved(why.to_owned()), out);
+        let feeds = &mut entry.feeds;
+        feeds.in_flight = None;
+        feeds.here.clone_from(&feeds.saved);
+        feeds.suspects.clear();
+    }
+
+    /// Tells a peer how far every feed is here.
+    pub(super) fn send_tops(&self, doc: DocId, peer: NodeId, out: &mut Outbox<Output>) {
+        let Some(entry) = self.entries.get(&doc) else { return };
+        if entry.members.role(&peer).is_some() && !entry.feeds.saved.is_empty() {
+            self.send(&doc, peer, &Message::Feeds { tops: entry.feeds.tops(|_| true) }, out);
+        }
+    }
+
+    pub(super) fn on_tops(
+        &mut self,
+        now: Time,
+        doc: DocId,
+        peer: NodeId,
+        tops: Vec<Top>,
+        out: &mut Outbox<Output>,
+    ) {
+        for top in tops {
+            let Some(entry) = self.entries.get_mut(&doc) else { return };
+            let Some(session) = entry.sessions.get_mut(&peer) else { return };
+            if session.feeds.len() >= FEEDS_PER_DOC_MAX && !session.feeds.contains_key(&top.feed) {
+                continue;
+            }
+            let known = session.feeds.insert(top.feed, top.clone()).map_or(0, |top| top.last);
+            if top.feed.author == self.me && top.last > known {
+                let seq = top.last;
+                out.push(Output::Notify(Event::Reached { doc, peer, feed: top.feed, seq }));
+            }
+            let Some(feed) = entry.feeds.saved.get(&top.feed) else { continue };
+            let mine = Top::of(top.feed, feed);
+            match (&mine.fork, &top.fork) {
+                (Some(mine), theirs) if theirs.as_ref().is_none_or(|it| mine.0 < it.0 || mine.1 != it.1) => {
+                    self.push_fork(doc, top.feed, Some(peer), out);
+                }
+                (None, None) if mine.last == top.last && mine.link != top.link && mine.last > 0 => {
+                    self.suspect(now, doc, top.feed, top.last, None, out);
+                }
+                _ => {}
+            }
+        }
+        self.fetch_next(now, doc, peer, out);
+    }
+
+    /// A peer that stands where this replica stands has all of this node's entries.
+    pub(super) fn reached(&mut self, doc: DocId, peer: NodeId, out: &mut Outbox<Output>) {
+        let Some(entry) = self.entries.get_mut(&doc) else { return };
+        let Some((feed, seq)) = entry.feeds.last_of(&self.me) else { return };
+        let Some(session) = entry.sessions.get_mut(&peer) else { return };
+        let known = session.feeds.get(&feed).map_or(0, |top| top.last);
+        if seq > known
+            && let Some(saved) = entry.feeds.saved.get(&feed)
+        {
+            session.feeds.insert(feed, Top::of(feed, saved));
+            out.push(Output::Notify(Event::Reached { doc, peer, feed, seq }));
+        }
+    }
+
+    /// Asks a peer for the newest entries that it has and this replica lacks, once at a time.
+    pub(super) fn fetch_next(&mut self, now: Time, doc: DocId, peer: NodeId, out: &mut Outbox<Output>) {
+        let Some(entry) = self.entries.get_mut(&doc) else { return };
+        let Some(session) = entry.sessions.get_mut(&peer) else { return };
+        if session.fetching.is_some_and(|until| until > now) || entry.feeds.next.bytes > BATCH_BYTES {
+            return;
+        }
+        let nothing = Feed::default();
+        let gaps = session.feeds.values().filter_map(|top| {
+            let feed = entry.feeds.here.get(&top.feed).unwrap_or(&nothing);
+            let gap = feed.gap(top.last, top.link.map_or(Hlc::default(), |link| link.at))?;
+            Some((gap, top.feed)).filter(|(gap, feed)| entry.members.may_post(feed, gap.first))
+        });
+        let Some((gap, feed)) = gaps.max_by_key(|(gap, feed)| (gap.at, *feed)) else { return };
+        session.fetching = Some(now.after(REPEAT));
+        self.send(&doc, peer, &Message::Fetch { feed, first: gap.first, last: gap.last }, out);
+        self.set_due(doc, now.after(REPEAT));
+    }
+
+    /// Reads entries for a peer, the newest first.
+    pub(super) fn on_fetch(
+        &mut self,
+        doc: DocId,
+        peer: NodeId,
+        (feed, first, last): (FeedId, u64, u64),
+        out: &mut Outbox<Output>,
+    ) {
+        let Some(entry) = self.entries.get_mut(&doc) else { return };
+        let Some(session) = entry.sessions.get_mut(&peer).filter(|session| !session.giving) else { return };
+        let spans = entry.feeds.saved.get(&feed).map(|feed| feed.spans.as_slice()).unwrap_or_default();
+        let within = spans.iter().rev().flat_map(|span| (first.max(span.first)..=last.min(span.last)).rev());
+        let keys: Vec<_> =
+            within.take(ANSWER_POSTS).map(|seq| (Table::DocPosts, post_key(&doc, &feed, seq))).collect();
+        session.giving = true;
+        self.fetch(doc, Fetch::Give { peer, feed }, keys, out);
+    }
+
+    fn fetch(&mut self, doc: DocId, what: Fetch, keys: Vec<(Table, Vec<u8>)>, out: &mut Outbox<Output>) {
+        self.persists_made += 1;
+        let id = FetchId(self.persists_made);
+        self.fetches.insert(id, (doc, what));
+        out.push(Output::Fetch { id, keys });
+    }
+
+    pub(super) fn fetched(
+        &mut self,
+        now: Time,
+        id: FetchId,
+        values: Result<Vec<Option<Vec<u8>>>, String>,
+        out: &mut Outbox<Output>,
+    ) {
+        let Some((doc, what)) = self.fetches.remove(&id) else { return };
+        let values = values.unwrap_or_default().into_iter().flatten();
+        let stored: Vec<Stored> = values.filter_map(|value| cbor::decode(&value, value.len()).ok()).collect();
+        match what {
+            Fetch::Give { peer, feed } => self.give_posts(doc, peer, feed, stored, out),
+            Fetch::Own { feed } => {
+                let own = stored.into_iter().next().map(|stored| stored.envelope);
+                self.on_own(now, doc, feed, own, out);
+            }
+        }
+    }
+
+    fn give_posts(
+        &mut self,
+        doc: DocId,
+        peer: NodeId,
+        feed: FeedId,
+        stored: Vec<Stored>,
+        out: &mut Outbox<Output>,
+    ) {
+        let network = self.config.network.clone();
+        let Some(entry) = self.entries.get_mut(&doc) else { return };
+        let Some(session) = entry.sessions.get_mut(&peer) else { return };
+        session.giving = false;
+        if entry.members.role(&peer).is_none() {
+            return;
+        }
+        let mut posts = Vec::new();
+        let mut bytes = 0;
+        for Stored { envelope, .. } in stored {
+            let Ok(post) = envelope.open::<Post>(Domain::DocPost, &network) else { continue };
+            posts.push(sent(post.value(), &envelope));
+            bytes += post.value().body.len() + 256;
+            if bytes > ANSWER_BYTES {
+                break;
+            }
+        }
+        self.send(&doc, peer, &Message::Posts { posts, asked: Some(feed) }, out);
+    }
+
+    pub(super) fn on_posts(
+        &mut self,
+        now: Time,
+        doc: DocId,
+        peer: NodeId,
+        posts: Vec<Sent>,
+        asked: Option<FeedId>,
+        out: &mut Outbox<Output>,
+    ) {
+        let mut kept = false;
+        for sent in posts {
+            match self.accept_post(now, doc, peer, sent, out) {
+                Ok(news) => kept |= news,
+                Err(why) => return out.push(Output::Misbehaved { peer, why }),
+            }
+        }
+        self.flush_feeds(doc, out);
+        let Some(feed) = asked else { return };
+        let Some(entry) = self.entries.get_mut(&doc) else { return };
+        let Some(session) = entry.sessions.get_mut(&peer) else { return };
+        session.fetching = None;
+        if !kept {
+            // It has no more than this of what it said: until it says so again.
+            session.feeds.remove(&feed);
+        }
+        self.fetch_next(now, doc, peer, out);
+    }
+
+    /// Checks one entry and adds it; says whether it was new. An error is the sender's fault.
+    fn accept_post(
+        &mut self,
+        now: Time,
+        doc: DocId,
+        peer: NodeId,
+        sent: Sent,
+        out: &mut Outbox<Output>,
+    ) -> Result<bool, &'static str> {
+        let (wall, limit) = (self.wall(now), self.hlc_max(now));
+        let Some(entry) = self.entries.get_mut(&doc) else { return Ok(false) };
+        let id = FeedId { author: sent.envelope.author(), number: sent.number };
+        let suspected = entry.feeds.suspects.get(&id).is_some_and(|suspect| suspect.seq == sent.seq);
+        let full = entry.feeds.next.bytes > BATCH_BYTES
+            || (entry.feeds.here.len() >= FEEDS_PER_DOC_MAX && !entry.feeds.here.contains_key(&id));
+        // The newest entry is compared: two of them are the proof of a fork.
+        let top = entry.feeds.here.get(&id).map_or(0, Feed::last);
+        let known = top > sent.seq && entry.feeds.here.get(&id).is_some_and(|feed| feed.covers(sent.seq));
+        let name = PostId::from_bytes(sent.envelope.hash());
+        let same = entry.feeds.here.get(&id).and_then(Feed::top).is_some_and(|span| span.top.id == name);
+        if same || ((known || full) && !suspected) || sent.number >= FEEDS_PER_AUTHOR {
+            return Ok(false);
+        }
+        let opened = sent.envelope.open::<Post>(Domain::DocPost, &self.config.network);
+        let post = opened.map_err(|_invalid| "a feed's entry whose signature does not verify")?.into_value();
+        if post.doc != doc || post.feed != sent.number || post.seq != sent.seq || !post.is_sound() {
+            return Err("a feed's entry that contradicts itself");
+        }
+        // Who wrote it may have been let in by an operation that is not here yet: it comes again.
+        if !entry.members.may_post(&id, post.seq) {
+            return Ok(false);
+        }
+        if suspected && let Some(suspect) = entry.feeds.suspects.get_mut(&id) {
+            suspect.entries.insert(name, (sent.envelope, post));
+            self.settle(now, doc, id, out);
+            return Ok(true);
+        }
+        match entry.feeds.here.entry(id).or_default().insert(name, &post) {
+            Step::LeftOut => Ok(false),
+            Step::Conflict(seq) => {
+                let hand = (seq == post.seq).then_some((name, sent.envelope, post));
+                self.suspect(now, doc, id, seq, hand, out);
+                Ok(false)
+            }
+            Step::Kept => {
+                let before = wall.max(entry.feeds.clock.wall());
+                let here = post.at.wall() >= self.config.started;
+                let late = here && before.since(post.at.wall()) > LATE;
+                if post.at <= limit {
+                    entry.feeds.clock = entry.feeds.clock.max(post.at);
+                }
+                let stored = Stored { envelope: sent.envelope.clone(), received: wall, late };
+                let posted = posted(stored, post, false);
+                entry.feeds.add(Grown { posted, envelope: sent.envelope, from: Some(peer) });
+                Ok(true)
+            }
+        }
+    }
+
+    /// Two entries claim one place: both are sought, here and at every peer.
+    fn suspect(
+        &mut self,
+        now: Time,
+        doc: DocId,
+        feed: FeedId,
+        seq: u64,
+        hand: Option<(PostId, Envelope, Post)>,
+        out: &mut Outbox<Output>,
+    ) {
+        let Some(entry) = self.entries.get_mut(&doc) else { return };
+        if seq == 0 || entry.feeds.suspects.len() >= 64 {
+            return;
+        }
+        let covers = entry.feeds.here.get(&feed).is_some_and(|feed| feed.covers(seq));
+        let suspect = entry.feeds.suspects.entry(feed).or_default();
+        if suspect.seq != seq {
+            *suspect = Suspect { seq, ..Suspect::default() };
+        }
+        suspect.entries.extend(hand.map(|(id, envelope, post)| (id, (envelope, post))));
+        if covers && suspect.own.is_none() && !suspect.reading {
+            suspect.reading = true;
+            let keys = vec![(Table::DocPosts, post_key(&doc, &feed, seq))];
+            self.fetch(doc, Fetch::Own { feed }, keys, out);
+        }
+        self.settle(now, doc, feed, out);
+    }
+
+    fn on_own(
+        &mut self,
+        now: Time,
+        doc: DocId,
+        feed: FeedId,
+        own: Option<Envelope>,
+        out: &mut Outbox<Output>,
+    ) {
+        let network = self.config.network.clone();
+        let Some(entry) = self.entries.get_mut(&doc) else { return };
+        let Some(suspect) = entry.feeds.suspects.get_mut(&feed) else { return };
+        suspect.reading = false;
+        let opened = own.and_then(|own| Some((own.open::<Post>(Domain::DocPost, &network).ok()?, own)));
+        if let Some((post, own)) = opened.filter(|(post, _)| post.value().seq == suspect.seq) {
+            let id = PostId::from_bytes(own.hash());
+            suspect.own = Some(id);
+            suspect.entries.insert(id, (own, post.into_value()));
+        }
+        self.settle(now, doc, feed, out);
+    }
+
+    /// Takes two entries for one place as what they are, or asks for the other.
+    fn settle(&mut self, now: Time, doc: DocId, feed: FeedId, out: &mut Outbox<Output>) {
+        let Some(entry) = self.entries.get_mut(&doc) else { return };
+        let Some(suspect) = entry.feeds.suspects.get(&feed).filter(|suspect| !suspect.reading) else {
+            return;
+        };
+        let seq = suspect.seq;
+        if suspect.entries.len() < 2 {
+            for peer in entry.sessions.keys().copied().collect::<Vec<_>>() {
+                self.send(&doc, peer, &Message::Fetch { feed, first: seq, last: seq }, out);
+            }
+            return;
+        }
+        let Some(suspect) = entry.feeds.suspects.remove(&feed) else { return };
+        let own = suspect.own.and_then(|own| suspect.entries.get(&own));
+        let prev = own.or_else(|| suspect.entries.values().next()).and_then(|(_, post)| post.prev);
+        let prevs: BTreeSet<_> = suspect.entries.values().map(|(_, post)| post.prev).collect();
+        let envelopes = suspect.entries.into_values().map(|(envelope, _)| envelope).collect();
+        let feeds = &mut entry.feeds;
+        if feeds.here.entry(feed).or_default().fork(seq, envelopes, prev) {
+            feeds.next.posts.retain(|grown| grown.posted.feed() != feed || grown.posted.post.seq < seq);
+            feeds.next.removals.push(posts_behind(&doc, &feed, seq - 1));
+            feeds.next.forked.insert(feed);
+            feeds.touch(feed);
+        }
+        if prevs.len() > 1 {
+            self.suspect(now, doc, feed, seq - 1, None, out);
+        }
+        self.flush_feeds(doc, out);
+    }
+
+    /// Takes a peer's proof that a feed forked.
+    pub(super) fn on_forked(
+        &mut self,
+        now: Time,
+        doc: DocId,
+        peer: NodeId,
+        entries: Vec<Envelope>,
+        out: &mut Outbox<Output>,
+    ) {
+        let open = |envelope: &Envelope| envelope.open::<Post>(Domain::DocPost, &self.config.network).ok();
+        let opened: Option<Vec<_>> = entries.iter().map(open).collect();
+        let Some([one, other]) = opened.as_deref() else {
+            return out.push(Output::Misbehaved { peer, why: "a proof of a fork that proves nothing" });
+        };
+        let place = |post: &Post| (post.doc, post.feed, post.seq);
+        let same = one.author() == other.author() && place(one.value()) == place(other.value());
+        if !same || one.value() == other.value() || one.value().doc != doc || !one.value().is_sound() {
+            return out.push(Output::Misbehaved { peer, why: "a proof of a fork that proves nothing" });
+        }
+        let (feed, seq) = (FeedId { author: one.author(), number: one.value().feed }, one.value().seq);
+        let Some(entry) = self.entries.get_mut(&doc) else { return };
+        let fork = entry.feeds.here.get(&feed).and_then(|feed| feed.fork.as_ref());
+        if feed.number >= FEEDS_PER_AUTHOR
+            || fork.is_some_and(|fork| fork.seq < seq || fork.entries == entries)
+            || (entry.feeds.here.len() >= FEEDS_PER_DOC_MAX && !entry.feeds.here.contains_key(&feed))
+        {
+            return;
+        }
+        let proof = opened.unwrap_or_default().into_iter().map(|post| post.into_value()).zip(entries);
+        let proof = proof.map(|(post, envelope)| (PostId::from_bytes(envelope.hash()), (envelope, post)));
+        let suspect = Suspect { seq, entries: proof.collect(), ..Suspect::default() };
+        entry.feeds.suspects.insert(feed, suspect);
+        self.suspect(now, doc, feed, seq, None, out);
+    }
+
+    /// After who may write changed: what the removed appended behind their end goes.
+    pub(super) fn cut_feeds(&mut self, doc: DocId, out: &mut Outbox<Output>) {
+        let Some(entry) = self.entries.get_mut(&doc) else { return };
+        let removed: Vec<FeedId> = entry.feeds.here.keys().copied().collect();
+        for id in removed.into_iter().filter(|id| entry.members.role(&id.author) < Some(Role::Writer)) {
+            let Some(end) = entry.members.feed_ends().get(&id) else { continue };
+            let feeds = &mut entry.feeds;
+            if feeds.here.get_mut(&id).is_some_and(|feed| feed.cut(end.last, end.link)) {
+                feeds.next.posts.retain(|it| it.posted.feed() != id || it.posted.post.seq <= end.last);
+                feeds.next.removals.push(posts_behind(&doc, &id, end.last));
+                feeds.touch(id);
+            }
+        }
+        self.flush_feeds(doc, out);
+    }
+
+    /// Where a node's feeds end here, for its removal.
+    pub(super) fn feed_ends(&self, doc: DocId, of: &NodeId) -> Vec<FeedEnd> {
+        let tops = self.entries.get(&doc).map(|entry| entry.feeds.tops(|id| id.author == *of));
+        let tops = tops.unwrap_or_default().into_iter();
+        tops.map(|top| FeedEnd { feed: top.feed, last: top.last, link: top.link }).collect()
+    }
+
+    /// Tells callers whose entries will not be written any more.
+    pub(super) fn drop_appends(entry: &mut Entry, error: &DocError, out: &mut Outbox<Output>) {
+        let feeds = &mut entry.feeds;
+        for batch in [std::mem::take(&mut feeds.flight), std::mem::take(&mut feeds.next)] {
+            for (request, _) in batch.appends {
+                out.push(Output::Reply { request, outcome: Err(error.clone()) });
+            }
+        }
+    }
+}
+
+impl Entry {
+    /// Entries that some peer has and this replica lacks.
+    pub(super) fn posts_missing(&self) -> u64 {
+        let mut known: BTreeMap<FeedId, u64> = BTreeMap::new();
+        for top in self.sessions.values().flat_map(|session| session.feeds.values()) {
+            let last = known.entry(top.feed).or_default();
+            *last = top.last.max(*last);
+        }
+        let missing = known.into_iter().map(|(feed, last)| {
+            let spans = self.feeds.saved.get(&feed).map(|feed| feed.spans.as_slice()).unwrap_or_default();
+            let here: u64 = spans.iter().map(|span| span.last - span.first + 1).sum();
+            last.saturating_sub(here)
+        });
+        missing.fold(0, u64::saturating_add)
+    }
+}
+
+impl Feeds {
+    fn add(&mut self, grown: Grown) {
+        self.next.bytes += grown.posted.post.body.len() + 512;
+        let id = grown.posted.feed();
+        self.next.posts.push(grown);
+        self.touch(id);
+    }
+}
+
+fn sent(post: &Post, envelope: &Envelope) -> Sent {
+    Sent { number: post.feed, seq: post.seq, envelope: envelope.clone() }
+}

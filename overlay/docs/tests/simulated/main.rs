@@ -1,0 +1,5 @@
+//! The machine of documents with a simulated network, disks and clock.
+
+mod feeds;
+mod replicas;
+mod world;

@@ -16,7 +16,7 @@ struct Layer {
     libraries: Option<&'static [&'static str]>,
 }
 
-const LAYERS: [Layer; 7] = [
+const LAYERS: [Layer; 10] = [
     Layer {
         name: "wattle-types",
         ours: &[],
@@ -48,6 +48,17 @@ const LAYERS: [Layer; 7] = [
             "thiserror",
         ]),
     },
+    Layer {
+        name: "wattle-app",
+        ours: &["wattle-types"],
+        libraries: Some(&["automerge", "serde", "thiserror"]),
+    },
+    Layer { name: "wattle-weave", ours: &["wattle-app", "wattle-docs"], libraries: Some(&[]) },
+    Layer {
+        name: "wattle-chat",
+        ours: &["wattle-app", "wattle-types"],
+        libraries: Some(&["automerge", "serde"]),
+    },
     Layer { name: "wattle-net", ours: &["wattle-types"], libraries: None },
     Layer { name: "wattle-store", ours: &["wattle-types"], libraries: None },
     Layer {
@@ -65,7 +76,16 @@ const LAYERS: [Layer; 7] = [
     },
     Layer {
         name: "wattle",
-        ours: &["wattle-types", "wattle-net", "wattle-store", "wattle-docs", "wattle-pad"],
+        ours: &[
+            "wattle-types",
+            "wattle-net",
+            "wattle-store",
+            "wattle-docs",
+            "wattle-app",
+            "wattle-weave",
+            "wattle-chat",
+            "wattle-pad",
+        ],
         libraries: None,
     },
     Layer {

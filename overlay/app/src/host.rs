@@ -1,0 +1,292 @@
+//! The machine that runs the apps of a node.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use wattle_types::{Machine, NodeId, Outbox, Time, UnixTime, keyed};
+
+use crate::app::{
+    Answer, App, AppEvent, AppId, Call, CallError, CallId, Context, Effect, Reject, RejectCode, Request,
+    RequestId,
+};
+
+/// Calls of one app that wait for their answers. Beyond it a call is answered [`CallError::OverQuota`].
+pub const CALLS_MAX: usize = 4096;
+
+/// What one app may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quota {
+    /// Bytes that it appends and signals, per second; twice as many at once.
+    pub bytes_per_second: u64,
+}
+
+impl Default for Quota {
+    /// A megabyte per second: more than a hundred people type, less than a disk writes.
+    fn default() -> Self {
+        Self { bytes_per_second: 1 << 20 }
+    }
+}
+
+/// What the host is told at its start.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// This node.
+    pub me: NodeId,
+    /// The only source of randomness.
+    pub seed: [u8; 32],
+    /// The wall clock when [`Time`] was zero.
+    pub started: UnixTime,
+    /// What each app may do.
+    pub quota: Quota,
+}
+
+/// What happened.
+#[derive(Debug)]
+pub enum Input {
+    /// Somebody asks an app something.
+    Request {
+        /// To be named in the reply.
+        id: RequestId,
+        /// Which app.
+        app: AppId,
+        /// In the app's own form.
+        body: Vec<u8>,
+    },
+    /// What a call came to.
+    Done {
+        /// Which.
+        call: CallId,
+        /// The answer.
+        result: Result<Answer, CallError>,
+    },
+    /// Something about a document happened; it goes to the apps of its kind.
+    Event {
+        /// The document's kind; none where it is told to all.
+        kind: Option<String>,
+        /// What.
+        event: AppEvent,
+    },
+    /// A deadline passed.
+    Wake,
+}
+
+/// What must happen.
+#[derive(Debug)]
+pub enum Output {
+    /// Do this for an app.
+    Call {
+        /// To be named in the answer.
+        call: CallId,
+        /// Which app.
+        app: AppId,
+        /// What.
+        what: Call,
+    },
+    /// Answer a caller.
+    Reply {
+        /// Which.
+        request: RequestId,
+        /// The answer.
+        answer: Result<Vec<u8>, Reject>,
+    },
+    /// Tell whoever watches an app.
+    Emit {
+        /// Which app.
+        app: AppId,
+        /// In its own form.
+        event: Vec<u8>,
+    },
+}
+
+struct Slot {
+    app: Box<dyn App>,
+    waiting: usize,
+    /// What it may still append now, as of `filled`.
+    tokens: u64,
+    filled: Time,
+    wake: Option<UnixTime>,
+}
+
+/// The apps of a node.
+pub struct Host {
+    config: Config,
+    apps: BTreeMap<AppId, Slot>,
+    calls: BTreeMap<CallId, AppId>,
+    calls_made: u64,
+    requests: BTreeMap<RequestId, AppId>,
+    /// Calls beyond a quota: answered with the next wake, so that an app that calls again goes round no loop.
+    refused: VecDeque<(AppId, CallId)>,
+    draws: u64,
+}
+
+impl Host {
+    /// A host of these apps.
+    #[must_use]
+    pub fn new(config: Config, apps: Vec<Box<dyn App>>) -> Self {
+        let tokens = config.quota.bytes_per_second * 2;
+        let slot = |app| Slot { app, waiting: 0, tokens, filled: Time::ZERO, wake: None };
+        Self {
+            apps: apps.into_iter().map(|app| (app.id(), slot(app))).collect(),
+            config,
+            calls: BTreeMap::new(),
+            calls_made: 0,
+            requests: BTreeMap::new(),
+            refused: VecDeque::new(),
+            draws: 0,
+        }
+    }
+
+    /// The apps that are here.
+    pub fn apps(&self) -> impl Iterator<Item = AppId> + '_ {
+        self.apps.keys().copied()
+    }
+
+    fn wall(&self, now: Time) -> UnixTime {
+        self.config.started.after(now.since(Time::ZERO))
+    }
+
+    /// Runs one app and does what it says.
+    fn run(
+        &mut self,
+        now: Time,
+        id: AppId,
+        what: impl FnOnce(&mut dyn App, &mut Context<'_>),
+        out: &mut Outbox<Output>,
+    ) {
+        let wall = self.wall(now);
+        let Some(slot) = self.apps.get_mut(&id) else { return };
+        let (seed, draws) = (&self.config.seed, &mut self.draws);
+        let mut draw = || {
+            *draws += 1;
+            keyed(seed, &[&draws.to_be_bytes()])
+        };
+        let mut cx = Context {
+            me: self.config.me,
+            now: wall,
+            calls: &mut self.calls_made,
+            draws: &mut draw,
+            effects: Vec::new(),
+        };
+        what(slot.app.as_mut(), &mut cx);
+        for effect in cx.effects {
+            match effect {
+                Effect::Call(call, what) => {
+                    if slot.waiting < CALLS_MAX && slot.take(now, self.config.quota, weight(&what)) {
+                        slot.waiting += 1;
+                        self.calls.insert(call, id);
+                        out.push(Output::Call { call, app: id, what });
+                    } else {
+                        self.refused.push_back((id, call));
+                    }
+                }
+                Effect::Reply(request, answer) => {
+                    // A1: only what was asked of this app, and only once.
+                    if self.requests.get(&request) == Some(&id) {
+                        self.requests.remove(&request);
+                        out.push(Output::Reply { request, answer });
+                    }
+                }
+                Effect::Emit(event) => out.push(Output::Emit { app: id, event }),
+                Effect::WakeAt(at) => slot.wake = Some(slot.wake.map_or(at, |wake| wake.min(at))),
+            }
+        }
+    }
+
+    fn on_wake(&mut self, now: Time, out: &mut Outbox<Output>) {
+        for (id, call) in std::mem::take(&mut self.refused) {
+            let event = AppEvent::Done { call, result: Err(CallError::OverQuota) };
+            self.run(now, id, |app, cx| app.handle(event, cx), out);
+        }
+        let wall = self.wall(now);
+        let due = |slot: &Slot| slot.wake.is_some_and(|at| at <= wall);
+        let due: BTreeSet<AppId> =
+            self.apps.iter().filter(|(_, slot)| due(slot)).map(|(id, _)| *id).collect();
+        for id in due {
+            if let Some(slot) = self.apps.get_mut(&id) {
+                slot.wake = None;
+            }
+            self.run(now, id, |app, cx| app.handle(AppEvent::Wake, cx), out);
+        }
+    }
+
+    /// Checks what must hold between any two inputs.
+    pub fn check_invariants(&self) {
+        let waiting: usize = self.apps.values().map(|slot| slot.waiting).sum();
+        assert_eq!(waiting, self.calls.len(), "A2: every call that waits is one app's");
+    }
+}
+
+/// What a call costs of the quota.
+fn weight(call: &Call) -> u64 {
+    match call {
+        Call::Append { body, .. } => body.len() as u64 + 256,
+        Call::Signal { bytes, .. } => bytes.len() as u64,
+        Call::Create { .. } | Call::Edit { .. } => 256,
+        Call::Read { .. } | Call::Page { .. } => 0,
+    }
+}
+
+impl Slot {
+    /// Takes from a bucket that fills with the quota and holds two seconds of it.
+    fn take(&mut self, now: Time, quota: Quota, bytes: u64) -> bool {
+        let micros = u64::try_from(now.since(self.filled).as_micros()).unwrap_or(u64::MAX);
+        let earned = quota.bytes_per_second.saturating_mul(micros) / 1_000_000;
+        if earned > 0 {
+            self.tokens = self.tokens.saturating_add(earned).min(quota.bytes_per_second * 2);
+            self.filled = now;
+        }
+        let enough = self.tokens >= bytes;
+        if enough {
+            self.tokens -= bytes;
+        }
+        enough
+    }
+}
+
+impl Machine for Host {
+    type Input = Input;
+    type Output = Output;
+
+    fn handle(&mut self, now: Time, input: Input, out: &mut Outbox<Output>) {
+        match input {
+            Input::Request { id, app, body } => {
+                if self.apps.contains_key(&app) {
+                    self.requests.insert(id, app);
+                    self.run(now, app, |it, cx| it.request(Request { id, body }, cx), out);
+                } else {
+                    let answer = Err(Reject::new(RejectCode::NotFound, format!("no app {app} here")));
+                    out.push(Output::Reply { request: id, answer });
+                }
+            }
+            Input::Done { call, result } => {
+                if let Some(app) = self.calls.remove(&call) {
+                    if let Some(slot) = self.apps.get_mut(&app) {
+                        slot.waiting -= 1;
+                    }
+                    let event = AppEvent::Done { call, result };
+                    self.run(now, app, |it, cx| it.handle(event, cx), out);
+                }
+            }
+            Input::Event { kind, event } => {
+                let hear = |slot: &Slot| kind.as_deref().is_none_or(|kind| slot.app.kind() == kind);
+                let ids: Vec<AppId> =
+                    self.apps.iter().filter(|(_, slot)| hear(slot)).map(|(id, _)| *id).collect();
+                for id in ids {
+                    let event = event.clone();
+                    self.run(now, id, |it, cx| it.handle(event, cx), out);
+                }
+            }
+            Input::Wake => self.on_wake(now, out),
+        }
+        if cfg!(debug_assertions) {
+            self.check_invariants();
+        }
+    }
+
+    fn deadline(&self) -> Option<Time> {
+        if !self.refused.is_empty() {
+            return Some(Time::ZERO);
+        }
+        let wake = self.apps.values().filter_map(|slot| slot.wake).min()?;
+        Some(Time::ZERO.after(wake.since(self.config.started)))
+    }
+}

@@ -1,0 +1,38 @@
+//! Apps: what one is, what it may do, and the host that runs them.
+//!
+//! # What it does
+//!
+//! An app is a value that implements [`App`]: it is told what happened ([`AppEvent`]) and what somebody asks
+//! ([`Request`]), and says through its [`Context`] what must happen. It has no socket, file or clock, so it
+//! runs in a simulation as it is. The [`Host`] is the machine that holds the apps of a node: it gives each the
+//! events of its kind of documents, numbers their calls, and holds them to their quota.
+//!
+//! # The walk of a request
+//!
+//! 1. A caller's bytes become [`Input::Request`]; the host gives them to the app they name.
+//! 2. The app makes calls, each with a [`CallId`]; they leave as [`Output::Call`].
+//! 3. What a call came to comes back as [`Input::Done`], and the app hears it as [`AppEvent::Done`].
+//! 4. The app replies, then or at once: [`Output::Reply`].
+//!
+//! # Invariants
+//!
+//! * **A1** A request is answered at most once; an answer to anything else is left out.
+//! * **A2** Every call is answered exactly once, a call beyond the quota by [`CallError::OverQuota`].
+//! * **A3** An app hears only of documents of its own kind.
+//!
+//! # Bounds
+//!
+//! [`CALLS_MAX`] calls of one app wait at a time; [`Quota`] bounds the bytes it appends and edits in a second.
+//!
+//! # Not here
+//!
+//! Where calls go (weave), who may ask (the API), the ordered log's methods (they come with the log).
+
+mod app;
+mod host;
+
+pub use app::{
+    Answer, App, AppEvent, AppId, Call, CallError, CallId, Context, DocInfo, Edit, Read, Reject, RejectCode,
+    Request, RequestId, kind_of, set_kind,
+};
+pub use host::{CALLS_MAX, Config, Host, Input, Output, Quota};

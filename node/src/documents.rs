@@ -11,14 +11,16 @@ use std::time::{Duration, Instant};
 use automerge::Automerge;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
+use wattle_app::{Answer as AppAnswer, Call, CallError, Input as AppInput};
 use wattle_docs::{
-    Config, DocError, DocStatus, Edit, Event, Input, Outcome, Output, PersistId, Replica, RequestId, Role,
+    Config, DocError, DocStatus, Edit, Event, Input, Label, Outcome, Output, PersistId, Replica, RequestId,
+    Role,
 };
 use wattle_net::{ChannelKind, Overlay};
 use wattle_store::{Failure, Store};
 use wattle_types::{
-    DocAccess, DocId, DocTag, Machine as _, NodeId, Outbox, ProviderKey, SecretKey, Table, Time, UnixTime,
-    Write,
+    DocAccess, DocId, DocTag, Machine as _, NodeId, Outbox, PostId, PostLink, Posted, ProviderKey, SecretKey,
+    Table, Time, UnixTime, Write,
 };
 
 use crate::clock::unix_now;
@@ -51,6 +53,7 @@ pub struct Edited {
 pub struct Documents {
     requests: mpsc::Sender<Request>,
     events: broadcast::Sender<Event>,
+    store: Arc<Store>,
 }
 
 enum Request {
@@ -68,6 +71,7 @@ impl Documents {
         store: &Arc<Store>,
         key: &SecretKey,
         stop: &CancellationToken,
+        apps: mpsc::Sender<AppInput>,
         tasks: &tokio_util::task::TaskTracker,
     ) -> Result<Self, String> {
         let mut seed = [0; 32];
@@ -77,10 +81,14 @@ impl Documents {
             network: overlay.network().clone(),
             seed,
             started: unix_now(),
-            label: |automerge| wattle_pad::title(automerge).unwrap_or_default(),
+            label: |automerge| Label {
+                kind: wattle_app::kind_of(automerge),
+                title: wattle_pad::title(automerge).unwrap_or_default(),
+            },
         };
         let scan = |table| store.scan(table).map_err(|failure: Failure| failure.to_string());
-        let replica = Replica::new(config, scan(Table::Docs)?, scan(Table::DocControl)?);
+        let replica =
+            Replica::new(config, scan(Table::Docs)?, scan(Table::DocControl)?, scan(Table::DocFeeds)?);
         let replica = replica.map_err(|corrupt| corrupt.to_string())?;
         let (requests, asked) = mpsc::channel(REQUESTS_MAX);
         let (heard, hears) = mpsc::channel(HEARD_MAX);
@@ -94,11 +102,13 @@ impl Documents {
             links,
             heard,
             events: events.clone(),
+            apps,
+            tell: Vec::new(),
             waiting: std::collections::BTreeMap::new(),
             requests_made: 0,
         };
         tasks.spawn(driver.run(asked, hears, stop.clone()));
-        Ok(Self { requests, events })
+        Ok(Self { requests, events, store: Arc::clone(store) })
     }
 
     async fn ask(
@@ -220,6 +230,60 @@ impl Documents {
         self.ask(move |request| Input::Forget { request, doc }).await.map(drop)
     }
 
+    /// Does what an app calls for.
+    ///
+    /// # Errors
+    /// What came of it instead, in the app's words.
+    pub async fn call(&self, call: Call) -> Result<AppAnswer, CallError> {
+        match call {
+            Call::Page { doc, before, limit } => {
+                let page = self.posts(doc, before, limit).await;
+                page.map(AppAnswer::Page).map_err(wattle_weave::to_error)
+            }
+            Call::Read { doc, read } => {
+                let read = self.read(doc, read).await;
+                read.map(AppAnswer::Read).map_err(wattle_weave::to_error)
+            }
+            call => {
+                let outcome = self.ask(move |request| wattle_weave::to_docs(request, call)).await;
+                wattle_weave::to_answer(outcome)
+            }
+        }
+    }
+
+    /// Appends to this node's feed of a document; it is on disk when this returns.
+    ///
+    /// # Errors
+    /// [`DocError::NotAllowed`], [`DocError::Refused`] when it is too long, [`DocError::Unknown`],
+    /// [`DocError::NotHere`], [`DocError::Busy`], [`DocError::NotSaved`].
+    pub async fn append(&self, doc: DocId, body: Vec<u8>) -> Result<PostId, DocError> {
+        match self.ask(move |request| Input::Append { request, doc, body }).await? {
+            Outcome::Appended { post } => Ok(post),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// The newest entries of a document's feeds before one, in order.
+    ///
+    /// # Errors
+    /// [`DocError::Unknown`], [`DocError::Damaged`].
+    pub async fn posts(
+        &self,
+        doc: DocId,
+        before: Option<PostLink>,
+        limit: usize,
+    ) -> Result<Vec<Posted>, DocError> {
+        let log = self.look(move |replica| replica.feed_log(&doc)).await.flatten();
+        let log = log.ok_or(DocError::Unknown(doc))?;
+        let store = Arc::clone(&self.store);
+        let read = tokio::task::spawn_blocking(move || {
+            let get = |table, key: &[u8]| store.get(table, key).map_err(|failure| failure.to_string());
+            log.page(&get, before, limit)
+        });
+        let page = read.await.map_err(|stopped| DocError::Refused(stopped.to_string()))?;
+        page.map_err(DocError::Damaged)
+    }
+
     /// Every document here, by id.
     pub async fn list(&self) -> Vec<DocStatus> {
         self.look(Replica::list).await.unwrap_or_default()
@@ -258,6 +322,9 @@ struct Driver {
     links: Links,
     heard: mpsc::Sender<Heard>,
     events: broadcast::Sender<Event>,
+    apps: mpsc::Sender<AppInput>,
+    /// What apps are told next. The host waits for nobody, so it is waited for.
+    tell: Vec<AppInput>,
     waiting: std::collections::BTreeMap<RequestId, oneshot::Sender<Result<Outcome, DocError>>>,
     requests_made: u64,
 }
@@ -274,10 +341,16 @@ impl Driver {
                 self.announce(access.read.tag());
             }
         }
+        self.tell = wattle_weave::at_start(&self.replica);
         self.links.want(&self.replica.wanted_peers());
         let mut again = tokio::time::interval(TRY_AGAIN);
         let mut happens = self.overlay.events();
         loop {
+            for input in std::mem::take(&mut self.tell) {
+                if self.apps.send(input).await.is_err() {
+                    return;
+                }
+            }
             let wake = self.replica.deadline().map(|at| self.started + Duration::from_micros(at.as_micros()));
             let sleep = async {
                 match wake {
@@ -349,7 +422,8 @@ impl Driver {
         match output {
             Output::Send { peer, frame } => self.links.send(peer, frame),
             Output::Persist { id, writes } => self.persist(id, writes),
-            Output::Load { doc, keys } => self.load(doc, keys),
+            Output::Load { doc, keys } => self.load(keys, move |values| Input::Loaded { doc, values }),
+            Output::Fetch { id, keys } => self.load(keys, move |values| Input::Fetched { id, values }),
             Output::Seek { doc, tag, members } => {
                 self.links.want(&members.into_iter().collect());
                 self.announce(tag);
@@ -362,6 +436,7 @@ impl Driver {
                 }
             }
             Output::Notify(event) => {
+                self.tell.extend(wattle_weave::to_apps(&self.replica, &event));
                 // Ignored because nobody watches.
                 drop(self.events.send(event));
             }
@@ -390,13 +465,17 @@ impl Driver {
         });
     }
 
-    fn load(&self, doc: DocId, keys: Vec<(Table, Vec<u8>)>) {
+    fn load(
+        &self,
+        keys: Vec<(Table, Vec<u8>)>,
+        answer: impl FnOnce(Result<Vec<Option<Vec<u8>>>, String>) -> Input + Send + 'static,
+    ) {
         let (store, heard) = (Arc::clone(&self.store), self.heard.clone());
         tokio::task::spawn_blocking(move || {
             let read = keys.iter().map(|(table, key)| store.get(*table, key)).collect::<Result<Vec<_>, _>>();
             let values = read.map_err(|failure| failure.to_string());
             // Ignored because a machine that ended has nobody to tell.
-            drop(heard.blocking_send(Heard::Input(Input::Loaded { doc, values })));
+            drop(heard.blocking_send(Heard::Input(answer(values))));
         });
     }
 

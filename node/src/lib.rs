@@ -14,6 +14,7 @@
 //!   [`exit::ErrorCode`].
 
 pub mod api;
+pub mod apps;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -10,6 +10,7 @@ use wattle_types::{NetworkKey, SecretKey};
 
 use crate::api::Names;
 use crate::api::documents::{EventLine, PathName, Peer, SourceName, TransportName};
+use crate::apps::Apps;
 use crate::config::Config;
 use crate::documents::Documents;
 use crate::metrics::Metrics;
@@ -23,6 +24,8 @@ pub struct Node {
     pub overlay: Overlay,
     /// The documents.
     pub documents: Documents,
+    /// The apps.
+    pub apps: Apps,
     /// The disk.
     pub store: Arc<Store>,
     /// Who this node is.

@@ -117,6 +117,16 @@ const FAILURES: &[(&str, &[&str], i32)] = &[
     ("topic pub", &["a b", "x"], 2),
     ("topic sub", &["a b"], 2),
     ("topic request", &["live.nobody", "x", "--timeout", "100ms"], 5),
+    ("invite", &["--room", "nothing"], 4),
+    ("room new", &["a b"], 2),
+    ("room new", &["talk"], 6),
+    ("room info", &["nothing"], 4),
+    ("room members", &["nothing"], 4),
+    ("room leave", &["nothing"], 4),
+    ("room export", &["nothing"], 4),
+    ("chat send", &["nothing", "x"], 4),
+    ("chat send", &["talk", " "], 2),
+    ("chat tail", &["nothing"], 4),
     ("doc new", &["x", "--from", "/nowhere"], 4),
     ("doc show", &["nothing"], 4),
     ("doc show", &["mine", "--at", "xyz"], 2),
@@ -159,6 +169,27 @@ fn walk_documents(home: &Home, notes: &str, ticket: &str) -> Vec<&'static str> {
         ("doc rm", &["gone"]),
     ];
     walk_through(home, walk)
+}
+
+/// Walks the commands about rooms.
+fn walk_rooms(home: &Home) -> Vec<&'static str> {
+    home.ok(&["room", "new", "talk"]);
+    home.ok(&["room", "new", "gone"]);
+    // These succeed only once, so they are not run again without a place to write to.
+    home.json("room new", &["another"]);
+    home.json("room leave", &["gone"]);
+    let mut seen = vec!["room new", "room leave"];
+    let walk: &[(&'static str, &[&str])] = &[
+        ("chat send", &["talk", "hello"]),
+        ("chat tail", &["talk", "-c", "1"]),
+        ("room list", &[]),
+        ("room info", &["talk"]),
+        ("room members", &["talk"]),
+        ("room export", &["talk"]),
+        ("invite", &["--room", "talk"]),
+    ];
+    seen.extend(walk_through(home, walk));
+    seen
 }
 
 /// Runs each with `--json` and calmly; gives their paths.
@@ -221,6 +252,7 @@ fn every_command_answers_with_its_document() {
         ("disconnect", &["bob"]),
     ];
     let mut seen = walk_documents(&home, &notes, &doc_ticket);
+    seen.extend(walk_rooms(&home));
     seen.extend(walk_through(&home, walk));
     for (path, stream) in [("topic reply", reply), ("topic sub", sub)] {
         let output = stream.wait_with_output().unwrap();

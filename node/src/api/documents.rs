@@ -11,6 +11,7 @@ mod docs;
 mod events;
 mod node;
 mod peers;
+mod rooms;
 mod topics;
 
 pub use admin::*;
@@ -19,6 +20,7 @@ pub use docs::*;
 pub use events::*;
 pub use node::*;
 pub use peers::*;
+pub use rooms::*;
 pub use topics::*;
 
 use base64::Engine as _;
@@ -134,6 +136,16 @@ schemas! {
     DocMembersSchema = "wattle.doc_members/1",
     /// Names [`DocDoneDocument`].
     DocDoneSchema = "wattle.doc_done/1",
+    /// Names [`RoomDocument`].
+    RoomSchema = "wattle.room/1",
+    /// Names [`RoomsDocument`].
+    RoomsSchema = "wattle.rooms/1",
+    /// Names [`RoomMessagesDocument`].
+    RoomMessagesSchema = "wattle.chat/1",
+    /// Names [`SaidDocument`].
+    SaidSchema = "wattle.chat_send/1",
+    /// Names [`RoomDoneDocument`].
+    RoomDoneSchema = "wattle.room_done/1",
     /// Names [`ConfigDocument`].
     ConfigSchema = "wattle.config/1",
     /// Names [`ConfigCheckDocument`].

@@ -178,13 +178,20 @@ pub fn needed(method: &Method, path: &str) -> Needs {
         ("GET" | "HEAD", "/healthz" | "/readyz") | ("POST", "/session") => Needs::Nothing,
         ("GET" | "HEAD", "/metrics") => Needs::Metrics,
         ("GET" | "HEAD", "/config" | "/logs" | "/tokens") => Needs::Role(Role::Admin),
-        ("GET" | "HEAD", "/topics/messages" | "/dht/records/{key}" | "/docs/{doc}/content") => {
-            Needs::Role(Role::User)
-        }
+        (
+            "GET" | "HEAD",
+            "/topics/messages"
+            | "/dht/records/{key}"
+            | "/docs/{doc}/content"
+            | "/rooms/{room}/messages"
+            | "/rooms/{room}/follow",
+        ) => Needs::Role(Role::User),
         (
             "GET" | "HEAD",
             "/docs"
             | "/docs/{doc}/members"
+            | "/rooms"
+            | "/rooms/{room}"
             | "/status"
             | "/id"
             | "/health"
@@ -220,7 +227,13 @@ pub fn needed(method: &Method, path: &str) -> Needs {
             | "/docs/{doc}/fields"
             | "/docs/{doc}/tickets"
             | "/docs/{doc}/remove"
-            | "/docs/{doc}/forget",
+            | "/docs/{doc}/forget"
+            | "/rooms"
+            | "/rooms/{room}/messages"
+            | "/rooms/{room}/nick"
+            | "/rooms/{room}/topic"
+            | "/rooms/{room}/typing"
+            | "/rooms/{room}/leave",
         ) => Needs::Role(Role::User),
         _ => Needs::Role(Role::Admin),
     }

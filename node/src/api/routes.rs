@@ -12,6 +12,7 @@ mod events;
 pub(super) mod gate;
 pub(super) mod keys;
 mod peers;
+mod rooms;
 mod status;
 mod topics;
 
@@ -28,7 +29,7 @@ use utoipa::OpenApi as _;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::documents::{ErrorDocument, EventLine, PingLine, TopicLine, TraceLine};
+use super::documents::{ErrorDocument, EventLine, PingLine, RoomLine, TopicLine, TraceLine};
 use super::extract::BODY_BYTES_MAX;
 use super::failure::ApiFailure;
 use super::guard;
@@ -41,13 +42,14 @@ use gate::Gate;
 #[derive(utoipa::OpenApi)]
 #[openapi(
     info(title = "wattle", description = "The local API of a wattle node", license(name = "MIT OR Apache-2.0")),
-    components(schemas(ErrorDocument, EventLine, PingLine, TopicLine, TraceLine)),
+    components(schemas(ErrorDocument, EventLine, PingLine, RoomLine, TopicLine, TraceLine)),
     tags(
         (name = "node", description = "The node itself"),
         (name = "peers", description = "People and paths"),
         (name = "dht", description = "The distributed hash table"),
         (name = "topics", description = "Publish and subscribe"),
         (name = "docs", description = "Shared documents"),
+        (name = "chat", description = "Rooms and their messages"),
         (name = "admin", description = "Settings, tokens, sessions, log"),
     )
 )]
@@ -99,6 +101,14 @@ fn node_routes() -> OpenApiRouter<Arc<Node>> {
         .routes(routes!(docs::members))
         .routes(routes!(docs::remove))
         .routes(routes!(docs::forget))
+        .routes(routes!(rooms::list, rooms::create))
+        .routes(routes!(rooms::room))
+        .routes(routes!(rooms::messages, rooms::say))
+        .routes(routes!(rooms::follow))
+        .routes(routes!(rooms::nick))
+        .routes(routes!(rooms::topic))
+        .routes(routes!(rooms::typing))
+        .routes(routes!(rooms::leave))
         .routes(routes!(topics::list))
         .routes(routes!(topics::subscribe))
         .routes(routes!(topics::publish))

@@ -6,6 +6,7 @@
 //! `session::Session::block_on`). Data goes to stdout through `output::Output`, messages
 //! to stderr.
 
+mod chat;
 mod client;
 mod config;
 mod dht;
@@ -25,6 +26,7 @@ pub mod pages;
 mod peers;
 mod qr;
 mod reply;
+mod room;
 mod routes;
 mod run;
 mod session;
@@ -75,6 +77,8 @@ enum Command {
     Dht(dht::Dht),
     #[command(visible_alias = "gossip")]
     Topic(topic::Topic),
+    Room(room::Room),
+    Chat(chat::Chat),
     Doc(doc::Doc),
     Config(config::Config),
     Key(keys::Key),
@@ -130,6 +134,8 @@ fn dispatch(session: Session, command: Command) -> Result<(), Failure> {
         Command::Ping(args) => session.block_on(peers::ping(&session, &args)),
         Command::Dht(args) => session.block_on(dht::dht(&session, args)),
         Command::Topic(args) => session.block_on(topic::topic(&session, args)),
+        Command::Room(args) => session.block_on(room::room(&session, args)),
+        Command::Chat(args) => session.block_on(chat::chat(&session, args)),
         Command::Doc(args) => session.block_on(doc::doc(&session, args)),
         Command::Config(args) => config::config(&session, args),
         Command::Key(args) => keys::key(&session, args),

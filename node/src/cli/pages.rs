@@ -144,16 +144,16 @@ pub const PAGES: &[Page] = &[
     live(
         "invite",
         document("wattle.invite/1"),
-        &[NoNode],
+        &[NoNode, NotFound, Denied],
         [
             ("wattle invite", "a ticket, valid for 7 days"),
-            ("wattle invite --qr --expires 1h", "one to scan, valid for an hour"),
+            ("wattle invite --room dev --qr", "one to scan, which leads into #dev"),
         ],
     ),
     offline(
         "join",
         document("wattle.join/1"),
-        &[Timeout, Conflict, Invalid],
+        &[Timeout, Denied, Conflict, Invalid],
         [
             ("wattle join wattle:1qy0x...k3", "enter the network of whoever made the ticket"),
             ("wattle join --no-run wattle:1qy0x...k3", "only write it into the config"),
@@ -305,6 +305,72 @@ pub const PAGES: &[Page] = &[
         ],
     ),
     // Documents.
+    live(
+        "room new",
+        document("wattle.room/1"),
+        &[NoNode, Usage, Conflict],
+        [("wattle room new dev", "make #dev"), ("wattle room new dev --json", "with its id")],
+    ),
+    live(
+        "room list",
+        document("wattle.rooms/1"),
+        &[NoNode],
+        [("wattle room list", "rooms, messages, who is here"), ("wattle room list -q", "only their ids")],
+    ),
+    live(
+        "room info",
+        document("wattle.room/1"),
+        &[NoNode, NotFound],
+        [
+            ("wattle room info dev", "topic, members, how much is here"),
+            ("wattle room info dev --json | jq .room.messages_missing", "what is still to come"),
+        ],
+    ),
+    live(
+        "room members",
+        document("wattle.room/1"),
+        &[NoNode, NotFound],
+        [
+            ("wattle room members dev", "who, and over which path"),
+            ("wattle room members dev -q", "only their ids"),
+        ],
+    ),
+    live(
+        "room leave",
+        document("wattle.room_done/1"),
+        &[NoNode, NotFound],
+        [
+            ("wattle room leave dev", "forget it here"),
+            ("wattle room leave dev -q", "only the id of what was forgotten"),
+        ],
+    ),
+    live(
+        "room export",
+        Json::Lines(&["RoomLine"]),
+        &[NoNode, NotFound, Conflict],
+        [
+            ("wattle room export dev -o dev.txt", "a line a message: time, nick, text"),
+            ("wattle room export dev --json > dev.jsonl", "everything that is known of each"),
+        ],
+    ),
+    live(
+        "chat send",
+        document("wattle.chat_send/1"),
+        &[NoNode, NotFound, Denied, Timeout, Partial],
+        [
+            ("echo hi | wattle chat send dev", "a message a line"),
+            ("wattle chat send dev done --wait-ack 1", "until somebody has it"),
+        ],
+    ),
+    live(
+        "chat tail",
+        Json::Lines(&["RoomLine"]),
+        &[NoNode, NotFound, Timeout],
+        [
+            ("wattle chat tail dev -f", "what was said, and what is said from now on"),
+            ("wattle chat tail dev -c 1 --json", "wait for the first message"),
+        ],
+    ),
     live(
         "doc new",
         document("wattle.doc/1"),

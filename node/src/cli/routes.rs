@@ -30,11 +30,17 @@ pub(super) const DHT_TABLE: &str = "/api/v1/dht/table";
 pub(super) const DHT_STATS: &str = "/api/v1/dht/stats";
 pub(super) const DOCS: &str = "/api/v1/docs";
 pub(super) const DOCS_JOIN: &str = "/api/v1/docs/join";
+pub(super) const ROOMS: &str = "/api/v1/rooms";
 pub(super) const TOPICS: &str = "/api/v1/topics";
 
 /// What is done with one document.
 pub(super) fn doc(doc: &str, what: &str) -> String {
     format!("{DOCS}/{}/{what}", part(doc))
+}
+
+/// One room, or what is done with it: `/messages`.
+pub(super) fn room(room: &str, what: &str) -> String {
+    format!("{ROOMS}/{}{what}", part(room))
 }
 
 /// What is done with one topic.

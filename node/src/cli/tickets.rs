@@ -15,7 +15,9 @@ use super::routes;
 use super::session::{Session, Shown, who};
 use super::table::tame;
 use super::values::{Span, as_ms};
-use crate::api::documents::{ErrorDocument, InviteDocument, InviteRequest, JoinDocument, JoinRequest};
+use crate::api::documents::{
+    DocRole, ErrorDocument, InviteDocument, InviteRequest, JoinDocument, JoinRequest,
+};
 use crate::config::Origin;
 use crate::exit::ErrorCode;
 use crate::paths::Paths;
@@ -26,12 +28,24 @@ pub(super) struct Invite {
     /// How long it is valid
     #[arg(short, long, value_name = "D", default_value = "7d")]
     expires: Span,
+    /// Into a room, by its name or id
+    #[arg(long, value_name = "ROOM", conflicts_with = "doc")]
+    room: Option<String>,
+    /// To a document, by its title or id
+    #[arg(long, value_name = "DOC")]
+    doc: Option<String>,
+    /// Whoever uses it reads the room or document, and cannot write
+    #[arg(long)]
+    ro: bool,
+    /// How many it lets into the room or document
+    #[arg(long, value_name = "N")]
+    uses: Option<u32>,
     /// Show it as a QR code too
     #[arg(long)]
     qr: bool,
 }
 
-/// Accept a ticket: network and peers, in one go
+/// Accept a ticket: network, peers, room or document, in one go
 #[derive(Args)]
 pub(super) struct Join {
     /// The text that begins with `wattle:`; `-` reads stdin
@@ -42,33 +56,48 @@ pub(super) struct Join {
     /// Only write the config
     #[arg(long)]
     no_run: bool,
+    /// What to be called in the room that the ticket leads into
+    #[arg(long = "as", value_name = "NICK")]
+    nick: Option<String>,
 }
 
 pub(super) async fn invite(session: &Session, args: &Invite) -> Result<(), Failure> {
-    let request = InviteRequest { expires_ms: Some(as_ms(args.expires.0)) };
+    let request = InviteRequest {
+        expires_ms: Some(as_ms(args.expires.0)),
+        room: args.room.clone(),
+        doc: args.doc.clone(),
+        role: args.ro.then_some(DocRole::Reader),
+        uses: args.uses,
+    };
     let answer = session.client()?.post::<InviteDocument>(routes::TICKETS, &request).await?;
     for warning in &answer.document.warnings {
         session.out.warn(&tame(warning));
     }
-    session.show(&answer, |answer| Shown {
-        text: invitation(answer, args.expires.0, args.qr),
-        ids: vec![answer.ticket.clone()],
-    })
+    session.show(&answer, |answer| Shown { text: invitation(answer, args), ids: vec![answer.ticket.clone()] })
 }
 
-fn invitation(answer: &InviteDocument, valid: Duration, qr: bool) -> String {
+fn invitation(answer: &InviteDocument, args: &Invite) -> String {
+    let target = match (&answer.room, &args.doc) {
+        (Some(room), _) => format!("#{} in ", tame(room)),
+        (None, Some(doc)) => format!("\"{}\" in ", tame(doc)),
+        (None, None) => String::new(),
+    };
+    let uses = args.uses.map_or("any number of uses".to_owned(), |uses| format!("{uses} uses"));
     let mut text = format!(
-        "Ticket for network {} ({}, any number of uses):\n  {}   ({} chars)\n",
+        "Ticket for {target}network {} ({}, {uses}):\n  {}   ({} chars)\n",
         tame(&answer.network),
-        long(valid),
+        long(args.expires.0),
         answer.ticket,
         answer.ticket.len()
     );
     if answer.private {
         text.push_str("It carries the key of this private network: whoever has it can join. Send it over a safe channel.\n");
     }
+    if answer.doc.is_some() {
+        text.push_str("Whoever has it is let in: send it over a safe channel.\n");
+    }
     text.push_str(&format!("They type:   wattle join {}\n", answer.ticket));
-    if qr {
+    if args.qr {
         // Capitals and digits need half the room of mixed text; tickets are read in either case.
         text.push_str(&super::qr::render(&answer.ticket.to_uppercase()));
     }
@@ -92,7 +121,7 @@ pub(super) fn join(session: &Session, args: &Join) -> Result<(), Failure> {
     };
     let now = UnixTime::from_millis(u64::try_from(Timestamp::now().as_millisecond()).unwrap_or_default());
     let ticket = Ticket::read(&text, now).map_err(|error| of_ticket(&error))?;
-    match session.block_on(ask_to_join(session, &text)) {
+    match session.block_on(ask_to_join(session, &text, args.nick.as_ref())) {
         Err(Failure::Error(error)) if error.code == ErrorCode::NoNode && session.globals.api.is_none() => {}
         ended => return ended,
     }
@@ -119,22 +148,37 @@ pub(super) fn join(session: &Session, args: &Join) -> Result<(), Failure> {
         });
     }
     super::run::start_detached(session, &paths, &[])?;
-    session.block_on(ask_to_join(session, &text))
+    session.block_on(ask_to_join(session, &text, args.nick.as_ref()))
 }
 
 /// Gives the ticket to the running node.
-async fn ask_to_join(session: &Session, ticket: &str) -> Result<(), Failure> {
-    let request = JoinRequest { ticket: ticket.to_owned(), name: None, timeout_ms: session.timeout_ms() };
+async fn ask_to_join(session: &Session, ticket: &str, nick: Option<&String>) -> Result<(), Failure> {
+    let (ticket, nick) = (ticket.to_owned(), nick.cloned());
+    let request = JoinRequest { ticket, name: None, nick, timeout_ms: session.timeout_ms() };
     let answer = session.client()?.post::<JoinDocument>(routes::JOIN, &request).await?;
-    session.show(&answer, |answer| Shown {
-        text: format!(
+    session.show(&answer, |answer| {
+        let mut text = format!(
             "joined network {}: connected to {}   {}   {}\n",
             tame(&answer.network),
             who(&answer.peer.id, &answer.peer.name),
             path_of(&answer.peer),
             socket_of(&answer.peer.address)
-        ),
-        ids: vec![answer.peer.id.to_string()],
+        );
+        match (&answer.room, &answer.doc) {
+            (Some(room), _) => {
+                let room = tame(room);
+                text.push_str(&format!("entered #{room}\n  talk       wattle chat {room}\n"));
+            }
+            (None, Some(doc)) => {
+                let called = if doc.title.is_empty() { tame(&doc.id) } else { tame(&doc.title) };
+                text.push_str(&format!(
+                    "opened \"{called}\"\n  read it    wattle doc show {}\n",
+                    tame(&doc.id)
+                ));
+            }
+            (None, None) => {}
+        }
+        Shown { text, ids: vec![answer.peer.id.to_string()] }
     })
 }
 

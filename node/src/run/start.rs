@@ -20,6 +20,7 @@ use wattle_types::{NetworkKey, SecretKey, Table, Write};
 use super::{EVENTS_MAX, Options, already_running, pump};
 use crate::api::documents::{ErrorDocument, RuntimeDocument, RuntimeSchema};
 use crate::api::{Access, Gate, Guard, Names, Server, Socket, bind_tcp, router};
+use crate::apps::Apps;
 use crate::clock::unix_now;
 use crate::config::{self, ApiListen, Config, Settings, Sources, defaults_toml};
 use crate::documents::Documents;
@@ -34,6 +35,8 @@ use crate::telemetry::Telemetry;
 
 /// Batches on their way to the disk before the overlay has to wait.
 const PERSIST_MAX: usize = 256;
+/// What happened to documents and was not told to apps yet; beyond it the documents wait.
+const APP_EVENTS_MAX: usize = 1024;
 /// How often another default port is tried, when a node that starts at the same moment was faster.
 const PORT_RETRIES: u32 = 8;
 /// Batches that share one write.
@@ -88,7 +91,9 @@ pub(super) async fn start(
     let (persist, batches) = mpsc::channel(PERSIST_MAX);
     tasks.spawn(keep(Arc::clone(&store), batches));
     let overlay = start_overlay(settings, &key, network_key.as_ref(), &store, persist).await?;
-    let documents = Documents::start(&overlay, &store, &key, stop, tasks).map_err(failed)?;
+    let (happens, hears) = mpsc::channel(APP_EVENTS_MAX);
+    let documents = Documents::start(&overlay, &store, &key, stop, happens, tasks).map_err(failed)?;
+    let apps = Apps::start(overlay.id(), &documents, hears, stop, tasks).map_err(failed)?;
     let names = Arc::new(Names::open(Arc::clone(&store)).map_err(failed)?);
     let events = Arc::new(Ring::new(EVENTS_MAX));
     let moves = watch::Sender::new(0);
@@ -104,6 +109,7 @@ pub(super) async fn start(
     let node = Arc::new(Node {
         overlay,
         documents,
+        apps,
         store,
         key,
         network_key,

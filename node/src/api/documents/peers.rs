@@ -6,8 +6,8 @@ use utoipa::ToSchema;
 use wattle_types::NodeId;
 
 use super::{
-    BlockSchema, ConnectSchema, DisconnectSchema, ErrorDocument, InviteSchema, JoinSchema, NameSchema,
-    PathName, PeersSchema, PingSchema, TransportName,
+    BlockSchema, ConnectSchema, DisconnectSchema, Doc, DocRole, ErrorDocument, InviteSchema, JoinSchema,
+    NameSchema, PathName, PeersSchema, PingSchema, TransportName,
 };
 
 /// A connected peer.
@@ -292,6 +292,18 @@ pub struct InviteRequest {
     /// How long it lets somebody in; 7 days when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expires_ms: Option<u64>,
+    /// Into which room, by its name or id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub room: Option<String>,
+    /// To which document, by its title or id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub doc: Option<String>,
+    /// What whoever uses it may do with the room or document; a writer when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<DocRole>,
+    /// How many it lets into the room or document.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uses: Option<u32>,
 }
 
 /// A ticket.
@@ -303,6 +315,12 @@ pub struct InviteDocument {
     pub ticket: String,
     /// The network it leads into.
     pub network: String,
+    /// The room it leads into.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub room: Option<String>,
+    /// The document it leads to; a room's too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub doc: Option<String>,
     /// Whether the key of a private network travels inside: then whoever holds the ticket can join.
     pub private: bool,
     /// Who invites.
@@ -327,6 +345,9 @@ pub struct JoinRequest {
     /// A petname for the inviter.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// What this node calls itself in the room that the ticket leads into.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nick: Option<String>,
     /// When to give up; 30 s when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
@@ -341,6 +362,12 @@ pub struct JoinDocument {
     pub network: String,
     /// The inviter.
     pub peer: Peer,
+    /// The room that was entered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub room: Option<String>,
+    /// The document that was opened; a room's too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub doc: Option<Doc>,
     /// How long it took.
     pub took_ms: u64,
 }

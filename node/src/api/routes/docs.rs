@@ -11,7 +11,7 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 use wattle_docs::{DocError, DocStatus, Edit, Event, Role};
 use wattle_pad::PadError;
-use wattle_types::{DocId, Ticket, TicketDocument};
+use wattle_types::{DocAccess, DocId, NodeId, Ticket, TicketDocument, UnixTime};
 
 use super::super::documents::{
     Doc, DocContentDocument, DocContentSchema, DocDocument, DocDoneDocument, DocDoneSchema, DocEditDocument,
@@ -60,7 +60,7 @@ fn hex(heads: &[[u8; 32]]) -> Vec<String> {
 fn doc(node: &Node, status: &DocStatus) -> Doc {
     Doc {
         id: status.doc.to_string(),
-        title: status.label.clone(),
+        title: status.label.title.clone(),
         bytes: status.bytes,
         heads: hex(&status.heads),
         role: status.role.map(role_word),
@@ -102,7 +102,7 @@ fn pad_failure(error: &PadError) -> ApiFailure {
 }
 
 /// Which document somebody means: an id, or a title that only one has.
-async fn resolve(node: &Node, text: &str) -> Result<DocStatus> {
+pub(super) async fn resolve(node: &Node, text: &str) -> Result<DocStatus> {
     let text = text.trim();
     if text.len() > REFERENCE_BYTES_MAX {
         return Err(ApiFailure::usage("that is too long for the id or the title of a document"));
@@ -112,7 +112,7 @@ async fn resolve(node: &Node, text: &str) -> Result<DocStatus> {
         let found = known.into_iter().find(|status| status.doc == id);
         return found.ok_or_else(|| failure(DocError::Unknown(id)));
     }
-    let mut named: Vec<DocStatus> = known.into_iter().filter(|status| status.label == text).collect();
+    let mut named: Vec<DocStatus> = known.into_iter().filter(|status| status.label.title == text).collect();
     match (named.pop(), named.len()) {
         (Some(found), 0) => Ok(found),
         (Some(_), more) => Err(ApiFailure::usage(format!("{} documents are called `{text}`", more + 1))
@@ -142,8 +142,7 @@ pub(super) async fn create(
 }
 
 async fn answer(node: &Node, id: DocId) -> Result<Answer<DocDocument>> {
-    let status = node.documents.status(id).await.ok_or_else(|| failure(DocError::Unknown(id)))?;
-    Ok(Answer(DocDocument { schema: DocSchema::V1, doc: doc(node, &status) }))
+    Ok(Answer(DocDocument { schema: DocSchema::V1, doc: doc_of(node, id).await? }))
 }
 
 /// The documents here.
@@ -296,13 +295,9 @@ pub(super) async fn share(
     if lives < Duration::from_secs(1) {
         return Err(ApiFailure::usage("a ticket works for at least a second"));
     }
-    if request.role == DocRole::Admin {
-        return Err(ApiFailure::usage("a ticket makes readers and writers, no admins"));
-    }
     let (endpoints, warnings) = ticket_endpoints(&node).await?;
     let expires = unix_now().after(lives);
-    let invited = node.documents.invite(status.doc, role_of(request.role), Some(expires), request.uses);
-    let (access, bearer) = invited.await.map_err(failure)?;
+    let (access, bearer) = grant_ticket(&node, status.doc, request.role, expires, request.uses).await?;
     let ticket = Ticket {
         network: node.overlay.network().clone(),
         network_key: node.network_key.clone(),
@@ -314,12 +309,53 @@ pub(super) async fn share(
     Ok(Answer(DocTicketDocument {
         schema: DocTicketSchema::V1,
         id: status.doc.to_string(),
-        title: status.label,
+        title: status.label.title,
         ticket: ticket.to_text(&node.key),
         role: request.role,
         expires: timestamp(expires),
         warnings,
     }))
+}
+
+/// Grants whoever will hold a ticket its role.
+pub(super) async fn grant_ticket(
+    node: &Node,
+    doc: DocId,
+    role: DocRole,
+    expires: UnixTime,
+    uses: Option<u32>,
+) -> Result<(DocAccess, [u8; 16])> {
+    if role == DocRole::Admin {
+        return Err(ApiFailure::usage("a ticket makes readers and writers, no admins"));
+    }
+    node.documents.invite(doc, role_of(role), Some(expires), uses).await.map_err(failure)
+}
+
+/// Takes up the document that a ticket leads to; answers when it is here.
+pub(super) async fn open_ticket(
+    node: &Node,
+    document: TicketDocument,
+    inviter: NodeId,
+    timeout_ms: Option<u64>,
+) -> Result<DocId> {
+    let mut events = node.documents.events();
+    let TicketDocument { access, bearer } = document;
+    let id = node.documents.join(access, Some(bearer), Some(inviter)).await.map_err(failure)?;
+    let within = timeout(timeout_ms, ARRIVES_WITHIN);
+    match tokio::time::timeout(within, arrival(node, id, &mut events)).await {
+        Ok(Ok(())) => Ok(id),
+        Ok(Err(refused)) => Err(refused),
+        Err(_elapsed) => {
+            Err(ApiFailure::new(ErrorCode::Timeout, "nobody who holds the document was reached")
+                .detail("it is kept", "and arrives when a member is reachable: wattle doc list"))
+        }
+    }
+}
+
+/// A document that is here, as answers show it.
+pub(super) async fn doc_of(node: &Node, id: DocId) -> Result<Doc> {
+    let status = node.documents.status(id).await.ok_or_else(|| failure(DocError::Unknown(id)))?;
+    Ok(doc(node, &status))
 }
 
 /// Use a ticket to a document; answers when the document is here.
@@ -330,7 +366,7 @@ pub(super) async fn join(
     Json(request): Json<DocJoinRequest>,
 ) -> Result<Answer<DocDocument>> {
     let ticket = read_ticket(&node, &request.ticket)?;
-    let Some(TicketDocument { access, bearer }) = ticket.document else {
+    let Some(document) = ticket.document else {
         return Err(ApiFailure::usage("this ticket leads into a network, not to a document")
             .hint("wattle join <ticket>"));
     };
@@ -340,18 +376,8 @@ pub(super) async fn join(
     }
     let addresses = ticket.endpoints.iter().flat_map(wattle_net::Address::of_endpoint).collect();
     node.overlay.candidate(ticket.inviter, addresses, wattle_net::Source::Asked).await?;
-    let mut events = node.documents.events();
-    let id = node.documents.join(access, Some(bearer), Some(ticket.inviter)).await.map_err(failure)?;
-    let within = timeout(request.timeout_ms, ARRIVES_WITHIN);
-    let arrived = tokio::time::timeout(within, arrival(&node, id, &mut events)).await;
-    match arrived {
-        Ok(Ok(())) => answer(&node, id).await,
-        Ok(Err(refused)) => Err(refused),
-        Err(_elapsed) => {
-            Err(ApiFailure::new(ErrorCode::Timeout, "nobody who holds the document was reached")
-                .detail("it is kept", "and arrives when a member is reachable: wattle doc list"))
-        }
-    }
+    let id = open_ticket(&node, document, ticket.inviter, request.timeout_ms).await?;
+    answer(&node, id).await
 }
 
 /// Waits until a document has content, or a member says no.
@@ -431,6 +457,6 @@ pub(super) async fn forget(
 }
 
 fn done(status: DocStatus) -> Answer<DocDoneDocument> {
-    let (id, title) = (status.doc.to_string(), status.label);
+    let (id, title) = (status.doc.to_string(), status.label.title);
     Answer(DocDoneDocument { schema: DocDoneSchema::V1, id, title })
 }

@@ -15,17 +15,18 @@ use tracing::Instrument as _;
 use utoipa::IntoParams;
 use wattle_net::{Address, PeerInfo, Reach, Status};
 use wattle_types::limits::TICKET_ENDPOINTS_MAX;
-use wattle_types::{Endpoint, NodeId, Ticket};
+use wattle_types::{DocId, Endpoint, NodeId, Ticket, TicketDocument, UnixTime};
 
 use super::super::documents::{
     BlockDocument, BlockRequest, BlockSchema, ConnectDocument, ConnectRequest, ConnectSchema,
-    DisconnectDocument, DisconnectRequest, DisconnectSchema, ErrorDocument, InviteDocument, InviteRequest,
-    InviteSchema, JoinDocument, JoinRequest, JoinSchema, NameDocument, NameRequest, NameSchema, PathName,
-    PeersDocument, PeersSchema, PingLine, PingRequest, PingSchema,
+    DisconnectDocument, DisconnectRequest, DisconnectSchema, DocRole, ErrorDocument, InviteDocument,
+    InviteRequest, InviteSchema, JoinDocument, JoinRequest, JoinSchema, NameDocument, NameRequest,
+    NameSchema, PathName, PeersDocument, PeersSchema, PingLine, PingRequest, PingSchema,
 };
 use super::super::extract::{Json, Parameters, STREAM_LINES_MAX, json_lines, timeout};
 use super::super::failure::{ApiFailure, connect_failure, ping_failure, words};
 use super::super::names::{Whom, check_name, read_ticket, resolve, resolve_peer};
+use super::{docs, rooms};
 use crate::clock::{timestamp, unix_now};
 use crate::exit::ErrorCode;
 use crate::node::{Node, millis, path_names, whole_millis};
@@ -261,10 +262,11 @@ pub(super) async fn invite(
     }
     let (endpoints, warnings) = ticket_endpoints(&node).await?;
     let expires = unix_now().after(lives);
+    let target = invite_to(&node, &request, expires).await?;
     let ticket = Ticket {
         network: node.overlay.network().clone(),
         network_key: node.network_key.clone(),
-        document: None,
+        document: target.document,
         inviter: node.overlay.id(),
         endpoints,
         expires,
@@ -273,12 +275,43 @@ pub(super) async fn invite(
         schema: InviteSchema::V1,
         ticket: ticket.to_text(&node.key),
         network: ticket.network.to_string(),
+        room: target.room,
+        doc: target.doc.map(|doc| doc.to_string()),
         private: ticket.network_key.is_some(),
         inviter: ticket.inviter,
         addresses: ticket.endpoints.iter().map(ToString::to_string).collect(),
         expires: timestamp(expires),
         warnings,
     }))
+}
+
+/// What a ticket leads to beside the network.
+#[derive(Default)]
+struct Target {
+    document: Option<TicketDocument>,
+    doc: Option<DocId>,
+    room: Option<String>,
+}
+
+/// Grants whoever holds the ticket its role in the room or document that it leads to.
+async fn invite_to(node: &Node, request: &InviteRequest, expires: UnixTime) -> Result<Target> {
+    let (doc, room) = match (&request.room, &request.doc) {
+        (Some(_), Some(_)) => {
+            return Err(ApiFailure::usage("a ticket leads into a room or to a document, not both"));
+        }
+        (Some(room), None) => {
+            let room = rooms::find(node, room.clone()).await?;
+            (room.doc, Some(room.name))
+        }
+        (None, Some(doc)) => (docs::resolve(node, doc).await?.doc, None),
+        (None, None) if request.role.is_some() || request.uses.is_some() => {
+            return Err(ApiFailure::usage("a role and a number of uses are for a room or a document"));
+        }
+        (None, None) => return Ok(Target::default()),
+    };
+    let role = request.role.unwrap_or(DocRole::Writer);
+    let (access, bearer) = docs::grant_ticket(node, doc, role, expires, request.uses).await?;
+    Ok(Target { document: Some(TicketDocument { access, bearer }), doc: Some(doc), room })
 }
 
 /// Where a ticket says that this node is, and what is to be said about it.
@@ -365,10 +398,18 @@ pub(super) async fn join(
     if request.name.is_some() {
         set_name(&node, ticket.inviter, request.name).await?;
     }
+    let (mut doc, mut room) = (None, None);
+    if let Some(document) = ticket.document {
+        let id = docs::open_ticket(&node, document, ticket.inviter, request.timeout_ms).await?;
+        room = rooms::enter(&node, id, request.nick).await?;
+        doc = Some(docs::doc_of(&node, id).await?);
+    }
     Ok(Answer(JoinDocument {
         schema: JoinSchema::V1,
         network: ticket.network.to_string(),
         peer: node.peer(&info),
+        room,
+        doc,
         took_ms: whole_millis(began.elapsed()),
     }))
 }

@@ -177,6 +177,31 @@ async fn a_near_peer_that_lost_the_offer_gets_another() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_hung_up_under_a_question_is_asked_again() {
+    let nodes = network(4).await;
+    let asker = &nodes[0].overlay;
+    let hasty = [100, 101].map(|number| Stranger::start(Manner { hangs_up: 1, ..Manner::plausible(number) }));
+    for stranger in &hasty {
+        for node in &nodes {
+            stranger.join(node).await;
+        }
+    }
+    let part = async |stranger: &Stranger| {
+        asker.disconnect(stranger.id()).await.unwrap();
+        let away = || async { !nodes[0].peers().await.contains(&stranger.id()) };
+        until("they have parted", away).await;
+    };
+    // The first that calls finds it hanging up.
+    part(&hasty[0]).await;
+    let found = asker.closest(TraceTarget::Peer(hasty[0].id()), PATIENCE).await.unwrap();
+    assert_eq!(found[0].peer, hasty[0].id(), "the nearest: {found:?}");
+    assert_eq!(found.len(), 5, "and nobody twice: {found:?}");
+    part(&hasty[1]).await;
+    let found = asker.find_peer(hasty[1].id(), PATIENCE).await;
+    assert!(found.as_ref().is_ok_and(|addresses| !addresses.is_empty()), "{found:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_put_that_nobody_took_says_so() {
     let node = Node::start(1).await;
     let ahead = Stranger::start(Manner::plausible(100));

@@ -52,6 +52,8 @@ pub struct Manner {
     pub network_key: Option<NetworkKey>,
     /// How many of the records that others bring it calls stored and throws away, before it keeps them.
     pub forgets: usize,
+    /// How many of those that dial it find it hanging up at once, before it stays on the line.
+    pub hangs_up: usize,
 }
 
 impl Manner {
@@ -65,6 +67,7 @@ impl Manner {
             claims: Vec::new(),
             network_key: None,
             forgets: usize::MAX,
+            hangs_up: 0,
         }
     }
 }
@@ -92,7 +95,7 @@ impl Stranger {
         let mut secret = *key.to_bytes();
         let keypair = Keypair::ed25519_from_bytes(&mut secret);
         let keypair = keypair.unwrap_or_else(|error| fail(&error.to_string()));
-        let forgets = manner.forgets;
+        let (forgets, hangs_up) = (manner.forgets, manner.hangs_up);
         let mut swarm = build(&keypair, manner);
         let control = swarm.behaviour().streams.new_control();
         let listening = "/ip4/127.0.0.1/tcp/0".parse().map(|address| swarm.listen_on(address));
@@ -100,7 +103,7 @@ impl Stranger {
             fail("a stranger could not listen");
         }
         let (tasks, todo) = mpsc::channel(8);
-        tokio::spawn(drive(swarm, todo, forgets));
+        tokio::spawn(drive(swarm, todo, forgets, hangs_up));
         tokio::spawn(swallow(control.clone(), MESHSUB));
         Self { key, keypair, tasks, control }
     }
@@ -444,7 +447,12 @@ fn build(keypair: &Keypair, manner: Manner) -> Swarm<Behaviour> {
     swarm
 }
 
-async fn drive(mut swarm: Swarm<Behaviour>, mut todo: mpsc::Receiver<Task>, mut forgets: usize) {
+async fn drive(
+    mut swarm: Swarm<Behaviour>,
+    mut todo: mpsc::Receiver<Task>,
+    mut forgets: usize,
+    mut hangs_up: usize,
+) {
     loop {
         tokio::select! {
             task = todo.recv() => match task {
@@ -452,6 +460,13 @@ async fn drive(mut swarm: Swarm<Behaviour>, mut todo: mpsc::Receiver<Task>, mut 
                 None => return,
             },
             event = swarm.select_next_some() => {
+                if let SwarmEvent::ConnectionEstablished { connection_id, endpoint, .. } = &event
+                    && endpoint.is_listener()
+                    && hangs_up > 0
+                {
+                    hangs_up -= 1;
+                    swarm.close_connection(*connection_id);
+                }
                 let Some(record) = brought(event) else { continue };
                 if forgets > 0 {
                     forgets -= 1;

@@ -169,8 +169,14 @@ impl Actor {
                 }
             }
             Input::Opened(opened) => self.peers.on_opened(now, &mut self.swarm, opened),
-            Input::Closed { connection, peer, reason } => self.peers.on_closed(now, connection, peer, reason),
+            Input::Closed { connection, peer, reason } => {
+                self.dht.hung_up(peer);
+                self.peers.on_closed(now, connection, peer, reason);
+            }
             Input::DialFailed { connection, peer, failure } => {
+                if let Some(peer) = peer.filter(|_| !matches!(failure, DialFailure::Redundant)) {
+                    self.dht.not_dialed(peer);
+                }
                 let away = peer.filter(|peer| !self.peers.is_connected(*peer));
                 match (away, &failure) {
                     (Some(peer), DialFailure::Unreachable(tried)) => {

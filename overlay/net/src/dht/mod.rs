@@ -19,6 +19,9 @@
 //! * A put is read back: libp2p answers "stored" before our peers' checks run, so the answer alone proves
 //!   nothing. Near peers that answer without the record are offered it once more: a lookup counts a peer out
 //!   when its connection closes under the question, as the slower of two that were dialed at once does.
+//! * A lookup of peers goes up to three rounds. libp2p counts a peer out for good when its connection closes
+//!   under a question, be it that the other side was full or that both had dialed, and so could miss the
+//!   nearest of all although everybody near the key names it. A lookup that lost a question asks once more.
 //! * No bootstrap over all buckets: a joining node looks itself up as soon as it knows one peer and once more
 //!   some minutes later, and far buckets follow one at a time ([`Dht::on_tick`]). libp2p's automatic
 //!   bootstrap, which cannot be switched off, is left to tables of fewer than k peers.
@@ -194,8 +197,7 @@ impl Dht {
             return;
         }
         let Some(query) = self.queries.get_mut(&id) else { return };
-        query.stats = stats;
-        let enough = query.on_progress(now, &self.network, wall, result);
+        let enough = query.on_progress(now, &self.network, wall, stats, result);
         if enough
             && !last
             && let Some(mut running) = kad.query_mut(&id)
@@ -227,6 +229,7 @@ impl Dht {
                 offer(kad, record, stale);
                 return self.tell(report);
             }
+            Outcome::AskAgain { key, next } => (kad.get_closest_peers(key), next),
             Outcome::Done => return self.tell(report),
         };
         self.queries.insert(id, *next);
@@ -335,6 +338,20 @@ impl Dht {
             offer.addresses.iter().map(|address| kad.add_address(&id, address.as_multiaddr().clone()));
         if updates.any(|update| update == kad::RoutingUpdate::Failed) {
             self.gate.left(peer);
+        }
+    }
+
+    /// A connection to a peer closed: questions on their way to it are lost.
+    pub(crate) fn hung_up(&mut self, peer: NodeId) {
+        for query in self.queries.values_mut() {
+            query.on_hung_up(peer);
+        }
+    }
+
+    /// A dial failed: questions that waited for it will not be asked.
+    pub(crate) fn not_dialed(&mut self, peer: NodeId) {
+        for query in self.queries.values_mut() {
+            query.on_unreachable(peer);
         }
     }
 

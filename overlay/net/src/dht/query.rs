@@ -20,6 +20,11 @@ use crate::{Address, Event};
 const REJECTED_MAX: usize = 64;
 /// A lookup with answers in hand ends when none has come for this long.
 const STALLED_AFTER: Duration = Duration::from_millis(1500);
+/// How often a lookup sets out that loses questions on its way.
+const ROUNDS_MAX: u32 = 3;
+/// Peers remembered per round that hung up, and that could not be dialed. Beyond it a round is repeated that
+/// need not be, which `ROUNDS_MAX` ends.
+const FAILED_MAX: usize = 256;
 /// Latencies remembered per kind, for percentiles.
 const LATENCIES_MAX: usize = 512;
 
@@ -70,6 +75,17 @@ pub(super) enum Job {
     },
 }
 
+impl Job {
+    /// What a lookup that may go several rounds is looking for.
+    fn key(&self) -> Option<Vec<u8>> {
+        match self {
+            Self::Closest { key, .. } => Some(key.clone()),
+            Self::FindPeer { peer, .. } => Some(peer.to_peer_id_bytes().to_vec()),
+            _ => None,
+        }
+    }
+}
+
 /// What a get has found so far.
 #[derive(Default)]
 pub(super) struct Found {
@@ -81,7 +97,15 @@ pub(super) struct Found {
 /// A query under way.
 pub(super) struct Query {
     pub(super) job: Job,
-    pub(super) stats: QueryStats,
+    /// Of this round.
+    stats: QueryStats,
+    /// Of the rounds before.
+    before: QueryStats,
+    rounds: u32,
+    /// Peers a connection to which closed during this round.
+    hung_up: BTreeSet<NodeId>,
+    /// Peers that could not be dialed during this round.
+    unreachable: BTreeSet<NodeId>,
     begun: Instant,
     /// When the last answer came.
     progressed: Time,
@@ -99,6 +123,8 @@ pub(super) enum Outcome {
     OfferAgain { record: Record, to: BTreeSet<NodeId>, next: Box<Query> },
     /// The caller has its answer, and these holders get the better record.
     Repair { record: Record, stale: BTreeSet<NodeId> },
+    /// Questions were lost: the lookup sets out once more.
+    AskAgain { key: Vec<u8>, next: Box<Query> },
 }
 
 impl Query {
@@ -108,6 +134,10 @@ impl Query {
         Self {
             job,
             stats: QueryStats::empty(),
+            before: QueryStats::empty(),
+            rounds: 1,
+            hung_up: BTreeSet::new(),
+            unreachable: BTreeSet::new(),
             begun: Instant::now(),
             progressed: now,
             deadline: now.after(timeout),
@@ -126,15 +156,31 @@ impl Query {
         }
     }
 
+    /// A connection to this peer closed, perhaps under a question.
+    pub(super) fn on_hung_up(&mut self, peer: NodeId) {
+        if self.hung_up.len() < FAILED_MAX {
+            self.hung_up.insert(peer);
+        }
+    }
+
+    /// This peer could not be dialed.
+    pub(super) fn on_unreachable(&mut self, peer: NodeId) {
+        if self.unreachable.len() < FAILED_MAX {
+            self.unreachable.insert(peer);
+        }
+    }
+
     /// Takes one result. True when nothing better can come, so that the query may end early.
     pub(super) fn on_progress(
         &mut self,
         now: Time,
         network: &NetworkName,
         wall: UnixTime,
+        stats: QueryStats,
         result: QueryResult,
     ) -> bool {
         self.progressed = now;
+        self.stats = stats;
         match (&mut self.job, result) {
             (Job::Get { key, found, .. }, QueryResult::GetRecord(Ok(GetRecordOk::FoundRecord(answer)))) => {
                 found.take(network, key, wall, answer);
@@ -179,6 +225,7 @@ impl Query {
                         addresses: addresses(peer),
                     })
                 }));
+                keep_nearest(&target, found);
                 false
             }
             _ => false,
@@ -220,10 +267,44 @@ impl Query {
         }
     }
 
+    /// Whether a question was lost whose answer might have been worth more than what was found.
+    ///
+    /// The library counts a peer out for good when its connection closes under a question, and does not say
+    /// whom. So a question was lost when more of them failed than peers could not be dialed; and when
+    /// somebody hung up that would belong to the answer, since with two connections the library does not even
+    /// notice.
+    fn has_lost_questions(&self) -> bool {
+        let failed = usize::try_from(self.stats.num_failures()).unwrap_or(usize::MAX);
+        let failed = failed > self.unreachable.len();
+        match &self.job {
+            Job::Closest { key, found, .. } => {
+                let target = KBucketKey::new(key.clone());
+                let distance = |peer: &NodeId| target.distance(&KBucketKey::from(peer_id(*peer)));
+                let farthest = found.get(K.get() - 1).map(|last| distance(&last.peer));
+                let belongs = |peer: &&NodeId| farthest.is_none_or(|farthest| distance(peer) < farthest);
+                let mut near = self.hung_up.iter().filter(belongs);
+                failed || near.any(|peer| found.iter().all(|found| found.peer != *peer))
+            }
+            Job::FindPeer { peer, found, .. } => found.is_empty() && (failed || self.hung_up.contains(peer)),
+            // A put is read back, and the others have k holders to find one of.
+            _ => false,
+        }
+    }
+
+    /// The next round of a lookup that lost questions, when there is time for one.
+    fn ask_again(self, now: Time, key: Vec<u8>) -> Outcome {
+        let (hung_up, unreachable) = (BTreeSet::new(), BTreeSet::new());
+        let (before, stats) = (self.before.merge(self.stats), QueryStats::empty());
+        let rounds = self.rounds + 1;
+        let next = Self { before, stats, rounds, hung_up, unreachable, progressed: now, ..self };
+        Outcome::AskAgain { key, next: Box::new(next) }
+    }
+
     /// What the statistics and those who watch are told.
     pub(super) fn report(&self) -> Event {
+        let stats = self.before.merge(self.stats);
         let found = match &self.job {
-            Job::Put { .. } | Job::Provide { .. } => self.stats.num_successes() > 0,
+            Job::Put { .. } | Job::Provide { .. } => stats.num_successes() > 0,
             Job::ReadBack { holders, .. } => !holders.is_empty(),
             Job::Get { found, .. } => found.best.is_some(),
             Job::FindProviders { found, .. } => !found.is_empty(),
@@ -232,8 +313,8 @@ impl Query {
         };
         Event::Lookup {
             kind: self.kind(),
-            requests: self.stats.num_requests(),
-            answers: self.stats.num_successes(),
+            requests: stats.num_requests(),
+            answers: stats.num_successes(),
             took_ms: u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX),
             found,
         }
@@ -241,7 +322,14 @@ impl Query {
 
     /// The query ended by itself.
     pub(super) fn finish(self, now: Time, me: NodeId, network: &NetworkName) -> Outcome {
-        let asked = self.stats.num_requests();
+        if self.rounds < ROUNDS_MAX
+            && now < self.deadline
+            && self.has_lost_questions()
+            && let Some(key) = self.job.key()
+        {
+            return self.ask_again(now, key);
+        }
+        let asked = self.before.merge(self.stats).num_requests();
         let took = self.begun.elapsed();
         match self.job {
             Job::Put { record, durable, reply, holders } => {
@@ -282,8 +370,7 @@ impl Query {
                 answer(reply, if found.is_empty() { Err(not_found(asked)) } else { Ok(found) });
                 Outcome::Done
             }
-            Job::Closest { mut found, reply, .. } => {
-                found.sort_by_key(|peer| std::cmp::Reverse(peer.shared_bits));
+            Job::Closest { found, reply, .. } => {
                 answer(reply, if found.is_empty() { Err(not_found(asked)) } else { Ok(found) });
                 Outcome::Done
             }
@@ -295,7 +382,8 @@ impl Query {
         if self.deadline > now {
             return;
         }
-        let (asked, answered) = (self.stats.num_requests(), self.stats.num_successes());
+        let stats = self.before.merge(self.stats);
+        let (asked, answered) = (stats.num_requests(), stats.num_successes());
         let error = DhtError::Timeout { asked, answered, after: self.timeout };
         match self.job {
             Job::Put { reply, .. } | Job::ReadBack { reply, .. } => answer(reply, Err(error)),
@@ -303,6 +391,8 @@ impl Query {
             Job::Provide { reply, .. } => answer(reply, Err(error)),
             Job::FindProviders { reply, .. } => answer(reply, Err(error)),
             Job::FindPeer { reply, .. } => answer(reply, Err(error)),
+            // An earlier round had its answer.
+            Job::Closest { found, reply, .. } if !found.is_empty() => answer(reply, Ok(found)),
             Job::Closest { reply, .. } => answer(reply, Err(error)),
         }
     }
@@ -353,6 +443,13 @@ impl Found {
         );
         if stale.is_empty() { Outcome::Done } else { Outcome::Repair { record, stale } }
     }
+}
+
+/// Each peer once, the nearest first, and of several rounds together no more than the k nearest.
+fn keep_nearest(target: &KBucketKey<Vec<u8>>, found: &mut Vec<ClosestPeer>) {
+    found.sort_by_cached_key(|found| target.distance(&KBucketKey::from(peer_id(found.peer))));
+    found.dedup_by_key(|found| found.peer);
+    found.truncate(K.get());
 }
 
 /// The k of `peers` that are nearest to a key.
@@ -431,7 +528,87 @@ fn percentile(sorted: &[u64], percent: usize) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use tokio::sync::oneshot;
+
     use super::*;
+
+    const KEY: &[u8] = b"target";
+
+    fn node(number: u8) -> NodeId {
+        NodeId::from_public_key([number; 32])
+    }
+
+    /// Thirty nodes, the nearest to the key first.
+    fn ranked() -> Vec<NodeId> {
+        let target = KBucketKey::new(KEY.to_vec());
+        let mut nodes: Vec<NodeId> = (1..=30).map(node).collect();
+        nodes.sort_by_cached_key(|node| target.distance(&KBucketKey::from(peer_id(*node))));
+        nodes
+    }
+
+    /// One round of a lookup ends with these peers.
+    fn found(query: &mut Query, peers: &[NodeId]) {
+        let peers = peers.iter().map(|peer| PeerInfo { peer_id: peer_id(*peer), addrs: Vec::new() });
+        let result = GetClosestPeersOk { key: KEY.to_vec(), peers: peers.collect() };
+        let result = QueryResult::GetClosestPeers(Ok(result));
+        let wall = UnixTime::from_millis(0);
+        query.on_progress(Time::ZERO, &NetworkName::default(), wall, QueryStats::empty(), result);
+    }
+
+    fn finish(query: Query) -> Option<Query> {
+        match query.finish(Time::ZERO, node(0), &NetworkName::default()) {
+            Outcome::AskAgain { key, next } => {
+                assert_eq!(key, KEY);
+                Some(*next)
+            }
+            _ => None,
+        }
+    }
+
+    fn lookup() -> (Query, oneshot::Receiver<Result<Vec<ClosestPeer>, DhtError>>) {
+        let (reply, answer) = oneshot::channel();
+        let job = Job::Closest { key: KEY.to_vec(), found: Vec::new(), reply };
+        (Query::new(job, Time::ZERO, Duration::from_secs(9)), answer)
+    }
+
+    #[test]
+    fn a_lookup_sets_out_again_when_somebody_hung_up_who_belongs_to_its_answer() {
+        let nodes = ranked();
+        let (mut query, mut answer) = lookup();
+        query.on_hung_up(nodes[0]);
+        found(&mut query, &nodes[1..21]);
+        let mut query = finish(query).unwrap();
+        found(&mut query, &nodes[..20]);
+        assert!(finish(query).is_none(), "it answered this time");
+        let answer = answer.try_recv().unwrap().unwrap();
+        assert_eq!(answer.iter().map(|peer| peer.peer).collect::<Vec<_>>(), nodes[..20]);
+    }
+
+    #[test]
+    fn a_lookup_ends_when_those_who_hung_up_are_of_no_use() {
+        let nodes = ranked();
+        let (mut query, _answer) = lookup();
+        query.on_hung_up(nodes[0]);
+        query.on_hung_up(nodes[20]);
+        found(&mut query, &nodes[..20]);
+        assert!(finish(query).is_none(), "one had answered before, the other is too far away");
+    }
+
+    #[test]
+    fn a_lookup_ends_after_three_rounds_with_all_that_they_found() {
+        let nodes = ranked();
+        let (query, mut answer) = lookup();
+        let mut next = Some(query);
+        for round in [&nodes[1..3], &nodes[2..5], &nodes[3..4]] {
+            let mut query = next.take().unwrap();
+            query.on_hung_up(nodes[0]);
+            found(&mut query, round);
+            next = finish(query);
+        }
+        assert!(next.is_none(), "no fourth round");
+        let answer = answer.try_recv().unwrap().unwrap();
+        assert_eq!(answer.iter().map(|peer| peer.peer).collect::<Vec<_>>(), nodes[1..5], "each once");
+    }
 
     #[test]
     fn percentiles_are_nearest_rank() {

@@ -13,8 +13,8 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use wattle_app::{Answer as AppAnswer, Call, CallError, Input as AppInput};
 use wattle_docs::{
-    Config, DocError, DocStatus, Edit, Event, Input, Label, Outcome, Output, PersistId, Replica, RequestId,
-    Role,
+    Authors, Config, DocError, DocStatus, Edit, Event, Input, Label, Outcome, Output, PersistId, Replica,
+    RequestId, Role,
 };
 use wattle_net::{ChannelKind, Overlay};
 use wattle_store::{Failure, Store};
@@ -142,7 +142,17 @@ impl Documents {
     /// # Errors
     /// [`DocError::Refused`] by the edit, [`DocError::NotSaved`].
     pub async fn create(&self, edit: Edit) -> Result<DocId, DocError> {
-        opened(self.ask(move |request| Input::Create { request, edit }).await?)
+        opened(self.ask(move |request| Input::Create { request, history: None, edit }).await?)
+    }
+
+    /// Makes a document that begins with the history of another; it is on disk when this returns. The bytes
+    /// of that one went through [`wattle_docs::chunk::inspect`].
+    ///
+    /// # Errors
+    /// As [`Self::create`].
+    pub async fn import(&self, history: Automerge, edit: Edit) -> Result<DocId, DocError> {
+        let history = Some(Box::new(history));
+        opened(self.ask(move |request| Input::Create { request, history, edit }).await?)
     }
 
     /// Takes up a document that a ticket leads to. It arrives later.
@@ -179,10 +189,22 @@ impl Documents {
         doc: DocId,
         read: impl FnOnce(&Automerge) -> T + Send + 'static,
     ) -> Result<T, DocError> {
+        self.read_authors(doc, |automerge, _authors| read(automerge)).await
+    }
+
+    /// Reads a document with who vouches for the changes of each of its actors.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub async fn read_authors<T: Send + 'static>(
+        &self,
+        doc: DocId,
+        read: impl FnOnce(&Automerge, &Authors<'_>) -> T + Send + 'static,
+    ) -> Result<T, DocError> {
         let (reply, answer) = oneshot::channel();
-        let read = Box::new(move |automerge: &Automerge| {
+        let read = Box::new(move |automerge: &Automerge, authors: &Authors<'_>| {
             // Ignored because whoever asked has stopped waiting.
-            drop(reply.send(read(automerge)));
+            drop(reply.send(read(automerge, authors)));
             Vec::new()
         });
         self.ask(move |request| Input::Read { request, doc, read }).await?;

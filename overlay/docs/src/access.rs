@@ -95,7 +95,7 @@ pub(crate) struct ControlLog {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Members {
     roles: BTreeMap<NodeId, Role>,
-    cuts: Vec<Root>,
+    cuts: Vec<(NodeId, Root)>,
     feed_ends: BTreeMap<FeedId, FeedEnd>,
 }
 
@@ -127,8 +127,8 @@ impl Members {
         &self.feed_ends
     }
 
-    /// Changes of removed writers that removals vouch for.
-    pub(crate) fn cuts(&self) -> &[Root] {
+    /// Removed writers and those of their changes that removals vouch for.
+    pub(crate) fn cuts(&self) -> &[(NodeId, Root)] {
         &self.cuts
     }
 }
@@ -299,13 +299,13 @@ impl ControlLog {
         kept.flatten().copied().collect()
     }
 
-    fn cuts(&self, holds: impl Fn(&Signed, &OpHash) -> bool) -> Vec<Root> {
+    fn cuts(&self, holds: impl Fn(&Signed, &OpHash) -> bool) -> Vec<(NodeId, Root)> {
         let valid = self.operations.iter().filter(|(hash, signed)| holds(signed, hash));
         let cuts = valid.filter_map(|(_, signed)| match &signed.operation.act {
-            Act::Remove { cut, .. } => Some(cut),
+            Act::Remove { who, cut, .. } => Some(cut.iter().map(|root| (*who, root.clone()))),
             _ => None,
         });
-        cuts.flatten().cloned().collect()
+        cuts.flatten().collect()
     }
 
     /// Of a feed that several removals end the farthest end: nothing that one of them kept is lost.

@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use automerge::transaction::{CommitOptions, Transaction};
 use automerge::{ActorId, Author, Automerge, Change, ChangeHash, PatchLog};
-use serde_bytes::{ByteArray, ByteBuf};
+use serde_bytes::{ByteArray, ByteBuf, Bytes};
 use wattle_types::{DocId, Domain, Envelope, NetworkName, NodeId, SecretKey, UnixTime};
 
 use crate::access::Members;
@@ -19,11 +19,35 @@ use crate::payload::{Payload, Root, Vouch};
 const CHUNK_TYPE_AT: usize = 8;
 const CHUNK_TYPE_DOCUMENT: u8 = 0;
 
+/// What the change says that a document begins with which has the history of another.
+const IMPORTED: &str = "imported";
+
 /// An edit as a caller brings it: it changes the document inside a transaction, or says why it cannot.
 pub type Edit = Box<dyn FnOnce(&mut Transaction<'_>) -> Result<(), String> + Send>;
 
 /// A question as a caller brings it; the answer is bytes of its choice.
-pub type Read = Box<dyn FnOnce(&Automerge) -> Vec<u8> + Send>;
+pub type Read = Box<dyn FnOnce(&Automerge, &Authors<'_>) -> Vec<u8> + Send>;
+
+/// Whose word stands for the changes of each actor.
+pub struct Authors<'a> {
+    vouches: &'a BTreeMap<ByteBuf, (Root, Envelope)>,
+    cuts: &'a [(NodeId, Root)],
+    /// The actor of this node, whose newest changes nobody may have vouched for yet.
+    own: (&'a ActorId, NodeId),
+}
+
+impl Authors<'_> {
+    /// Who vouches for the changes of an actor, or did until it was removed. None where no vouch names the
+    /// actor: then its changes are here because a change of somebody else builds on them.
+    #[must_use]
+    pub fn of(&self, actor: &ActorId) -> Option<NodeId> {
+        let bytes = actor.to_bytes();
+        let vouched = self.vouches.get(Bytes::new(bytes)).map(|(_, envelope)| envelope.author());
+        let cut = || self.cuts.iter().find(|(_, root)| root.actor == bytes).map(|(who, _)| *who);
+        let own = || (self.own.0 == actor).then_some(self.own.1);
+        vouched.or_else(cut).or_else(own)
+    }
+}
 
 /// A hash of a change as it travels.
 pub(crate) type Hash = ByteArray<32>;
@@ -85,6 +109,28 @@ impl Document {
         document
     }
 
+    /// A document that begins with the history of another. The first change here builds on all of it, so the
+    /// signature on that one vouches for the whole.
+    pub(crate) fn import(
+        author: &NodeId,
+        actor: &[u8; 16],
+        history: Automerge,
+        now: UnixTime,
+        edit: Edit,
+    ) -> Result<Self, EditFault> {
+        let mut document = Self::new(author, actor);
+        document.automerge = history;
+        document.write_as(author, actor);
+        document.count(&[]);
+        document.fresh = document.automerge.get_changes(&[]);
+        if document.edit(None, now, edit)?.is_none() {
+            let options = CommitOptions::default().with_time(seconds(now)).with_message(IMPORTED);
+            document.automerge.empty_commit(options);
+            document.keep_fresh();
+        }
+        Ok(document)
+    }
+
     /// A fresh actor each time a document is opened: an actor's numbers are never given out twice, whatever
     /// was lost.
     fn write_as(&mut self, author: &NodeId, actor: &[u8; 16]) {
@@ -123,6 +169,11 @@ impl Document {
         &self.automerge
     }
 
+    /// Whose word stands for what.
+    pub(crate) fn authors<'a>(&'a self, members: &'a Members, me: NodeId) -> Authors<'a> {
+        Authors { vouches: &self.vouches, cuts: members.cuts(), own: (self.automerge.get_actor(), me) }
+    }
+
     /// The heads, in order.
     pub(crate) fn heads(&self) -> Vec<Hash> {
         let mut heads: Vec<Hash> = self.automerge.get_heads().iter().map(|head| Hash::new(head.0)).collect();
@@ -146,8 +197,7 @@ impl Document {
         now: UnixTime,
         edit: Edit,
     ) -> Result<Option<Hash>, EditFault> {
-        let seconds = i64::try_from(now.as_millis() / 1000).unwrap_or(i64::MAX);
-        let options = CommitOptions::default().with_time(seconds);
+        let options = CommitOptions::default().with_time(seconds(now));
         let automerge = &mut self.automerge;
         let run = || {
             let mut transaction = match at {
@@ -168,11 +218,16 @@ impl Document {
         };
         let ran = catch_unwind(AssertUnwindSafe(run)).map_err(|_panic| EditFault::Broken)?;
         let Some(hash) = ran? else { return Ok(None) };
+        self.keep_fresh();
+        Ok(Some(Hash::new(hash.0)))
+    }
+
+    /// Remembers the change that was just made, until it is vouched for.
+    fn keep_fresh(&mut self) {
         if let Some(change) = self.automerge.get_last_local_change() {
             self.count(std::slice::from_ref(&change));
             self.fresh.push(change);
         }
-        Ok(Some(Hash::new(hash.0)))
     }
 
     /// Local changes since the last call, vouched for by this node.
@@ -229,7 +284,8 @@ impl Document {
     fn roots(&self, judge: &Judge<'_>, vouched: &[(Root, Envelope)]) -> BTreeSet<ChangeHash> {
         let known = self.vouches.values().filter(|(_, envelope)| judge.members.may_write(&envelope.author()));
         let known = known.map(|(root, _)| root);
-        let all = known.chain(vouched.iter().map(|(root, _)| root)).chain(judge.members.cuts());
+        let cuts = judge.members.cuts().iter().map(|(_, root)| root);
+        let all = known.chain(vouched.iter().map(|(root, _)| root)).chain(cuts);
         let vouched = all.map(|root| ChangeHash(*root.change));
         // What this node wrote a moment ago, it is about to vouch for.
         vouched.chain(self.fresh.iter().map(Change::hash)).collect()
@@ -436,6 +492,11 @@ fn vouched_for(changes: Vec<(Change, ByteBuf)>, roots: &BTreeSet<ChangeHash>) ->
         .collect();
     kept.reverse();
     kept
+}
+
+/// A time as Automerge has it.
+fn seconds(now: UnixTime) -> i64 {
+    i64::try_from(now.as_millis() / 1000).unwrap_or(i64::MAX)
 }
 
 fn root(change: &Change) -> Root {

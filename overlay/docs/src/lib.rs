@@ -60,7 +60,7 @@ mod row;
 mod session;
 
 pub use access::{Members, OPERATIONS_MAX, Refusal, Role};
-pub use document::{Edit, Read};
+pub use document::{Authors, Edit, Read};
 pub use message::{FRAME_BYTES_MAX, SIGNAL_BYTES_MAX};
 pub use page::FeedLog;
 pub use payload::PAYLOAD_BYTES_MAX;

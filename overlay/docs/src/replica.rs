@@ -74,7 +74,10 @@ pub enum Input {
     Create {
         /// Who asks.
         request: RequestId,
-        /// What it holds at first.
+        /// The history of another document that it begins with; its bytes went through
+        /// [`crate::chunk::inspect`].
+        history: Option<Box<automerge::Automerge>>,
+        /// What it holds at first, or what is changed of that history.
         edit: Edit,
     },
     /// A local caller came by the way to a document.
@@ -698,7 +701,7 @@ impl Machine for Replica {
 
     fn handle(&mut self, now: Time, input: Input, out: &mut Outbox<Output>) {
         match input {
-            Input::Create { request, edit } => self.create(now, request, edit, out),
+            Input::Create { request, history, edit } => self.create(now, request, history, edit, out),
             Input::Join { request, access, bearer, inviter } => {
                 self.join(now, request, access, bearer, inviter, out);
             }

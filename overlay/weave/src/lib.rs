@@ -19,12 +19,14 @@ use wattle_docs::{DocError, DocStatus, Event, Input, Outcome, Replica, RequestId
 #[must_use]
 pub fn to_docs(request: RequestId, call: Call) -> Input {
     match call {
-        Call::Create { edit } => Input::Create { request, edit },
+        Call::Create { edit } => Input::Create { request, history: None, edit },
         Call::Edit { doc, at, edit } => Input::Edit { request, doc, at, edit },
-        Call::Read { doc, read } => Input::Read { request, doc, read },
+        Call::Read { doc, read } => {
+            Input::Read { request, doc, read: Box::new(move |automerge, _| read(automerge)) }
+        }
         Call::Append { doc, body } => Input::Append { request, doc, body },
         Call::Signal { doc, bytes } => Input::Signal { request, doc, bytes },
-        Call::Page { doc, .. } => Input::Read { request, doc, read: Box::new(|_| Vec::new()) },
+        Call::Page { doc, .. } => Input::Read { request, doc, read: Box::new(|_, _| Vec::new()) },
     }
 }
 

@@ -1,5 +1,6 @@
 //! What local callers ask.
 
+use automerge::Automerge;
 use serde_bytes::{ByteArray, ByteBuf};
 use wattle_types::{
     DocAccess, DocId, Domain, Envelope, NodeId, Outbox, ReadSecret, SecretKey, Time, UnixTime, bearer_key,
@@ -12,7 +13,14 @@ use crate::message::{Message, SIGNAL_BYTES_MAX};
 use crate::row::{Label, Row, Stored};
 
 impl Replica {
-    pub(super) fn create(&mut self, now: Time, request: RequestId, edit: Edit, out: &mut Outbox<Output>) {
+    pub(super) fn create(
+        &mut self,
+        now: Time,
+        request: RequestId,
+        history: Option<Box<Automerge>>,
+        edit: Edit,
+        out: &mut Outbox<Output>,
+    ) {
         let owner = SecretKey::from_bytes(&self.draw());
         let id = DocId::of_owner(&owner.node_id());
         let row = Row {
@@ -29,15 +37,23 @@ impl Replica {
         let operation = Operation { doc: id, epoch: 1, act };
         let grant = Envelope::seal(&owner, Domain::DocControl, &self.config.network, &operation);
         let actor = self.draw();
-        let mut document = Document::new(&self.me, &actor);
-        if let Err(fault) = document.edit(None, self.wall(now), edit) {
-            let why = match fault {
-                EditFault::Refused(why) => why,
-                EditFault::Broken => "the edit failed inside the document".to_owned(),
-            };
-            out.push(Output::Reply { request, outcome: Err(DocError::Refused(why)) });
-            return;
-        }
+        let made = match history {
+            Some(history) => Document::import(&self.me, &actor, *history, self.wall(now), edit),
+            None => {
+                let mut document = Document::new(&self.me, &actor);
+                document.edit(None, self.wall(now), edit).map(|_change| document)
+            }
+        };
+        let document = match made {
+            Ok(document) => document,
+            Err(fault) => {
+                let why = match fault {
+                    EditFault::Refused(why) => why,
+                    EditFault::Broken => "the edit failed inside the document".to_owned(),
+                };
+                return out.push(Output::Reply { request, outcome: Err(DocError::Refused(why)) });
+            }
+        };
         self.insert(row, vec![grant.clone()], now);
         if let Some(entry) = self.entries.get_mut(&id) {
             entry.state = State::Open(Box::new(document));
@@ -186,13 +202,10 @@ impl Replica {
     }
 
     fn read(&mut self, doc: DocId, request: RequestId, read: Read, out: &mut Outbox<Output>) {
-        let Some(Ok(document)) = self.entries.get(&doc).map(|entry| match &entry.state {
-            State::Open(document) => Ok(document),
-            _ => Err(()),
-        }) else {
-            return;
-        };
-        let outcome = Ok(Outcome::Read(read(document.automerge())));
+        let Some(entry) = self.entries.get(&doc) else { return };
+        let State::Open(document) = &entry.state else { return };
+        let authors = document.authors(&entry.members, self.me);
+        let outcome = Ok(Outcome::Read(read(document.automerge(), &authors)));
         out.push(Output::Reply { request, outcome });
     }
 

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use automerge::Automerge;
+use automerge::transaction::Transactable as _;
 
 use crate::world::{Faults, World, put};
 use wattle_docs::{DocError, Event, Input, Outcome, Role};
@@ -129,6 +130,67 @@ fn a_removed_writer_is_cut_at_the_same_place_everywhere() {
 }
 
 #[test]
+fn every_replica_names_who_wrote_each_change_also_of_who_was_removed() {
+    let mut world = World::new(3, 4, Faults::NONE);
+    let doc = world.create(0);
+    world.invite(0, 1, doc, Role::Writer);
+    world.invite(0, 2, doc, Role::Writer);
+    world.connect_all();
+    world.run(SECOND);
+    world.put(1, doc, "first", "x").unwrap();
+    world.run(SECOND);
+    let [alice, bob] = [0, 1].map(|node| Some(world.nodes[node].id));
+    for node in 0..3 {
+        assert_eq!(world.authors(node, doc), [alice, bob], "at {node}");
+    }
+    // Carol hears what bob writes apart and must cut it; its vouch took the place of the one for what stays.
+    world.disconnect(0, 1);
+    world.disconnect(0, 2);
+    world.put(1, doc, "second", "x").unwrap();
+    world.run(SECOND);
+    assert_eq!(world.authors(2, doc), [alice, bob, bob]);
+    let who = world.nodes[1].id;
+    world.ask(0, |request| Input::Remove { request, doc, who }).unwrap();
+    world.connect_all();
+    world.run(10 * SECOND);
+    for node in [0, 2] {
+        assert_eq!(world.authors(node, doc), [alice, bob], "at {node}");
+        world.crash(node);
+        world.start(node);
+        assert_eq!(world.authors(node, doc), [alice, bob], "at {node}, read again");
+    }
+}
+
+#[test]
+fn a_history_that_is_imported_is_kept_vouched_for_and_arrives_everywhere() {
+    let mut world = World::new(2, 5, Faults::NONE);
+    let mut elsewhere = Automerge::new().with_actor(b"elsewhere".as_slice().into());
+    let mut beside = elsewhere.fork().with_actor(b"beside".as_slice().into());
+    let write = |document: &mut Automerge, key: &str| {
+        document.transact::<_, _, automerge::AutomergeError>(|tx| tx.put(automerge::ROOT, key, 1)).unwrap();
+    };
+    write(&mut elsewhere, "one");
+    write(&mut beside, "two");
+    write(&mut elsewhere, "three");
+    elsewhere.merge(&mut beside).unwrap();
+    assert_eq!(elsewhere.get_heads().len(), 2);
+    let history = Some(Box::new(elsewhere.clone()));
+    let made = world.ask(0, |request| Input::Create { request, history, edit: Box::new(|_| Ok(())) });
+    let Ok(Outcome::Opened { doc }) = made else { panic!("{made:?}") };
+    world.invite(0, 1, doc, Role::Reader);
+    world.run(SECOND);
+    world.crash(0);
+    world.start(0);
+    let alice = Some(world.nodes[0].id);
+    for node in 0..2 {
+        let here = Automerge::load(&world.save(node, doc).unwrap()).unwrap();
+        let kept = |change: &automerge::Change| here.get_change_meta_by_hash(&change.hash()).is_some();
+        assert!(elsewhere.get_changes(&[]).iter().all(kept), "at {node}");
+        assert_eq!(world.authors(node, doc), [None, None, None, alice], "at {node}");
+    }
+}
+
+#[test]
 fn what_was_acknowledged_survives_a_crash() {
     let mut world = World::new(1, 5, Faults { disk_ms: 20, ..Faults::NONE });
     let doc = world.create(0);
@@ -164,7 +226,7 @@ fn a_full_disk_is_told_and_takes_nothing_with_it() {
     world.nodes[0].full = true;
     assert_eq!(world.put(0, doc, "during", "x"), Err(DocError::NotSaved("the disk is full".to_owned())));
     assert!(matches!(
-        world.ask(0, |request| Input::Create { request, edit: put("a", "b") }),
+        world.ask(0, |request| Input::Create { request, history: None, edit: put("a", "b") }),
         Err(DocError::NotSaved(_))
     ));
     assert!(!world.keys(0, doc).contains("during"));

@@ -1,12 +1,14 @@
 //! Some nodes with a network, disks and a clock that obey one seed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use automerge::transaction::Transactable as _;
 use automerge::{Automerge, ReadDoc as _};
 use wattle_docs::{
-    Config, DocError, Edit, Event, FetchId, Input, Label, Outcome, Output, PersistId, Replica, RequestId,
+    Authors, Config, DocError, Edit, Event, FetchId, Input, Label, Outcome, Output, PersistId, Replica,
+    RequestId,
 };
 use wattle_types::{
     DocId, Machine as _, NetworkName, NodeId, Outbox, PostId, PostLink, Posted, SecretKey, Table, Time,
@@ -347,7 +349,8 @@ impl World {
     }
 
     pub(crate) fn create(&mut self, node: usize) -> DocId {
-        match self.ask(node, |request| Input::Create { request, edit: put("title", "a document") }) {
+        let edit = put("title", "a document");
+        match self.ask(node, |request| Input::Create { request, history: None, edit }) {
             Ok(Outcome::Opened { doc }) => doc,
             other => panic!("{other:?}"),
         }
@@ -403,11 +406,24 @@ impl World {
     }
 
     pub(crate) fn save(&mut self, node: usize, doc: DocId) -> Result<Vec<u8>, DocError> {
-        let read = Box::new(|automerge: &Automerge| automerge.save());
+        let read = Box::new(|automerge: &Automerge, _: &Authors<'_>| automerge.save());
         self.ask(node, |request| Input::Read { request, doc, read }).map(|outcome| match outcome {
             Outcome::Read(bytes) => bytes,
             other => panic!("{other:?}"),
         })
+    }
+
+    /// Who vouches for each change here, the oldest first.
+    pub(crate) fn authors(&mut self, node: usize, doc: DocId) -> Vec<Option<NodeId>> {
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let tell = Arc::clone(&told);
+        let read = Box::new(move |automerge: &Automerge, authors: &Authors<'_>| {
+            let changes = automerge.get_changes_meta(&[]);
+            tell.lock().unwrap().extend(changes.iter().map(|change| authors.of(&change.actor)));
+            Vec::new()
+        });
+        self.ask(node, |request| Input::Read { request, doc, read }).unwrap();
+        Arc::into_inner(told).unwrap().into_inner().unwrap()
     }
 
     pub(crate) fn keys(&mut self, node: usize, doc: DocId) -> BTreeSet<String> {

@@ -94,6 +94,63 @@ pub fn difference(
     Ok(told)
 }
 
+/// Fields that are named of what a step touched.
+const FIELDS_NAMED_MAX: usize = 8;
+
+/// What two versions differ in, in short.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Touched {
+    /// Lines of text that only the later one has.
+    pub lines_added: usize,
+    /// Lines of text that only the earlier one has.
+    pub lines_removed: usize,
+    /// Fields that differ, the first few.
+    pub fields: Vec<String>,
+    /// There is more than is counted or named.
+    pub more: bool,
+}
+
+/// What two versions differ in, in short.
+///
+/// # Errors
+///
+/// [`PadError::UnknownVersion`].
+pub fn touched(doc: &Automerge, before: &[ChangeHash], after: &[ChangeHash]) -> Result<Touched, PadError> {
+    let mut touched = Touched::default();
+    for line in difference(doc, before, after)? {
+        match line {
+            PatchLine::Text { path, .. } if !path.is_empty() => touched.name(path),
+            PatchLine::Text { .. } | PatchLine::Kept(_) => {}
+            PatchLine::Removed(_) => touched.lines_removed = touched.lines_removed.saturating_add(1),
+            PatchLine::Added(_) => touched.lines_added = touched.lines_added.saturating_add(1),
+            PatchLine::Field { path, .. } => touched.name(path),
+            PatchLine::Cut => touched.more = true,
+        }
+    }
+    Ok(touched)
+}
+
+impl Touched {
+    fn name(&mut self, path: String) {
+        if self.fields.contains(&path) {
+            return;
+        }
+        if self.fields.len() < FIELDS_NAMED_MAX {
+            self.fields.push(path);
+        } else {
+            self.more = true;
+        }
+    }
+}
+
+/// Lines that one text has more than the other, and fewer: a changed line is one of each.
+#[must_use]
+pub fn lines_changed(old: &str, new: &str) -> (usize, usize) {
+    let all = hunks(&lines(old), &lines(new));
+    let sum = |of: fn(&Hunk) -> usize| all.iter().map(of).fold(0, usize::saturating_add);
+    (sum(|hunk| hunk.new.len()), sum(|hunk| hunk.old.len()))
+}
+
 type Found = (Value<'static>, ObjId);
 
 /// A place that both versions have.

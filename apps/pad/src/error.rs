@@ -16,6 +16,32 @@ pub enum PadError {
     /// The caller names a version that this replica does not have. Ask again after it has arrived.
     #[error("this replica has no version {0}")]
     UnknownVersion(ChangeHash),
+    /// The caller typed something that names no version.
+    #[error(
+        "`{text}` is no version: a version is a change as `doc history` prints it, 4 to 64 hexadecimal digits"
+    )]
+    NotAVersion {
+        /// What was typed.
+        text: String,
+    },
+    /// The caller names a change that this replica does not have.
+    #[error("no change here begins with `{text}`")]
+    NoSuchChange {
+        /// What was typed.
+        text: String,
+    },
+    /// The caller names a change by too little of it.
+    #[error("several changes begin with `{text}`: type more of it")]
+    SeveralChanges {
+        /// What was typed.
+        text: String,
+    },
+    /// A file is not what it says it is.
+    #[error("the file is damaged: {why}")]
+    Damaged {
+        /// Why we think so.
+        why: String,
+    },
     /// The document has no text to edit; making one here could hide the one another replica makes. Edit its
     /// fields instead.
     #[error("the document has no text, only fields: see `doc show` and change one with `doc set`")]

@@ -5,6 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use automerge::{ActorId, Automerge, ChangeHash, ChangeMetadata};
 use wattle_types::UnixTime;
 
+use crate::PadError;
+use crate::view::View;
+
 /// A time below this is in seconds (as Automerge has it, until the year 5138), above in milliseconds (as some
 /// programs write it, since 1973).
 const SECONDS_MAX: u64 = 100_000_000_000;
@@ -34,8 +37,60 @@ pub struct HistoryEntry {
 /// each other the later one by their clocks first. The same on every replica that has the same changes.
 #[must_use]
 pub fn history(doc: &Automerge, limit: usize) -> Vec<HistoryEntry> {
+    ordered(doc.get_changes_meta(&[]), limit)
+}
+
+/// The changes that came after the version `since` and that the version `until` has, in the order of
+/// [`history`].
+///
+/// # Errors
+///
+/// [`PadError::UnknownVersion`].
+pub(crate) fn changes_between(
+    doc: &Automerge,
+    since: Option<&[ChangeHash]>,
+    until: Option<&[ChangeHash]>,
+) -> Result<Vec<HistoryEntry>, PadError> {
+    // For its check that the versions are here.
+    View::of(doc, since)?;
+    View::of(doc, until)?;
+    let mut changes = doc.get_changes_meta(since.unwrap_or_default());
+    if let Some(until) = until {
+        let later: BTreeSet<ChangeHash> =
+            doc.get_changes_meta(until).into_iter().map(|change| change.hash).collect();
+        changes.retain(|change| !later.contains(&change.hash));
+    }
+    Ok(ordered(changes, usize::MAX))
+}
+
+/// The change that made `text` of the version `at`, where one of those that `is_mine` did so already: an edit
+/// whose answer got lost is not made twice.
+///
+/// # Errors
+///
+/// [`PadError::UnknownVersion`].
+pub fn made_already(
+    doc: &Automerge,
+    at: &[ChangeHash],
+    text: &str,
+    is_mine: impl Fn(&ActorId) -> bool,
+) -> Result<Option<ChangeHash>, PadError> {
+    View::of(doc, Some(at))?;
+    let at: BTreeSet<&ChangeHash> = at.iter().collect();
+    let heads: Vec<ChangeHash> = at.iter().map(|hash| **hash).collect();
+    for change in doc.get_changes_meta(&heads) {
+        let on_it = change.deps.iter().collect::<BTreeSet<_>>() == at;
+        if on_it && is_mine(&change.actor) && crate::text(doc, Some(&[change.hash]))?.as_deref() == Some(text)
+        {
+            return Ok(Some(change.hash));
+        }
+    }
+    Ok(None)
+}
+
+fn ordered(changes: Vec<ChangeMetadata<'_>>, limit: usize) -> Vec<HistoryEntry> {
     let changes: BTreeMap<ChangeHash, ChangeMetadata<'_>> =
-        doc.get_changes_meta(&[]).into_iter().map(|change| (change.hash, change)).collect();
+        changes.into_iter().map(|change| (change.hash, change)).collect();
     let mut dependents: BTreeMap<ChangeHash, usize> = BTreeMap::new();
     for dep in changes.values().flat_map(|change| &change.deps) {
         let count = dependents.entry(*dep).or_default();

@@ -57,18 +57,24 @@ mod diff;
 mod difference;
 mod error;
 mod fields;
+mod file;
 mod history;
 mod path;
+mod steps;
+mod version;
 mod view;
 
 pub use blame::{Typed, blame};
 pub use body::{Summary, create, import_text, summary, text, text_of, title};
 pub use change::{TextChange, change_text};
-pub use difference::{PatchLine, difference};
+pub use difference::{PatchLine, Touched, difference, lines_changed, touched};
 pub use error::PadError;
 pub use fields::{get, import_json, set, to_json, value_of};
-pub use history::{HistoryEntry, history};
+pub use file::{FileContent, FileFormat, export, import, recognise};
+pub use history::{HistoryEntry, history, made_already};
 pub use path::{Path, Step};
+pub use steps::{HistoryStep, Telling, steps};
+pub use version::version;
 
 #[cfg(test)]
 mod tests;

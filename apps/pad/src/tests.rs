@@ -3,6 +3,7 @@
 mod editing;
 mod fields;
 mod past;
+mod steps;
 
 use automerge::transaction::{CommitOptions, Transaction};
 use automerge::{ActorId, Automerge, ChangeHash, PatchLog};

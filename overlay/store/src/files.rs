@@ -22,7 +22,7 @@ pub fn write_atomically(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> 
         Err(error) if error.kind() == io::ErrorKind::NotFound => path.to_owned(),
         Err(error) => return Err(error),
     };
-    let temporary = write_temporary(&target, bytes, mode)?;
+    let temporary = write_temporary(&target, bytes, Some(mode))?;
     std::fs::rename(&temporary.0, &target)?;
     sync_parent(&target)
 }
@@ -34,6 +34,31 @@ pub fn write_atomically(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> 
 /// kill.
 pub(crate) fn create_whole(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     // A dangling symbolic link counts as existing: link(2) does not follow it.
+    link_whole(path, bytes, Some(mode))
+}
+
+/// Creates a file of the user's at `path` with these bytes, whole or not at all, and with the mode that the
+/// umask leaves.
+///
+/// # Errors
+/// What the system said, [`io::ErrorKind::AlreadyExists`] where there is one; nothing changed.
+pub fn create_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    link_whole(path, bytes, None)
+}
+
+/// Replaces a file of the user's, or creates it, as [`write_atomically`] does; its mode stays.
+///
+/// # Errors
+/// As [`write_atomically`].
+pub fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    match std::fs::metadata(path) {
+        Ok(found) => write_atomically(path, bytes, found.permissions().mode() & 0o7777),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => create_file(path, bytes),
+        Err(error) => Err(error),
+    }
+}
+
+fn link_whole(path: &Path, bytes: &[u8], mode: Option<u32>) -> io::Result<()> {
     let temporary = write_temporary(path, bytes, mode)?;
     std::fs::hard_link(&temporary.0, path)?;
     drop(temporary);
@@ -50,7 +75,7 @@ fn parent(path: &Path) -> &Path {
 }
 
 /// A file to be renamed or removed.
-struct Temporary(PathBuf);
+pub(crate) struct Temporary(pub(crate) PathBuf);
 
 impl Drop for Temporary {
     fn drop(&mut self) {
@@ -59,16 +84,20 @@ impl Drop for Temporary {
     }
 }
 
-fn write_temporary(target: &Path, bytes: &[u8], mode: u32) -> io::Result<Temporary> {
+/// A file beside `target` with these bytes, and exactly this mode or the one that the umask leaves.
+pub(crate) fn write_temporary(target: &Path, bytes: &[u8], mode: Option<u32>) -> io::Result<Temporary> {
     let name = target.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidFilename))?;
     let mut random = [0; 8];
     getrandom::fill(&mut random).map_err(io::Error::other)?;
     let suffix = HEXLOWER.encode(&random);
     let path = parent(target).join(format!(".{}.{suffix}.tmp", name.to_string_lossy()));
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+    let first = if mode.is_some() { 0o600 } else { 0o666 };
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(first).open(&path)?;
     let temporary = Temporary(path);
     // Exactly this mode, whatever the umask; set before the first byte is there to be read.
-    file.set_permissions(Permissions::from_mode(mode))?;
+    if let Some(mode) = mode {
+        file.set_permissions(Permissions::from_mode(mode))?;
+    }
     file.write_all(bytes)?;
     file.sync_all()?;
     Ok(temporary)
@@ -132,6 +161,19 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(std::fs::read(&path).unwrap(), b"first");
         assert_eq!(names(dir.path()), ["once"]);
+    }
+
+    #[test]
+    fn a_file_of_the_user_is_created_once_and_replaced_with_its_mode() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("notes.md");
+        replace_file(&path, b"first").unwrap();
+        assert_eq!(create_file(&path, b"second").unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        std::fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
+        replace_file(&path, b"third").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"third");
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
+        assert_eq!(names(dir.path()), ["notes.md"]);
     }
 
     #[test]

@@ -76,15 +76,17 @@ mod medium;
 mod open;
 mod secret;
 mod store;
+mod swap;
 mod tables;
 mod version;
 
 pub use failure::Failure;
-pub use files::write_atomically;
+pub use files::{create_file, replace_file, write_atomically};
 pub use key::{Created, KeyError, load_or_create_key};
 pub use lock::{Owner, read_owner};
 pub use open::OpenError;
 pub use secret::{SecretFileError, create_secret_file, read_secret_file};
 pub use store::{BATCH_BYTES_MAX, BATCH_WRITES_MAX, CommitError, KEY_BYTES_MAX, Store};
+pub use swap::{Swapped, lock_file, swap_file};
 pub use tables::Entry;
 pub use version::DATA_FORMAT;

@@ -8,11 +8,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::http::Method;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_util::sync::CancellationToken;
 use wattle::api::documents::{ErrorDocument, Role, TokenDocument, TokensDocument};
-use wattle::api::{Access, Gate, Guard, Server, Socket, bind_tcp, cookie_name, gate_only};
+use wattle::api::{Access, Gate, Guard, Needs, Server, Socket, bind_tcp, cookie_name, gate_only, needed};
 use wattle::clock::unix_now;
 use wattle::exit::ErrorCode;
 use wattle::paths::{Environment, NodeName, Paths};
@@ -398,5 +399,16 @@ async fn strangers_who_take_every_place_of_the_port_leave_the_socket_to_its_owne
         };
         let answer = tokio::time::timeout(Duration::from_secs(5), asked).await;
         assert_eq!(answer.map(|answer| answer.status), Ok(200), "the owner is locked out");
+    }
+}
+
+#[test]
+fn what_is_in_a_document_needs_more_than_the_right_to_look_at_the_node() {
+    for what in ["content", "history", "diff", "changes", "export"] {
+        let path = format!("/api/v1/docs/{{doc}}/{what}");
+        assert_eq!(needed(&Method::GET, &path), Needs::Role(Role::User), "{path}");
+    }
+    for path in ["/api/v1/docs/import", "/api/v1/docs/{doc}/text"] {
+        assert_eq!(needed(&Method::POST, path), Needs::Role(Role::User), "{path}");
     }
 }

@@ -130,6 +130,14 @@ const FAILURES: &[(&str, &[&str], i32)] = &[
     ("doc new", &["x", "--from", "/nowhere"], 4),
     ("doc show", &["nothing"], 4),
     ("doc show", &["mine", "--at", "xyz"], 2),
+    ("doc show", &["mine", "--at", "00000000"], 4),
+    ("doc history", &["mine", "--limit", "0"], 2),
+    ("doc diff", &["mine", "00000000"], 4),
+    ("doc watch", &["nothing"], 4),
+    ("doc export", &["mine", "-o", "/proc/version"], 6),
+    ("doc import", &["/nowhere"], 4),
+    ("doc bind", &["/dev/null", "mine"], 2),
+    ("doc join", &["automerge:2UFWaUbN7ZVhyYcFrEcnzLnKwKyK"], 9),
     ("doc set", &["mine", "sections", "3"], 2),
     ("doc share", &["nothing"], 4),
     ("doc join", &["wattle:1abc"], 9),
@@ -155,6 +163,8 @@ fn with_documents(home: &Home) -> (String, String) {
 
 /// Walks the commands about documents.
 fn walk_documents(home: &Home, notes: &str, ticket: &str) -> Vec<&'static str> {
+    let version = home.ok(&["doc", "history", "mine", "-q"]).trim().to_owned();
+    let saved = home.0.path().join("saved.automerge").display().to_string();
     let walk: &[(&'static str, &[&str])] = &[
         ("doc new", &["another", "--from", notes]),
         ("doc list", &[]),
@@ -162,6 +172,12 @@ fn walk_documents(home: &Home, notes: &str, ticket: &str) -> Vec<&'static str> {
         ("doc show", &["mine", "--path", "title"]),
         ("doc set", &["mine", "count", "3"]),
         ("doc edit", &["mine"]),
+        ("doc history", &["mine"]),
+        ("doc diff", &["mine", &version]),
+        ("doc export", &["mine", "--format", "text"]),
+        ("doc export", &["mine", "--force", "-o", &saved]),
+        ("doc import", &[&saved, "--title", "imported"]),
+        ("doc bind", &[notes, "mine", "--once", "--from", "file"]),
         ("doc share", &["mine", "--ro"]),
         ("doc join", &[ticket]),
         ("doc members", &["shared"]),
@@ -218,6 +234,8 @@ fn every_command_answers_with_its_document() {
     let sub = command(home.0.path(), &hears).stdout(Stdio::piped()).spawn().unwrap();
 
     let (notes, doc_ticket) = with_documents(&home);
+    let watches = ["doc", "watch", "mine", "-c", "1", "--json"];
+    let watch = command(home.0.path(), &watches).stdout(Stdio::piped()).spawn().unwrap();
 
     let walk: &[(&'static str, &[&str])] = &[
         ("id", &[]),
@@ -254,7 +272,7 @@ fn every_command_answers_with_its_document() {
     let mut seen = walk_documents(&home, &notes, &doc_ticket);
     seen.extend(walk_rooms(&home));
     seen.extend(walk_through(&home, walk));
-    for (path, stream) in [("topic reply", reply), ("topic sub", sub)] {
+    for (path, stream) in [("topic reply", reply), ("topic sub", sub), ("doc watch", watch)] {
         let output = stream.wait_with_output().unwrap();
         assert!(output.status.success());
         schemas::check(page(path).unwrap(), std::str::from_utf8(&output.stdout).unwrap());
@@ -267,7 +285,7 @@ fn every_command_answers_with_its_document() {
     home.json("token revoke", &[token["id"].as_str().unwrap()]);
     home.json("stop", &[]);
 
-    let elsewhere = ["wait", "peers name", "token revoke", "stop", "topic reply", "topic sub"];
+    let elsewhere = ["wait", "peers name", "token revoke", "stop", "topic reply", "topic sub", "doc watch"];
     for page in PAGES.iter().filter(|page| page.needs_node) {
         assert!(seen.contains(&page.path) || elsewhere.contains(&page.path), "{} is not walked", page.path);
     }

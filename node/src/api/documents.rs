@@ -10,6 +10,7 @@ mod dht;
 mod docs;
 mod events;
 mod node;
+mod past;
 mod peers;
 mod rooms;
 mod topics;
@@ -19,6 +20,7 @@ pub use dht::*;
 pub use docs::*;
 pub use events::*;
 pub use node::*;
+pub use past::*;
 pub use peers::*;
 pub use rooms::*;
 pub use topics::*;
@@ -130,6 +132,12 @@ schemas! {
     DocContentSchema = "wattle.doc_show/1",
     /// Names [`DocEditDocument`].
     DocEditSchema = "wattle.doc_edit/1",
+    /// Names [`DocHistoryDocument`].
+    DocHistorySchema = "wattle.doc_history/1",
+    /// Names [`DocDiffDocument`].
+    DocDiffSchema = "wattle.doc_diff/1",
+    /// Names [`DocExportDocument`].
+    DocExportSchema = "wattle.doc_export/1",
     /// Names [`DocTicketDocument`].
     DocTicketSchema = "wattle.doc_share/1",
     /// Names [`DocMembersDocument`].

@@ -19,6 +19,8 @@ use crate::exit::ErrorCode;
 
 /// Largest body of a request: a topic message of 128 KiB in base64 is 175 KiB.
 pub(super) const BODY_BYTES_MAX: usize = 1024 * 1024;
+/// Largest body about a document: its longest text, or an Automerge file of 16 MiB, in base64.
+pub(super) const DOCUMENT_BODY_BYTES_MAX: usize = 24 * 1024 * 1024;
 /// Longest time for a whole body; it comes from this machine.
 const BODY_READ_MAX: Duration = Duration::from_secs(10);
 /// Longest wait that a caller may ask for: what is longer than a day is a mistake in units.

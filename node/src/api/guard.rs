@@ -183,6 +183,10 @@ pub fn needed(method: &Method, path: &str) -> Needs {
             "/topics/messages"
             | "/dht/records/{key}"
             | "/docs/{doc}/content"
+            | "/docs/{doc}/history"
+            | "/docs/{doc}/diff"
+            | "/docs/{doc}/changes"
+            | "/docs/{doc}/export"
             | "/rooms/{room}/messages"
             | "/rooms/{room}/follow",
         ) => Needs::Role(Role::User),
@@ -223,6 +227,7 @@ pub fn needed(method: &Method, path: &str) -> Needs {
             | "/topics/{topic}/request"
             | "/docs"
             | "/docs/join"
+            | "/docs/import"
             | "/docs/{doc}/text"
             | "/docs/{doc}/fields"
             | "/docs/{doc}/tickets"

@@ -11,6 +11,7 @@ mod docs;
 mod events;
 pub(super) mod gate;
 pub(super) mod keys;
+mod past;
 mod peers;
 mod rooms;
 mod status;
@@ -29,8 +30,8 @@ use utoipa::OpenApi as _;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::documents::{ErrorDocument, EventLine, PingLine, RoomLine, TopicLine, TraceLine};
-use super::extract::BODY_BYTES_MAX;
+use super::documents::{DocLine, ErrorDocument, EventLine, PingLine, RoomLine, TopicLine, TraceLine};
+use super::extract::{BODY_BYTES_MAX, DOCUMENT_BODY_BYTES_MAX};
 use super::failure::ApiFailure;
 use super::guard;
 use crate::exit::ErrorCode;
@@ -42,7 +43,7 @@ use gate::Gate;
 #[derive(utoipa::OpenApi)]
 #[openapi(
     info(title = "wattle", description = "The local API of a wattle node", license(name = "MIT OR Apache-2.0")),
-    components(schemas(ErrorDocument, EventLine, PingLine, RoomLine, TopicLine, TraceLine)),
+    components(schemas(DocLine, ErrorDocument, EventLine, PingLine, RoomLine, TopicLine, TraceLine)),
     tags(
         (name = "node", description = "The node itself"),
         (name = "peers", description = "People and paths"),
@@ -92,15 +93,7 @@ fn node_routes() -> OpenApiRouter<Arc<Node>> {
         .routes(routes!(dht::trace))
         .routes(routes!(dht::table))
         .routes(routes!(dht::stats))
-        .routes(routes!(docs::list, docs::create))
-        .routes(routes!(docs::join))
-        .routes(routes!(docs::content))
-        .routes(routes!(docs::text))
-        .routes(routes!(docs::field))
-        .routes(routes!(docs::share))
-        .routes(routes!(docs::members))
-        .routes(routes!(docs::remove))
-        .routes(routes!(docs::forget))
+        .merge(document_routes())
         .routes(routes!(rooms::list, rooms::create))
         .routes(routes!(rooms::room))
         .routes(routes!(rooms::messages, rooms::say))
@@ -113,6 +106,26 @@ fn node_routes() -> OpenApiRouter<Arc<Node>> {
         .routes(routes!(topics::subscribe))
         .routes(routes!(topics::publish))
         .routes(routes!(topics::request))
+}
+
+/// Routes about documents: a whole text, or a file, is one body.
+fn document_routes() -> OpenApiRouter<Arc<Node>> {
+    OpenApiRouter::new()
+        .routes(routes!(docs::list, docs::create))
+        .routes(routes!(docs::join))
+        .routes(routes!(past::import))
+        .routes(routes!(docs::content))
+        .routes(routes!(docs::text))
+        .routes(routes!(docs::field))
+        .routes(routes!(docs::share))
+        .routes(routes!(docs::members))
+        .routes(routes!(docs::remove))
+        .routes(routes!(docs::forget))
+        .routes(routes!(past::history))
+        .routes(routes!(past::diff))
+        .routes(routes!(past::changes))
+        .routes(routes!(past::export))
+        .layer(DefaultBodyLimit::max(DOCUMENT_BODY_BYTES_MAX))
 }
 
 /// What probes and scrapers ask for, where they expect it.

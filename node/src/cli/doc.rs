@@ -11,6 +11,7 @@ use super::routes;
 use super::session::{Session, Shown, who};
 use super::table::{Table, tame, tame_text};
 use super::values::{Span, as_ms, bytes};
+use super::{bind, past};
 use crate::api::documents::{
     Bytes, Doc as DocRow, DocContentDocument, DocDocument, DocDoneDocument, DocEditDocument, DocFieldRequest,
     DocJoinRequest, DocMembersDocument, DocNewRequest, DocRemoveRequest, DocRole, DocShareRequest,
@@ -32,6 +33,12 @@ enum DocCommand {
     Show(Show),
     Edit(Edit),
     Set(Set),
+    History(past::History),
+    Diff(past::Diff),
+    Watch(past::Watch),
+    Export(past::Export),
+    Import(past::Import),
+    Bind(bind::Bind),
     Share(Share),
     Join(Join),
     Members(Members),
@@ -62,8 +69,8 @@ struct Show {
     /// Only what is at a path, such as `a.b[3]`
     #[arg(long, value_name = "PATH")]
     path: Option<String>,
-    /// As it was at a version: heads, separated by commas
-    #[arg(long, value_name = "HEADS")]
+    /// As it was at a version that `doc history` prints
+    #[arg(long, value_name = "VERSION")]
     at: Option<String>,
 }
 
@@ -108,7 +115,7 @@ struct Share {
 /// Open a document that a ticket leads to
 #[derive(Args)]
 struct Join {
-    /// The text that begins with `wattle:`; `-` reads stdin
+    /// The text that begins with `wattle:`, or the id of one that is here; `-` reads stdin
     ticket: String,
 }
 
@@ -142,6 +149,12 @@ pub(super) async fn doc(session: &Session, args: Doc) -> Result<(), Failure> {
         DocCommand::Show(args) => show(session, &args).await,
         DocCommand::Edit(args) => edit(session, &args).await,
         DocCommand::Set(args) => set(session, &args).await,
+        DocCommand::History(args) => past::history(session, &args).await,
+        DocCommand::Diff(args) => past::diff(session, &args).await,
+        DocCommand::Watch(args) => past::watch(session, &args).await,
+        DocCommand::Export(args) => past::export(session, &args).await,
+        DocCommand::Import(args) => past::import(session, &args).await,
+        DocCommand::Bind(args) => bind::bind(session, &args).await,
         DocCommand::Share(args) => share(session, &args).await,
         DocCommand::Join(args) => join(session, &args).await,
         DocCommand::Members(args) => members(session, &args).await,
@@ -198,7 +211,7 @@ fn in_sync(doc: &DocRow) -> String {
     if here == 0 { "nobody is here".to_owned() } else { format!("{synced} of {here} here") }
 }
 
-async fn content(
+pub(super) async fn content(
     session: &Session,
     doc: &str,
     path: Option<&str>,
@@ -337,14 +350,16 @@ async fn join(session: &Session, args: &Join) -> Result<(), Failure> {
     } else {
         args.ticket.clone()
     };
+    let by_id = ticket.parse::<wattle_types::DocId>().is_ok();
     let request = DocJoinRequest { ticket, timeout_ms: session.timeout_ms() };
     let answer = session.client()?.post::<DocDocument>(routes::DOCS_JOIN, &request).await?;
     session.show(&answer, |answer| {
         let doc = &answer.doc;
         let called = if doc.title.is_empty() { tame(&doc.id) } else { format!("\"{}\"", tame(&doc.title)) };
         let role = doc.role.map_or("member", DocRole::word);
+        let joined = if by_id { "here already:" } else { "joined" };
         let text = format!(
-            "joined {called} as a {role}: {}, {} members\n  id         {}\n  read it    wattle doc show {}\n",
+            "{joined} {called} as a {role}: {}, {} members\n  id         {}\n  read it    wattle doc show {}\n",
             bytes(doc.bytes),
             doc.members,
             tame(&doc.id),

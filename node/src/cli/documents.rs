@@ -1,12 +1,13 @@
 //! Documents of commands that work on files, and which the API therefore does not have.
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use wattle_types::NodeId;
 
 use super::doctor::BundleDocument;
 use super::reply::ReplyLine;
-use crate::api::documents::{ConfigCheckDocument, DoctorDocument, LogLine, ReadyLine};
+use crate::api::documents::{ConfigCheckDocument, DocAuthor, DoctorDocument, LogLine, ReadyLine};
 
 /// The documents of the command line alone, for the description of everything `--json` prints.
 #[derive(utoipa::OpenApi)]
@@ -18,6 +19,7 @@ use crate::api::documents::{ConfigCheckDocument, DoctorDocument, LogLine, ReadyL
     ConfigSetDocument,
     ConfigPathDocument,
     ConfigDefaultsDocument,
+    BindLine,
     BundleDocument,
     DoctorDocument,
     ReplyLine,
@@ -148,4 +150,58 @@ pub struct ConfigDefault {
     pub variable: String,
     /// What it does.
     pub comment: String,
+}
+
+/// One line of a binding.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum BindLine {
+    /// File and document are equal, and are kept so from now on.
+    Bound {
+        /// When.
+        #[schema(value_type = String, format = DateTime)]
+        ts: Timestamp,
+        /// The file.
+        file: String,
+        /// The document.
+        id: String,
+        /// What people call it.
+        title: String,
+        /// The version.
+        heads: Vec<String>,
+    },
+    /// What was done to the file is in the document now.
+    ToDocument {
+        /// When.
+        #[schema(value_type = String, format = DateTime)]
+        ts: Timestamp,
+        /// The file.
+        file: String,
+        /// The document.
+        id: String,
+        /// The version that the edit made.
+        heads: Vec<String>,
+        /// Lines added.
+        lines_added: u64,
+        /// Lines removed.
+        lines_removed: u64,
+    },
+    /// What others did to the document is in the file now.
+    ToFile {
+        /// When.
+        #[schema(value_type = String, format = DateTime)]
+        ts: Timestamp,
+        /// The file.
+        file: String,
+        /// The document.
+        id: String,
+        /// The version in the file.
+        heads: Vec<String>,
+        /// Lines added.
+        lines_added: u64,
+        /// Lines removed.
+        lines_removed: u64,
+        /// Who did it.
+        by: Vec<DocAuthor>,
+    },
 }

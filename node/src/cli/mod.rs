@@ -6,6 +6,7 @@
 //! `session::Session::block_on`). Data goes to stdout through `output::Output`, messages
 //! to stderr.
 
+mod bind;
 mod chat;
 mod client;
 mod config;
@@ -23,6 +24,7 @@ mod misc;
 mod node;
 mod output;
 pub mod pages;
+mod past;
 mod peers;
 mod qr;
 mod reply;

@@ -414,6 +414,60 @@ pub const PAGES: &[Page] = &[
         ],
     ),
     live(
+        "doc history",
+        document("wattle.doc_history/1"),
+        &[NoNode, NotFound, Usage],
+        [
+            ("wattle doc history notes", "who did what, when; the newest first"),
+            ("wattle doc history notes --each --limit 100", "every change by itself"),
+        ],
+    ),
+    live(
+        "doc diff",
+        document("wattle.doc_diff/1"),
+        &[NoNode, NotFound, Usage],
+        [
+            ("wattle doc diff notes 4f1c8e2a", "what changed since that version, and by whom"),
+            ("wattle doc diff notes 4f1c8e2a 9ad03b11", "between two versions"),
+        ],
+    ),
+    live(
+        "doc watch",
+        Json::Lines(&["DocLine"]),
+        &[NoNode, NotFound],
+        [
+            ("wattle doc watch notes", "each change as it arrives: what, and by whom"),
+            ("wattle doc watch notes -c 1", "wait for the next one"),
+        ],
+    ),
+    live(
+        "doc export",
+        document("wattle.doc_export/1"),
+        &[NoNode, NotFound, Usage, Conflict, Denied, Failed],
+        [
+            ("wattle doc export notes -o notes.automerge", "everything, with the history"),
+            ("wattle doc export notes --format json", "fields and text, to stdout"),
+        ],
+    ),
+    live(
+        "doc import",
+        document("wattle.doc/1"),
+        &[NoNode, NotFound, Usage, Denied, Failed, Invalid],
+        [
+            ("wattle doc import notes.automerge", "with its history"),
+            ("wattle doc import todo.json --title Shopping", "a document of fields"),
+        ],
+    ),
+    live(
+        "doc bind",
+        Json::Lines(&["BindLine"]),
+        &[NoNode, NotFound, Usage, Conflict, Denied, Failed],
+        [
+            ("wattle doc bind notes.md notes", "keep them in step until Ctrl-C"),
+            ("wattle doc bind notes.md notes --once", "bring them together and end"),
+        ],
+    ),
+    live(
         "doc share",
         document("wattle.doc_share/1"),
         &[NoNode, NotFound, Denied],
@@ -425,7 +479,7 @@ pub const PAGES: &[Page] = &[
     live(
         "doc join",
         document("wattle.doc/1"),
-        &[NoNode, Timeout, Denied, Conflict, Invalid],
+        &[NoNode, NotFound, Timeout, Denied, Conflict, Invalid],
         [
             ("wattle doc join wattle:1abc...", "what `wattle doc share` printed"),
             ("wattle doc join -", "one that is on stdin"),

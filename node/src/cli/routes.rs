@@ -31,6 +31,7 @@ pub(super) const DHT_STATS: &str = "/api/v1/dht/stats";
 pub(super) const DOCS: &str = "/api/v1/docs";
 pub(super) const DOCS_JOIN: &str = "/api/v1/docs/join";
 pub(super) const ROOMS: &str = "/api/v1/rooms";
+pub(super) const DOCS_IMPORT: &str = "/api/v1/docs/import";
 pub(super) const TOPICS: &str = "/api/v1/topics";
 
 /// What is done with one document.

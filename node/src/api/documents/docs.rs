@@ -153,6 +153,9 @@ pub struct DocEditDocument {
     pub before: Vec<String>,
     /// The heads after.
     pub after: Vec<String>,
+    /// The change that it became: as a version, the document as it was saved. Absent when nothing changed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub change: Option<String>,
     /// Lines of text that it added.
     pub lines_added: u64,
     /// Lines of text that it removed.
@@ -199,7 +202,7 @@ pub struct DocTicketDocument {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DocJoinRequest {
-    /// A ticket that leads to a document.
+    /// A ticket that leads to a document, or the id of one that is here.
     pub ticket: String,
     /// How long to wait until the document is here; 30 s without, 0 is as long as possible.
     #[serde(default, skip_serializing_if = "Option::is_none")]

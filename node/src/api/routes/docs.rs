@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use automerge::{Automerge, ChangeHash};
+use automerge::{ActorId, Automerge, ChangeHash};
 use axum::Json as Answer;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::Deserialize;
 use utoipa::IntoParams;
-use wattle_docs::{DocError, DocStatus, Edit, Event, Role};
+use wattle_docs::{Authors, DocError, DocStatus, Edit, Event, Role};
 use wattle_pad::PadError;
 use wattle_types::{DocAccess, DocId, NodeId, Ticket, TicketDocument, UnixTime};
 
@@ -77,7 +77,7 @@ fn doc(node: &Node, status: &DocStatus) -> Doc {
     }
 }
 
-fn failure(error: DocError) -> ApiFailure {
+pub(super) fn failure(error: DocError) -> ApiFailure {
     let text = error.to_string();
     match error {
         DocError::Unknown(_) => ApiFailure::new(ErrorCode::NotFound, text).hint("wattle doc list"),
@@ -97,8 +97,21 @@ fn failure(error: DocError) -> ApiFailure {
     }
 }
 
-fn pad_failure(error: &PadError) -> ApiFailure {
-    ApiFailure::usage(error)
+pub(super) fn pad_failure(error: &PadError) -> ApiFailure {
+    let code = match error {
+        PadError::UnknownVersion(_) | PadError::NoSuchChange { .. } => ErrorCode::NotFound,
+        PadError::Damaged { .. } => ErrorCode::Invalid,
+        _ => ErrorCode::Usage,
+    };
+    let failure = ApiFailure::new(code, error.to_string());
+    match error {
+        PadError::UnknownVersion(_)
+        | PadError::NoSuchChange { .. }
+        | PadError::NotAVersion { .. }
+        | PadError::SeveralChanges { .. } => failure.hint("wattle doc history <id>"),
+        PadError::Damaged { .. } => failure.detail("nothing", "was made of it"),
+        _ => failure,
+    }
 }
 
 /// Which document somebody means: an id, or a title that only one has.
@@ -141,7 +154,7 @@ pub(super) async fn create(
     answer(&node, id).await
 }
 
-async fn answer(node: &Node, id: DocId) -> Result<Answer<DocDocument>> {
+pub(super) async fn answer(node: &Node, id: DocId) -> Result<Answer<DocDocument>> {
     Ok(Answer(DocDocument { schema: DocSchema::V1, doc: doc_of(node, id).await? }))
 }
 
@@ -159,7 +172,7 @@ pub(super) async fn list(State(node): State<Arc<Node>>) -> Result<Answer<DocsDoc
 pub(super) struct ContentQuery {
     /// A path such as `a.b[3].c`.
     path: Option<String>,
-    /// A version: heads in hexadecimal, separated by commas.
+    /// A version: changes in hexadecimal, or beginnings of them, separated by commas.
     at: Option<String>,
 }
 
@@ -184,10 +197,11 @@ pub(super) async fn content(
     Parameters(query): Parameters<ContentQuery>,
 ) -> Result<Answer<DocContentDocument>> {
     let status = resolve(&node, &which).await?;
-    let at = heads_of(query.at.as_deref().unwrap_or_default().split(','))?;
+    let at = query.at.unwrap_or_default();
     let path: Option<wattle_pad::Path> =
         query.path.map(|path| path.parse().map_err(|error: PadError| pad_failure(&error))).transpose()?;
     let read = move |automerge: &Automerge| -> std::result::Result<DocContentDocument, PadError> {
+        let at = wattle_pad::version(automerge, &at)?;
         let heads = at.clone().unwrap_or_else(|| automerge.get_heads());
         let at = at.as_deref();
         let (text, value) = match &path {
@@ -231,13 +245,26 @@ pub(super) async fn text(
     let status = resolve(&node, &which).await?;
     let new = wattle_pad::text_of(&request.text_b64.0).map_err(|error| pad_failure(&error))?.to_owned();
     let at = heads_of(request.at.iter().map(String::as_str))?;
-    let read_at = at.clone();
-    let base = move |automerge: &Automerge| {
-        let at = read_at.unwrap_or_else(|| automerge.get_heads());
-        wattle_pad::text(automerge, Some(&at)).map(|text| (text.unwrap_or_default(), at))
+    let (read_at, text, me) = (at.clone(), new.clone(), node.overlay.id());
+    let base = move |automerge: &Automerge, authors: &Authors<'_>| {
+        let is_mine = |actor: &ActorId| authors.of(actor) == Some(me);
+        let made = match &read_at {
+            Some(at) => wattle_pad::made_already(automerge, at, &text, is_mine)?,
+            None => None,
+        };
+        let heads = automerge.get_heads();
+        let at = read_at.unwrap_or_else(|| heads.clone());
+        let base = wattle_pad::text(automerge, Some(&at))?.unwrap_or_default();
+        Ok::<_, PadError>((base, at, made.map(|made| (made, heads))))
     };
-    let base = node.documents.read(status.doc, base).await.map_err(failure)?;
-    let (base, at) = base.map_err(|error| pad_failure(&error))?;
+    let base = node.documents.read_authors(status.doc, base).await.map_err(failure)?;
+    let (base, at, made) = base.map_err(|error| pad_failure(&error))?;
+    if let Some((made, heads)) = made {
+        let heads: Vec<[u8; 32]> = heads.iter().map(|head| head.0).collect();
+        let edited = Edited { before: heads.clone(), after: heads };
+        let document = edit_document(&status, &edited, wattle_pad::lines_changed(&base, &new));
+        return Ok(Answer(DocEditDocument { change: Some(made.to_string()), ..document }));
+    }
     let (told, lines) = tokio::sync::oneshot::channel();
     let edit: Edit = Box::new(move |tx| {
         let change = wattle_pad::change_text(tx, &base, &new).map_err(|error| error.to_string())?;
@@ -258,6 +285,8 @@ fn edit_document(status: &DocStatus, edited: &Edited, (added, removed): (usize, 
         id: status.doc.to_string(),
         before: hex(&edited.before),
         after: hex(&edited.after),
+        change: (edited.after.iter().find(|head| !edited.before.contains(head)))
+            .map(|head| ChangeHash(*head).to_string()),
         lines_added: count(added),
         lines_removed: count(removed),
         peers: count(status.peers.len()),
@@ -344,7 +373,10 @@ pub(super) async fn open_ticket(
     let within = timeout(timeout_ms, ARRIVES_WITHIN);
     match tokio::time::timeout(within, arrival(node, id, &mut events)).await {
         Ok(Ok(())) => Ok(id),
-        Ok(Err(refused)) => Err(refused),
+        Ok(Err(refused)) => {
+            leave_nothing(node, id).await;
+            Err(refused)
+        }
         Err(_elapsed) => {
             Err(ApiFailure::new(ErrorCode::Timeout, "nobody who holds the document was reached")
                 .detail("it is kept", "and arrives when a member is reachable: wattle doc list"))
@@ -365,6 +397,14 @@ pub(super) async fn join(
     State(node): State<Arc<Node>>,
     Json(request): Json<DocJoinRequest>,
 ) -> Result<Answer<DocDocument>> {
+    if let Ok(id) = request.ticket.trim().parse::<DocId>() {
+        let status = node.documents.status(id).await.ok_or_else(|| an_id_alone(id))?;
+        return Ok(Answer(DocDocument { schema: DocSchema::V1, doc: doc(&node, &status) }));
+    }
+    if request.ticket.trim().starts_with("automerge:") {
+        let message = "that is no id of a document: a letter is missing or wrong";
+        return Err(ApiFailure::new(ErrorCode::Invalid, message).hint("copy the whole id once more"));
+    }
     let ticket = read_ticket(&node, &request.ticket)?;
     let Some(document) = ticket.document else {
         return Err(ApiFailure::usage("this ticket leads into a network, not to a document")
@@ -378,6 +418,23 @@ pub(super) async fn join(
     node.overlay.candidate(ticket.inviter, addresses, wattle_net::Source::Asked).await?;
     let id = open_ticket(&node, document, ticket.inviter, request.timeout_ms).await?;
     answer(&node, id).await
+}
+
+/// Who has a document's id has no right to it, and nobody to ask.
+fn an_id_alone(id: DocId) -> ApiFailure {
+    ApiFailure::new(ErrorCode::NotFound, format!("no document {id} here, and an id alone opens nothing"))
+        .detail("why", "a document is private: who is let in, and where it is, stands in a ticket")
+        .detail("ask for", "a ticket: who has the document types `wattle doc share <id>`")
+}
+
+/// After a refusal: a document of which nothing ever arrived is not kept.
+async fn leave_nothing(node: &Node, id: DocId) {
+    let empty = |status: DocStatus| status.heads.is_empty() && status.members == 0;
+    if node.documents.status(id).await.is_some_and(empty)
+        && let Err(error) = node.documents.forget(id).await
+    {
+        tracing::warn!(%error, "a document that this node was not let into is still listed");
+    }
 }
 
 /// Waits until a document has content, or a member says no.

@@ -87,6 +87,7 @@ fn changes_that_nobody_vouches_for_name_who_brought_them() {
     save_after(&mut alice, 10, "three\n");
     let steps = told(&alice, ALL);
     assert_eq!((steps[0].author, steps[0].brought_by), (Some(node("alice")), None));
+    assert_eq!(steps[1..].iter().map(|step| step.changes).sum::<usize>(), 2);
     assert!(steps[1..].iter().all(|step| (step.author, step.brought_by) == (None, Some(node("alice")))));
 }
 
@@ -104,6 +105,8 @@ fn an_edit_that_was_made_already_is_found_and_one_of_somebody_else_is_not() {
     assert_eq!(text(&alice, Some(&[made])).unwrap().unwrap(), "one\ntwo\n");
     assert_eq!(made_already(&alice, &base, "one\nthree\n", mine).unwrap(), None);
     assert_eq!(made_already(&alice, &[made], "one\ntwo\n", mine).unwrap(), None);
+    save(&mut alice, "later\n");
+    assert_eq!(made_already(&alice, &base, "later\n", mine).unwrap(), None, "it was made on another version");
 }
 
 #[test]

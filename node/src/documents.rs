@@ -5,6 +5,7 @@
 
 mod links;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -34,6 +35,10 @@ const HEARD_MAX: usize = 1024;
 const EVENTS_MAX: usize = 1024;
 /// How often peers without a channel are tried again.
 const TRY_AGAIN: Duration = Duration::from_secs(5);
+/// How long a peer that broke the protocol is neither looked for nor listened to.
+const SHUN: Duration = Duration::from_secs(30);
+/// Peers that are shunned at once; beyond it the one that comes back first does so early.
+const SHUNNED_MAX: usize = 1024;
 /// Longest lookup of who holds a document.
 const SEEK_MAX: Duration = Duration::from_secs(20);
 /// Holders of a document that are looked for.
@@ -104,7 +109,8 @@ impl Documents {
             events: events.clone(),
             apps,
             tell: Vec::new(),
-            waiting: std::collections::BTreeMap::new(),
+            shunned: BTreeMap::new(),
+            waiting: BTreeMap::new(),
             requests_made: 0,
         };
         tasks.spawn(driver.run(asked, hears, stop.clone()));
@@ -347,7 +353,8 @@ struct Driver {
     apps: mpsc::Sender<AppInput>,
     /// What apps are told next. The host waits for nobody, so it is waited for.
     tell: Vec<AppInput>,
-    waiting: std::collections::BTreeMap<RequestId, oneshot::Sender<Result<Outcome, DocError>>>,
+    shunned: BTreeMap<NodeId, Instant>,
+    waiting: BTreeMap<RequestId, oneshot::Sender<Result<Outcome, DocError>>>,
     requests_made: u64,
 }
 
@@ -364,7 +371,7 @@ impl Driver {
             }
         }
         self.tell = wattle_weave::at_start(&self.replica);
-        self.links.want(&self.replica.wanted_peers());
+        self.want(self.replica.wanted_peers());
         let mut again = tokio::time::interval(TRY_AGAIN);
         let mut happens = self.overlay.events();
         loop {
@@ -385,10 +392,10 @@ impl Driver {
                 Some(request) = asked.recv() => self.on_request(request),
                 Some(heard) = hears.recv() => self.on_heard(heard),
                 () = sleep => self.handle(Input::Wake),
-                _ = again.tick() => self.links.want(&self.replica.wanted_peers()),
+                _ = again.tick() => self.want(self.replica.wanted_peers()),
                 event = happens.recv() => match event {
                     Ok(wattle_net::Event::Connected(info)) if self.replica.wanted_peers().contains(&info.peer) => {
-                        self.links.want(&[info.peer].into());
+                        self.want([info.peer].into());
                     }
                     Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
                     Err(broadcast::error::RecvError::Closed) => return,
@@ -412,6 +419,7 @@ impl Driver {
 
     fn on_heard(&mut self, heard: Heard) {
         match heard {
+            Heard::Opened(link) if self.is_shunned(link.peer()) => self.links.not_opened(link.peer()),
             Heard::Opened(link) => {
                 if let Some(peer) = self.links.opened(link) {
                     self.handle(Input::PeerUp { peer });
@@ -447,7 +455,7 @@ impl Driver {
             Output::Load { doc, keys } => self.load(keys, move |values| Input::Loaded { doc, values }),
             Output::Fetch { id, keys } => self.load(keys, move |values| Input::Fetched { id, values }),
             Output::Seek { doc, tag, members } => {
-                self.links.want(&members.into_iter().collect());
+                self.want(members.into_iter().collect());
                 self.announce(tag);
                 self.seek(doc, tag);
             }
@@ -465,6 +473,8 @@ impl Driver {
             Output::Misbehaved { peer, why } => {
                 tracing::warn!(%peer, why, "a peer broke the protocol of documents");
                 self.links.drop_link(peer);
+                self.shun(peer);
+                self.handle(Input::PeerDown { peer });
                 let overlay = self.overlay.clone();
                 tokio::spawn(async move {
                     if overlay.disconnect(peer).await.is_err() {
@@ -473,6 +483,26 @@ impl Driver {
                 });
             }
         }
+    }
+
+    fn shun(&mut self, peer: NodeId) {
+        let now = Instant::now();
+        self.shunned.retain(|_, until| *until > now);
+        if self.shunned.len() >= SHUNNED_MAX
+            && let Some(first) = self.shunned.iter().min_by_key(|(_, until)| **until).map(|(peer, _)| *peer)
+        {
+            self.shunned.remove(&first);
+        }
+        self.shunned.insert(peer, now + SHUN);
+    }
+
+    fn is_shunned(&self, peer: NodeId) -> bool {
+        self.shunned.get(&peer).is_some_and(|until| *until > Instant::now())
+    }
+
+    fn want(&mut self, mut peers: BTreeSet<NodeId>) {
+        peers.retain(|peer| !self.is_shunned(*peer));
+        self.links.want(&peers);
     }
 
     fn persist(&self, id: PersistId, writes: Vec<Write>) {

@@ -40,6 +40,13 @@ pub(super) struct Opened {
     ours: bool,
 }
 
+impl Opened {
+    /// To whom.
+    pub(super) const fn peer(&self) -> NodeId {
+        self.channel.peer()
+    }
+}
+
 struct Link {
     number: u64,
     frames: mpsc::Sender<Vec<u8>>,

@@ -2,8 +2,12 @@
 //!
 //! The operations of a document are a set that only grows; replicas exchange what the other lacks. Who is a
 //! member is a function of the set alone, so replicas with equal sets agree, in whatever order it arrived.
+//!
+//! A ticket's limits depend on a clock and on what was redeemed elsewhere, which a set does not know. So a
+//! member whose role is no lower than the ticket's signs that it let somebody in while the limits held
+//! ([`Act::Admit`]); a redemption of a ticket with limits is worth nothing without.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteArray;
@@ -14,6 +18,13 @@ use crate::payload::Root;
 
 /// Operations kept per document. A member costs one or two; beyond the cap new ones are refused.
 pub const OPERATIONS_MAX: usize = 4096;
+
+/// Of these, redemptions and admissions: whoever has a ticket can sign as many as it likes. The rest is room
+/// for grants and removals.
+const GUESTS_MAX: usize = OPERATIONS_MAX / 4 * 3;
+
+/// Redemptions of one ticket: beyond it, other tickets go on.
+const TICKET_MAX: usize = 512;
 
 /// What names an operation: the hash of its envelope.
 pub(crate) type OpHash = ByteArray<32>;
@@ -52,15 +63,39 @@ pub(crate) enum Act {
     Remove { who: NodeId, cut: Vec<Root>, feeds: Vec<FeedEnd>, keep: Vec<OpHash> },
     /// Signed by a bearer's key: lets a member in with the bearer's role.
     Redeem { member: NodeId },
+    /// Signed by a member: this redemption came while its ticket's limits held.
+    Admit { redemption: OpHash },
 }
 
-/// The limits of a ticket, checked by the replica that lets somebody in.
+impl Act {
+    /// Whether somebody who is no admin may sign such an operation.
+    const fn is_of_guests(&self) -> bool {
+        matches!(self, Self::Redeem { .. } | Self::Admit { .. })
+    }
+}
+
+/// The limits of a ticket, checked by the member that lets somebody in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Bearer {
     /// Until when it lets in.
     pub expires: Option<u64>,
     /// How many it lets in.
     pub uses: Option<u32>,
+}
+
+impl Bearer {
+    const fn has_limits(&self) -> bool {
+        self.expires.is_some() || self.uses.is_some()
+    }
+}
+
+/// How somebody may be let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Admission {
+    /// With which role.
+    pub role: Role,
+    /// Whether a member has to sign for it.
+    pub needs_a_word: bool,
 }
 
 /// Why a redemption lets nobody in.
@@ -155,14 +190,21 @@ impl ControlLog {
             return false;
         }
         let author = envelope.author();
-        if !access.is_owner(&author) && !self.was_granted_a_say(&author) {
+        if !access.is_owner(&author) && !self.is_named(&author) {
             return false;
         }
         let Ok(verified) = envelope.open::<Operation>(Domain::DocControl, network) else { return false };
-        if verified.value().doc != access.id {
+        let operation = verified.into_value();
+        if operation.doc != access.id || !self.may_sign(access, &author, &operation.act) {
             return false;
         }
-        let operation = verified.into_value();
+        if operation.act.is_of_guests() {
+            let guests = || self.operations.values().filter(|signed| signed.operation.act.is_of_guests());
+            let theirs = guests().filter(|signed| signed.author == author).count();
+            if theirs >= TICKET_MAX || guests().count() >= GUESTS_MAX {
+                return false;
+            }
+        }
         self.operations.insert(hash, Signed { envelope: envelope.clone(), author, operation });
         true
     }
@@ -190,10 +232,42 @@ impl ControlLog {
         }
     }
 
-    fn was_granted_a_say(&self, author: &NodeId) -> bool {
-        self.operations.values().any(|signed| {
-            matches!(&signed.operation.act, Act::Grant { to, role, bearer }
-                if to == author && (bearer.is_some() || *role == Role::Admin))
+    /// Whether any operation says something of a key: before a signature is checked.
+    fn is_named(&self, author: &NodeId) -> bool {
+        self.operations.values().any(|signed| match &signed.operation.act {
+            Act::Grant { to, .. } => to == author,
+            Act::Redeem { member } => member == author,
+            Act::Remove { .. } | Act::Admit { .. } => false,
+        })
+    }
+
+    /// Whether a key was ever given a say of this kind. A ticket's key signs redemptions and nothing else:
+    /// who holds one could use up epochs.
+    fn may_sign(&self, access: &DocAccess, author: &NodeId, act: &Act) -> bool {
+        let granted = |wanted: &dyn Fn(Role, bool) -> bool| {
+            self.operations.values().any(|signed| {
+                matches!(&signed.operation.act, Act::Grant { to, role, bearer }
+                    if to == author && wanted(*role, bearer.is_some()))
+            })
+        };
+        match act {
+            Act::Grant { .. } | Act::Remove { .. } => {
+                access.is_owner(author) || granted(&|role, is_bearer| role == Role::Admin && !is_bearer)
+            }
+            Act::Redeem { .. } => granted(&|_, is_bearer| is_bearer),
+            Act::Admit { redemption } => {
+                let redeemed = self.operations.get(redemption).map(|signed| &signed.operation.act);
+                let is_first = !self.admissions(redemption).any(|(by, _)| by == author);
+                matches!(redeemed, Some(Act::Redeem { .. })) && is_first
+            }
+        }
+    }
+
+    /// Who signed that a redemption came in time.
+    fn admissions(&self, redemption: &OpHash) -> impl Iterator<Item = (&NodeId, &OpHash)> {
+        self.operations.iter().filter_map(move |(hash, signed)| match &signed.operation.act {
+            Act::Admit { redemption: of } if of == redemption => Some((&signed.author, hash)),
+            _ => None,
         })
     }
 
@@ -226,15 +300,19 @@ impl ControlLog {
         ByteArray::new(keyed(&[0; 32], &hashes))
     }
 
-    /// The highest epoch of a grant or removal. A bearer chooses none: a stranger with a ticket could exhaust
-    /// them.
+    /// The highest epoch of a grant or removal. Guests choose none: a stranger with a ticket could use them up.
     pub(crate) fn epoch(&self) -> u32 {
-        let chosen = self.operations.values().filter(|it| !matches!(it.operation.act, Act::Redeem { .. }));
+        let chosen = self.operations.values().filter(|signed| !signed.operation.act.is_of_guests());
         chosen.map(|signed| signed.operation.epoch).max().unwrap_or(0)
     }
 
     /// The members, from the set alone.
     pub(crate) fn members(&self, access: &DocAccess) -> Members {
+        self.judged(access, None).0
+    }
+
+    /// The members, and the redemptions that let somebody in; as if `admitted` came in time.
+    fn judged(&self, access: &DocAccess, admitted: Option<&OpHash>) -> (Members, BTreeSet<OpHash>) {
         let owners = self.verdicts(|signed, _| access.is_owner(&signed.author));
         let is_admin =
             |node: &NodeId| owners.get(node).is_some_and(|it| !it.removed && it.role == Role::Admin);
@@ -246,7 +324,7 @@ impl ControlLog {
             let within = match &signed.operation.act {
                 Act::Grant { to, role, .. } => *role < Role::Admin && !is_admin(to) && !access.is_owner(to),
                 Act::Remove { who, .. } => !is_admin(who) && !access.is_owner(who),
-                Act::Redeem { .. } => false,
+                Act::Redeem { .. } | Act::Admit { .. } => false,
             };
             within && (is_admin(&signed.author) || kept.contains(hash))
         };
@@ -254,6 +332,7 @@ impl ControlLog {
         let kept_redemptions = self.kept(|author| access.is_owner(author) || is_admin(author));
         let cuts = self.cuts(holds);
         let feed_ends = self.feed_ends(holds);
+        let mut waiting: Vec<(OpHash, NodeId, Verdict)> = Vec::new();
         for (hash, signed) in &self.operations {
             let Act::Redeem { member } = &signed.operation.act else { continue };
             let Some(bearer) = verdicts.get(&signed.author).copied() else { continue };
@@ -262,14 +341,48 @@ impl ControlLog {
             } else {
                 Some(bearer).filter(|it| it.bearer && !it.removed)
             };
-            // With the epoch of its ticket: who was removed since does not come back with it.
-            let Some(grant) = grant else { continue };
-            let verdict = Verdict { hash: **hash, bearer: false, ..grant };
-            raise(&mut verdicts, *member, verdict);
+            waiting.extend(grant.map(|grant| (*hash, *member, grant)));
+        }
+        let mut words: BTreeMap<OpHash, Vec<NodeId>> = BTreeMap::new();
+        for signed in self.operations.values() {
+            if let Act::Admit { redemption } = &signed.operation.act {
+                words.entry(*redemption).or_default().push(signed.author);
+            }
+        }
+        let mut counted = BTreeSet::new();
+        // Who was let in may have let in others.
+        loop {
+            let before = waiting.len();
+            waiting.retain(|(hash, member, grant)| {
+                let holds = |by: &NodeId| {
+                    let role = verdicts.get(by).filter(|it| !it.removed && !it.bearer).map(|it| it.role);
+                    access.is_owner(by) || role >= Some(grant.role)
+                };
+                let is_in = admitted == Some(hash)
+                    || !self.has_limits(grant)
+                    || words.get(hash).is_some_and(|by| by.iter().any(holds));
+                if is_in {
+                    // With the epoch of its ticket: who was removed since does not come back with it.
+                    let verdict = Verdict { hash: **hash, bearer: false, ..*grant };
+                    raise(&mut verdicts, *member, verdict);
+                    counted.insert(*hash);
+                }
+                !is_in
+            });
+            if waiting.len() == before {
+                break;
+            }
         }
         let members = verdicts.into_iter().filter(|(_, verdict)| !verdict.removed && !verdict.bearer);
         let roles = members.map(|(node, verdict)| (node, verdict.role)).collect();
-        Members { roles, cuts, feed_ends }
+        (Members { roles, cuts, feed_ends }, counted)
+    }
+
+    fn has_limits(&self, grant: &Verdict) -> bool {
+        let signed = self.operations.get(&OpHash::new(grant.hash));
+        signed.is_some_and(|signed| {
+            matches!(&signed.operation.act, Act::Grant { bearer: Some(bearer), .. } if bearer.has_limits())
+        })
     }
 
     fn verdicts(&self, holds: impl Fn(&Signed, &OpHash) -> bool) -> BTreeMap<NodeId, Verdict> {
@@ -290,7 +403,7 @@ impl ControlLog {
     }
 
     /// What removals by such authors leave valid.
-    fn kept(&self, by: impl Fn(&NodeId) -> bool) -> Vec<OpHash> {
+    fn kept(&self, by: impl Fn(&NodeId) -> bool) -> BTreeSet<OpHash> {
         let removals = self.operations.values().filter(|signed| by(&signed.author));
         let kept = removals.filter_map(|signed| match &signed.operation.act {
             Act::Remove { keep, .. } => Some(keep),
@@ -324,10 +437,37 @@ impl ControlLog {
         ends
     }
 
-    /// The redemptions of a bearer and what a node signed, for the `keep` of its removal.
+    /// The redemptions of a bearer and what a node signed, for the `keep` of its removal. Admissions hold as
+    /// long as who signed them has the role, so they are signed anew instead.
     pub(crate) fn signed_by(&self, author: &NodeId) -> Vec<OpHash> {
         let signed = self.operations.iter().filter(|(_, signed)| signed.author == *author);
-        signed.map(|(hash, _)| *hash).collect()
+        let kept = signed.filter(|(_, signed)| !matches!(signed.operation.act, Act::Admit { .. }));
+        kept.map(|(hash, _)| *hash).collect()
+    }
+
+    /// The redemptions that hold and that a member signed for: whoever takes its role signs for them, or they
+    /// go with it.
+    pub(crate) fn admitted_by(&self, access: &DocAccess, author: &NodeId) -> Vec<OpHash> {
+        let (_, counted) = self.judged(access, None);
+        let theirs = self.operations.values().filter(|signed| signed.author == *author);
+        let admitted = theirs.filter_map(|signed| match &signed.operation.act {
+            Act::Admit { redemption } if counted.contains(redemption) => Some(*redemption),
+            _ => None,
+        });
+        admitted.collect()
+    }
+
+    /// What of these operations is about a node: who is no member any more may know that.
+    pub(crate) fn about(&self, node: &NodeId, envelopes: &[Envelope]) -> Vec<Envelope> {
+        let is_about = |envelope: &&Envelope| {
+            let signed = self.operations.get(&OpHash::new(envelope.hash()));
+            signed.is_some_and(|signed| match &signed.operation.act {
+                Act::Grant { to, .. } => to == node,
+                Act::Remove { who, .. } => who == node,
+                Act::Redeem { .. } | Act::Admit { .. } => false,
+            })
+        };
+        envelopes.iter().filter(is_about).cloned().collect()
     }
 
     /// The tickets by which a member came in.
@@ -339,28 +479,34 @@ impl ControlLog {
         redeemed.map(|signed| signed.author).collect()
     }
 
-    /// Whether a redemption lets its member in now.
+    /// Whether a redemption may let its member in now, and how.
     pub(crate) fn admits(
         &self,
         access: &DocAccess,
         network: &NetworkName,
         redemption: &Envelope,
         now: UnixTime,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Admission, Refusal> {
         let opened = redemption.open::<Operation>(Domain::DocControl, network);
         let operation = opened.map_err(|_invalid| Refusal::NotAMember)?.into_value();
         let Act::Redeem { member } = operation.act else { return Err(Refusal::NotAMember) };
         let mut with = self.clone();
         with.insert(access, network, redemption);
-        if with.members(access).role(&member).is_none() {
-            return Err(Refusal::NotAMember);
-        }
+        let hash = OpHash::new(redemption.hash());
+        let (members, counted) = with.judged(access, Some(&hash));
+        let Some(role) = members.role(&member) else { return Err(Refusal::NotAMember) };
         let limits = self.operations.values().filter_map(|signed| match &signed.operation.act {
             Act::Grant { to, bearer: Some(bearer), .. } if *to == redemption.author() => Some(bearer),
             _ => None,
         });
-        let used = self.signed_by(&redemption.author()).len();
+        let is_another = |it: &&OpHash| {
+            let signed = self.operations.get(*it);
+            **it != hash && signed.is_some_and(|signed| signed.author == redemption.author())
+        };
+        let used = counted.iter().filter(is_another).count();
+        let mut needs_a_word = false;
         for limit in limits {
+            needs_a_word |= limit.has_limits();
             if limit.expires.is_some_and(|at| UnixTime::from_millis(at) <= now) {
                 return Err(Refusal::Expired);
             }
@@ -368,7 +514,7 @@ impl ControlLog {
                 return Err(Refusal::UsedUp);
             }
         }
-        Ok(())
+        Ok(Admission { role, needs_a_word })
     }
 }
 
@@ -383,7 +529,7 @@ fn verdict(signed: &Signed, hash: &OpHash) -> Option<(NodeId, Verdict)> {
     match &signed.operation.act {
         Act::Grant { to, role, bearer } => Some((*to, verdict(false, *role, bearer.is_some()))),
         Act::Remove { who, .. } => Some((*who, verdict(true, Role::Reader, false))),
-        Act::Redeem { .. } => None,
+        Act::Redeem { .. } | Act::Admit { .. } => None,
     }
 }
 

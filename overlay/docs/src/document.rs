@@ -12,7 +12,7 @@ use serde_bytes::{ByteArray, ByteBuf, Bytes};
 use wattle_types::{DocId, Domain, Envelope, NetworkName, NodeId, SecretKey, UnixTime};
 
 use crate::access::Members;
-use crate::chunk;
+use crate::chunk::{self, RATIO_FREE_BYTES, RATIO_MAX};
 use crate::payload::{Payload, Root, Vouch};
 
 /// Where the type of an Automerge chunk stands, behind its magic number and its checksum.
@@ -21,6 +21,18 @@ const CHUNK_TYPE_DOCUMENT: u8 = 0;
 
 /// What the change says that a document begins with which has the history of another.
 const IMPORTED: &str = "imported";
+/// Vouches of one payload: one for each actor that a document may have.
+const VOUCHES_MAX: usize = 64 * 1024;
+
+/// Of those by nobody who may write, so many are looked at: one that knows more operations is enough.
+const STRANGERS_MAX: usize = 16;
+
+/// How far the numbers of a change's operations may lie above those that it builds on: what others wrote since
+/// the version that was edited. Automerge counts a document's operations in 32 bits, and there is no way back.
+const OPERATIONS_AHEAD_MAX: u64 = 1 << 26;
+
+/// The highest number of an operation.
+const OPERATION_MAX: u64 = 1 << 31;
 
 /// An edit as a caller brings it: it changes the document inside a transaction, or says why it cannot.
 pub type Edit = Box<dyn FnOnce(&mut Transaction<'_>) -> Result<(), String> + Send>;
@@ -72,6 +84,8 @@ pub(crate) struct Accepted {
     pub behind: bool,
     /// Changes that nobody who may write vouches for; they were left out.
     pub refused: bool,
+    /// Who vouched for a change under a number under which another one is here; it was left out.
+    pub forked_by: BTreeSet<NodeId>,
 }
 
 /// What a peer did wrong with a payload. The document is as it was.
@@ -81,6 +95,9 @@ pub(crate) enum Fault {
     BadSignature,
     #[error("bytes that are no Automerge change: {0}")]
     Malformed(String),
+    /// Whoever passed them on could take them, and this replica cannot.
+    #[error("changes that do not fit what is here: {0}")]
+    Unfit(String),
     #[error("bytes that the decoder does not survive")]
     Panicked,
 }
@@ -126,7 +143,7 @@ impl Document {
         if document.edit(None, now, edit)?.is_none() {
             let options = CommitOptions::default().with_time(seconds(now)).with_message(IMPORTED);
             document.automerge.empty_commit(options);
-            document.keep_fresh();
+            document.keep_fresh()?;
         }
         Ok(document)
     }
@@ -163,10 +180,6 @@ impl Document {
         document.count(&[]);
         document.keep(vouched);
         Ok(document)
-    }
-
-    pub(crate) const fn automerge(&self) -> &Automerge {
-        &self.automerge
     }
 
     /// Whose word stands for what.
@@ -218,16 +231,18 @@ impl Document {
         };
         let ran = catch_unwind(AssertUnwindSafe(run)).map_err(|_panic| EditFault::Broken)?;
         let Some(hash) = ran? else { return Ok(None) };
-        self.keep_fresh();
+        self.keep_fresh()?;
         Ok(Some(Hash::new(hash.0)))
     }
 
     /// Remembers the change that was just made, until it is vouched for.
-    fn keep_fresh(&mut self) {
-        if let Some(change) = self.automerge.get_last_local_change() {
+    fn keep_fresh(&mut self) -> Result<(), EditFault> {
+        let last = self.answer(Automerge::get_last_local_change).ok_or(EditFault::Broken)?;
+        if let Some(change) = last {
             self.count(std::slice::from_ref(&change));
             self.fresh.push(change);
         }
+        Ok(())
     }
 
     /// Local changes since the last call, vouched for by this node.
@@ -244,8 +259,7 @@ impl Document {
         let envelope =
             Envelope::seal(key, Domain::DocVouch, network, &Vouch { doc, root: root.clone(), epoch });
         payload.vouches.push(envelope.clone());
-        payload.chunks =
-            self.fresh.drain(..).map(|mut change| ByteBuf::from(change.bytes().to_vec())).collect();
+        payload.chunks = self.fresh.drain(..).map(|mut change| packed(&mut change)).collect();
         self.vouches.insert(root.actor.clone(), (root, envelope));
         payload
     }
@@ -254,23 +268,41 @@ impl Document {
     pub(crate) fn accept(&mut self, judge: &Judge<'_>, payload: &Payload) -> Result<Accepted, Fault> {
         let mut accepted = Accepted::default();
         let mut vouched = Vec::new();
+        if payload.vouches.len() > VOUCHES_MAX {
+            return Err(Fault::Malformed("more vouches than a document has actors".to_owned()));
+        }
+        let mut strangers = 0;
         for envelope in &payload.vouches {
+            let may_write = judge.members.may_write(&envelope.author());
+            strangers += usize::from(!may_write);
+            if !may_write && strangers > STRANGERS_MAX {
+                continue;
+            }
             let vouch = envelope.open::<Vouch>(Domain::DocVouch, judge.network);
             let vouch = vouch.map_err(|_invalid| Fault::BadSignature)?.into_value();
             if vouch.doc != judge.doc {
                 return Err(Fault::BadSignature);
             }
-            if judge.members.may_write(&envelope.author()) {
+            if may_write {
                 vouched.push((vouch.root, envelope.clone()));
             } else {
                 accepted.behind |= vouch.epoch > judge.epoch;
             }
         }
         let roots = self.roots(judge, &vouched);
+        let is_here = |root: &ChangeHash| self.automerge.get_change_meta_by_hash(root).is_some();
+        if roots.iter().all(is_here) {
+            // Nothing that a writer stands for can come of it: what strangers send never reaches the decoder.
+            accepted.refused = !payload.chunks.is_empty();
+            accepted.payload.vouches = self.keep(vouched);
+            return Ok(accepted);
+        }
         let apply = || self.applied(&payload.chunks, &roots);
         let applied = catch_unwind(AssertUnwindSafe(apply)).map_err(|_panic| Fault::Panicked)??;
         accepted.missing = applied.missing;
         accepted.refused = applied.refused;
+        let forked = vouched.iter().filter(|(root, _)| applied.forked.contains(&ChangeHash(*root.change)));
+        accepted.forked_by = forked.map(|(_, envelope)| envelope.author()).collect();
         if !applied.changes.is_empty() {
             self.automerge = applied.automerge;
             self.count(&applied.changes);
@@ -294,20 +326,31 @@ impl Document {
     /// A copy with the chunks applied: what fails, fails on the copy.
     fn applied(&self, chunks: &[ByteBuf], roots: &BTreeSet<ChangeHash>) -> Result<Applied, Fault> {
         let incoming = self.unknown(chunks)?;
-        let mut ready = self.ready(incoming);
-        let missing = ready.1;
+        let Ready { mut changes, missing, forked } = self.ready(incoming)?;
         let mut next = self.automerge.clone();
-        apply(&mut next, &ready.0)?;
+        apply(&mut next, &changes)?;
         let mut refused = false;
         if !next.get_heads().iter().all(|head| roots.contains(head)) {
-            let before = ready.0.len();
-            ready.0 = vouched_for(ready.0, roots);
-            refused = ready.0.len() < before;
+            let before = changes.len();
+            changes = vouched_for(changes, roots);
+            refused = changes.len() < before;
             next = self.automerge.clone();
-            apply(&mut next, &ready.0)?;
+            apply(&mut next, &changes)?;
         }
-        let (changes, chunks) = ready.0.into_iter().unzip();
-        Ok(Applied { automerge: next, changes, chunks, missing, refused })
+        if !self.gives_back(&next, &changes) {
+            return Err(Fault::Unfit("a change that does not come out as it went in".to_owned()));
+        }
+        let (changes, chunks) = changes.into_iter().unzip();
+        Ok(Applied { automerge: next, changes, chunks, missing, refused, forked })
+    }
+
+    /// Whether a copy with more changes gives back exactly those. Automerge keeps operations and makes changes
+    /// from them anew when it is asked: of one that was malformed in a way that it does not notice, it would
+    /// make another one, or panic, much later.
+    fn gives_back(&self, next: &Automerge, changes: &[(Change, ByteBuf)]) -> bool {
+        let back = next.get_changes(&self.automerge.get_heads());
+        let back: BTreeSet<ChangeHash> = back.iter().map(Change::hash).collect();
+        back.len() == changes.len() && changes.iter().all(|(change, _)| back.contains(&change.hash()))
     }
 
     /// The changes in the chunks that are not here yet, with their bytes.
@@ -324,7 +367,7 @@ impl Document {
                 let whole = Automerge::load(chunk).map_err(|error| malformed(&error))?;
                 for mut change in whole.get_changes(&[]) {
                     if self.automerge.get_change_meta_by_hash(&change.hash()).is_none() {
-                        let bytes = ByteBuf::from(change.bytes().to_vec());
+                        let bytes = packed(&mut change);
                         incoming.push((change, bytes));
                     }
                 }
@@ -338,21 +381,43 @@ impl Document {
         Ok(incoming)
     }
 
-    /// Those whose dependencies are here or among them, senders send them in order; and whether some are not.
-    fn ready(&self, incoming: Vec<(Change, ByteBuf)>) -> (Vec<(Change, ByteBuf)>, bool) {
-        let mut here = BTreeSet::new();
-        let (mut ready, mut missing) = (Vec::new(), false);
+    /// Those whose dependencies are here or among them; senders send them in order.
+    ///
+    /// A change under a number that its actor has used is left out, with all that builds on it: automerge
+    /// holds one change for each number. First come stays.
+    fn ready(&self, incoming: Vec<(Change, ByteBuf)>) -> Result<Ready, Fault> {
+        let mut here: BTreeMap<ChangeHash, u64> = BTreeMap::new();
+        let mut clock: BTreeMap<ByteBuf, u64> = BTreeMap::new();
+        let mut ready = Ready::default();
         for (change, bytes) in incoming {
-            let known = |hash: &ChangeHash| {
-                here.contains(hash) || self.automerge.get_change_meta_by_hash(hash).is_some()
+            let actor = ByteBuf::from(change.actor_id().to_bytes());
+            let last = clock.get(&actor).or_else(|| self.clock.get(&actor)).copied().unwrap_or_default();
+            let last_operation = |hash: &ChangeHash| {
+                let known = || self.automerge.get_change_meta_by_hash(hash).map(|change| change.max_op);
+                here.get(hash).copied().or_else(known)
             };
-            if !change.deps().iter().all(known) {
-                missing = true;
-            } else if here.insert(change.hash()) {
-                ready.push((change, bytes));
+            let below: Option<Vec<u64>> = change.deps().iter().map(last_operation).collect();
+            let builds_on_fork = change.deps().iter().any(|hash| ready.forked.contains(hash));
+            if here.contains_key(&change.hash()) {
+                continue;
+            }
+            if change.seq() <= last || builds_on_fork {
+                ready.forked.insert(change.hash());
+            } else if let Some(below) = below.filter(|_| change.seq() == last.saturating_add(1)) {
+                let below = below.into_iter().max().unwrap_or_default();
+                let (start, end) = (change.start_op().get(), change.max_op());
+                // A document with such a change could be saved and not be loaded again.
+                if start <= below || start - below > OPERATIONS_AHEAD_MAX || end > OPERATION_MAX {
+                    return Err(Fault::Unfit(format!("operations {start} to {end} on top of {below}")));
+                }
+                here.insert(change.hash(), end);
+                clock.insert(actor, change.seq());
+                ready.changes.push((change, bytes));
+            } else {
+                ready.missing = true;
             }
         }
-        (ready, missing)
+        Ok(ready)
     }
 
     fn count(&mut self, changes: &[Change]) {
@@ -392,8 +457,13 @@ impl Document {
         self.fresh.is_empty()
     }
 
-    /// What a peer with these heads and this clock lacks, but for what nobody vouches for yet.
+    /// What a peer with these heads and this clock lacks, but for what nobody vouches for yet. Nothing where
+    /// the library fails.
     pub(crate) fn beyond(&self, heads: &[Hash], clock: &[(ByteBuf, u64)]) -> Payload {
+        catch_unwind(AssertUnwindSafe(|| self.changes_beyond(heads, clock))).unwrap_or_default()
+    }
+
+    fn changes_beyond(&self, heads: &[Hash], clock: &[(ByteBuf, u64)]) -> Payload {
         if heads.is_empty() && self.is_vouched() {
             return self.whole();
         }
@@ -407,7 +477,7 @@ impl Document {
             let actor = change.actor_id().to_bytes();
             if change.seq() > clock.get(actor).copied().unwrap_or(0) && !fresh.contains(&change.hash()) {
                 actors.insert(ByteBuf::from(actor));
-                payload.chunks.push(ByteBuf::from(change.bytes().to_vec()));
+                payload.chunks.push(packed(&mut change));
             }
         }
         let vouches = self.vouches.iter().filter(|(actor, _)| actors.contains(*actor));
@@ -415,11 +485,22 @@ impl Document {
         payload
     }
 
+    /// Asks about the document; none where the library fails.
+    pub(crate) fn answer<T>(&self, question: impl FnOnce(&Automerge) -> T) -> Option<T> {
+        catch_unwind(AssertUnwindSafe(|| question(&self.automerge))).ok()
+    }
+
     /// All of it, as one chunk.
     pub(crate) fn whole(&self) -> Payload {
         let vouches = self.vouches.values().map(|(_, envelope)| envelope.clone()).collect();
         let empty = self.automerge.get_heads().is_empty();
-        let chunks = if empty { Vec::new() } else { vec![ByteBuf::from(self.automerge.save())] };
+        let mut chunks = Vec::new();
+        if !empty {
+            let saved = self.automerge.save();
+            // Of megabytes of one letter: no peer would take it.
+            let taken = chunk::inspect(&saved).is_ok();
+            chunks.push(ByteBuf::from(if taken { saved } else { self.automerge.save_nocompress() }));
+        }
         Payload { vouches, chunks }
     }
 
@@ -440,7 +521,7 @@ impl Document {
         if self.automerge.get_heads().iter().all(|head| roots.contains(head)) {
             return Ok(false);
         }
-        let all = self.automerge.get_changes(&[]);
+        let all = self.answer(|automerge| automerge.get_changes(&[])).ok_or(Fault::Panicked)?;
         let before = all.len();
         let left = vouched_for(all.into_iter().map(|change| (change, ByteBuf::new())).collect(), &roots);
         let mut pruned = Self::new(author, actor);
@@ -469,11 +550,29 @@ struct Applied {
     chunks: Vec<ByteBuf>,
     missing: bool,
     refused: bool,
+    forked: BTreeSet<ChangeHash>,
+}
+
+/// What came, sorted by what can be done with it.
+#[derive(Default)]
+struct Ready {
+    changes: Vec<(Change, ByteBuf)>,
+    missing: bool,
+    forked: BTreeSet<ChangeHash>,
+}
+
+/// A change as it is stored and sent: compressed, unless that packs it so well that peers would call it a bomb.
+fn packed(change: &mut Change) -> ByteBuf {
+    let raw = change.raw_bytes().len() as u64;
+    let bytes = change.bytes();
+    let too_well = raw > RATIO_FREE_BYTES && raw / (RATIO_MAX / 2) > bytes.len() as u64;
+    let bytes = bytes.to_vec();
+    ByteBuf::from(if too_well { change.raw_bytes().to_vec() } else { bytes })
 }
 
 fn apply(automerge: &mut Automerge, changes: &[(Change, ByteBuf)]) -> Result<(), Fault> {
     let changes: Vec<Change> = changes.iter().map(|(change, _)| change.clone()).collect();
-    automerge.apply_changes(changes).map_err(|error| Fault::Malformed(error.to_string()))
+    automerge.apply_changes(changes).map_err(|error| Fault::Unfit(error.to_string()))
 }
 
 /// Those among `changes`, which are in order, that a root is or builds on.

@@ -14,9 +14,18 @@
 //! chain builds on. **A document holds exactly the ancestors of the changes that its writers vouch for.** A
 //! removal names the last changes of the removed that stay, so every replica cuts at the same place.
 //!
+//! A ticket's limits hold against whoever has it: a redemption of one that expires or is counted is worth
+//! nothing until a member, whose role is no lower than the ticket's, signs that it came in time. That word
+//! ends with the role of who gave it; whoever takes the role away signs for those who are to stay.
+//!
 //! What it guarantees: an honest replica gives nothing to who is no member, and never holds a change that no
 //! writer vouches for, whoever relays it. What it does not: a reader can pass on what it reads, a writer can
-//! vouch for another's change, and what was read before a removal stays read.
+//! vouch for another's change and let in by an old ticket, and what was read before a removal stays read.
+//!
+//! **Two stories.** Automerge holds one change for each number of an actor. A writer that signs two can tell
+//! each to another replica; first come stays, so those replicas stay apart, visibly: each counts heads that it
+//! does not know. Who told both itself is sent away; who passes one on is not. To end it, an admin removes the
+//! writer, before others have built on what it wrote.
 //!
 //! # Between replicas
 //!
@@ -34,14 +43,17 @@
 //! * **D1** An acknowledged edit was on disk first; so was everything sent.
 //! * **D2** Every head of a document is vouched for by a writer, or by the removal of one.
 //! * **D3** A frame about a document leaves only to a peer that proved the read secret, and data only to one
-//!   that is a member.
+//!   that is a member. Whether a document is here shows in nothing: neither in what is answered nor in who is
+//!   sent away.
 //! * **D4** A snapshot replaces changes only after it was read back with equal heads.
+//! * **D5** A change is taken only on a copy that gives it back as it came, and that can be read back once it is
+//!   saved. Bytes of who has no session, or that no writer vouches for, never reach Automerge.
 //!
 //! # Bounds
 //!
 //! A frame has at most [`FRAME_BYTES_MAX`], a transfer [`PAYLOAD_BYTES_MAX`], a document
-//! [`OPERATIONS_MAX`] operations; one transfer each way per session; [`WAITING_MAX`] requests wait for a
-//! document that is being loaded.
+//! [`OPERATIONS_MAX`] operations, a quarter of them kept free for admins, 512 by one ticket; one transfer each
+//! way per session; [`WAITING_MAX`] requests wait for a document that is being loaded.
 //!
 //! # Not here
 //!

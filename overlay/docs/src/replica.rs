@@ -501,6 +501,8 @@ struct Entry {
     found: BTreeSet<NodeId>,
     writing: Writing,
     feeds: Feeds,
+    /// A snapshot did not read back: none is tried before this record.
+    unproven_until: u64,
     used: Time,
     due: Option<Time>,
 }
@@ -609,6 +611,7 @@ impl Replica {
             found: BTreeSet::new(),
             writing: Writing::default(),
             feeds: Feeds::default(),
+            unproven_until: 0,
             used: now,
             due: None,
         };

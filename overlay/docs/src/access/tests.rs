@@ -29,6 +29,10 @@ fn redeem(bearer: u8, member: u8) -> Envelope {
     signed(bearer, 0, Act::Redeem { member: key(member).node_id() })
 }
 
+fn admit(by: u8, redemption: &Envelope) -> Envelope {
+    signed(by, 0, Act::Admit { redemption: OpHash::new(redemption.hash()) })
+}
+
 fn remove(by: u8, epoch: u32, who: u8, keep: Vec<OpHash>) -> Envelope {
     signed(by, epoch, Act::Remove { who: key(who).node_id(), cut: Vec::new(), feeds: Vec::new(), keep })
 }
@@ -111,12 +115,14 @@ fn a_ticket_lets_in_as_often_and_as_long_as_it_says() {
     let admits = |limits: Bearer, used: &[u8], now: u64| {
         let mut operations = vec![ticket(1, 20, limits)];
         operations.extend(used.iter().map(|member| redeem(20, *member)));
-        log(&operations).admits(
+        operations.extend(used.iter().map(|member| admit(1, &redeem(20, *member))));
+        let admitted = log(&operations).admits(
             &access(),
             &NetworkName::default(),
             &redeem(20, 7),
             UnixTime::from_millis(now),
-        )
+        );
+        admitted.map(|admission| assert_eq!((admission.role, admission.needs_a_word), (Role::Writer, true)))
     };
     let once = Bearer { expires: None, uses: Some(1) };
     assert_eq!(admits(once.clone(), &[], 0), Ok(()));
@@ -124,6 +130,53 @@ fn a_ticket_lets_in_as_often_and_as_long_as_it_says() {
     let until = Bearer { expires: Some(1000), uses: None };
     assert_eq!(admits(until.clone(), &[3], 999), Ok(()));
     assert_eq!(admits(until, &[3], 1000), Err(Refusal::Expired));
+}
+
+#[test]
+fn a_ticket_with_limits_lets_in_whom_a_member_of_its_role_signs_for() {
+    let limits = Bearer { expires: Some(1000), uses: None };
+    let base =
+        || vec![grant(1, 1, 2, Role::Reader), grant(1, 1, 3, Role::Writer), ticket(2, 20, limits.clone())];
+    let with = |more: &[Envelope]| log(&[base(), more.to_vec()].concat());
+    let guest = redeem(20, 7);
+    for (by, expected) in [(None, None), (Some(2), None), (Some(9), None), (Some(7), None), (Some(20), None)]
+    {
+        let word = by.map(|by| admit(by, &guest));
+        let log = with(&[vec![guest.clone()], Vec::from_iter(word)].concat());
+        assert_eq!(role(&log, 7), expected, "{by:?} lets nobody in");
+    }
+    for by in [1, 3] {
+        assert_eq!(role(&with(&[admit(by, &guest), guest.clone()]), 7), Some(Role::Writer), "{by} does");
+    }
+    // Who came in lets in others; all of them go with the word of the first, unless an admin signs for them.
+    let (next, last) = (redeem(20, 8), redeem(20, 6));
+    let chain =
+        [guest.clone(), next.clone(), last.clone(), admit(3, &guest), admit(7, &next), admit(8, &last)];
+    let all = with(&chain);
+    assert_eq!([7, 8, 6].map(|node| role(&all, node)), [Some(Role::Writer); 3]);
+    assert_eq!(all.admitted_by(&access(), &key(3).node_id()), [OpHash::new(guest.hash())]);
+    let gone = with(&[&chain[..], &[remove(1, 5, 3, Vec::new())]].concat());
+    assert_eq!([7, 8, 6].map(|node| role(&gone, node)), [None; 3]);
+    let stay = with(&[&chain[..], &[remove(1, 5, 3, Vec::new()), admit(1, &guest)]].concat());
+    assert_eq!([7, 8, 6].map(|node| role(&stay, node)), [Some(Role::Writer); 3]);
+}
+
+#[test]
+fn a_tickets_key_signs_redemptions_and_leaves_room_for_others() {
+    let act = Act::Grant { to: key(3).node_id(), role: Role::Writer, bearer: None };
+    let mut full =
+        log(&[ticket(1, 20, FREE), signed(20, u32::MAX, act), remove(20, u32::MAX, 1, Vec::new())]);
+    assert_eq!((full.hashes().len(), full.epoch()), (1, 1));
+    for number in 0..=TICKET_MAX {
+        let member = NodeId::from_public_key([(number % 251) as u8; 32]);
+        let operation = signed(20, number as u32, Act::Redeem { member });
+        full.insert(&access(), &NetworkName::default(), &operation);
+    }
+    assert_eq!(full.hashes().len(), TICKET_MAX + 1);
+    full.extend(&access(), &NetworkName::default(), vec![ticket(1, 21, FREE), redeem(21, 3)]);
+    assert_eq!(role(&full, 3), Some(Role::Writer), "another ticket lets in");
+    assert!(full.insert(&access(), &NetworkName::default(), &remove(1, 2, 20, Vec::new())));
+    assert_eq!(full.members(&access()).iter().count(), 1);
 }
 
 #[test]

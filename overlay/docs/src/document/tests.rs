@@ -96,3 +96,81 @@ fn bytes_that_are_no_change_are_the_senders_fault_and_change_nothing() {
         assert!(document.heads().is_empty());
     }
 }
+
+/// A change whose content is not what its program wrote; length and checksum are.
+fn rewritten(change: &[u8], rewrite: impl FnOnce(&mut Vec<u8>)) -> ByteBuf {
+    use sha2::{Digest as _, Sha256};
+    let header = 9 + change[9..].iter().position(|byte| byte & 0x80 == 0).unwrap() + 1;
+    let mut content = change[header..].to_vec();
+    rewrite(&mut content);
+    let hash = Sha256::digest([&[1], &change[9..header], &content].concat());
+    ByteBuf::from([&change[..4], &hash[..4], &change[8..header], &content].concat())
+}
+
+/// By a writer, with a word that holds for whatever the change is.
+fn vouched(chunk: ByteBuf) -> Payload {
+    let (doc, _) = members();
+    let change = Change::from_bytes(chunk.to_vec()).unwrap();
+    let vouch = Vouch { doc, root: root(&change), epoch: 1 };
+    let envelope = Envelope::seal(&key(2), Domain::DocVouch, &NetworkName::default(), &vouch);
+    Payload { vouches: vec![envelope], chunks: vec![chunk] }
+}
+
+#[test]
+fn a_change_that_would_make_the_document_unreadable_is_not_taken() {
+    let first = written(2, &Payload::default());
+    let mut document = empty();
+    accept(&mut document, &first).unwrap();
+    let mut second = Automerge::load(&document.automerge.save()).unwrap();
+    second.set_actor(ActorId::from([5; 16].as_slice()));
+    let mut transaction = second.transaction();
+    transaction.put(ROOT, "second", "x").unwrap();
+    transaction.commit();
+    let change = second.get_last_local_change().unwrap();
+    // Behind one dependency, the actor and its number: the number of the first operation.
+    let at = 1 + 32 + 1 + 16 + 1;
+    let heads = document.heads();
+    for (start, taken) in [([2], true), ([1], false)] {
+        let chunk = rewritten(change.raw_bytes(), |content| content[at..=at].copy_from_slice(&start));
+        let mut copy =
+            Document::restore(&key(2).node_id(), &[7; 16], &NetworkName::default(), vec![first.clone()])
+                .unwrap();
+        let outcome = accept(&mut copy, &vouched(chunk.clone()));
+        assert_eq!(outcome.is_ok(), taken, "{start:?}: {outcome:?}");
+        assert_eq!(copy.heads() != heads, taken);
+        let mut automerge = document.automerge.clone();
+        automerge.apply_changes([Change::from_bytes(chunk.to_vec()).unwrap()]).unwrap();
+        let saved = automerge.save();
+        assert_eq!(
+            Automerge::load(&saved).is_ok(),
+            taken,
+            "automerge itself takes it and cannot read it back"
+        );
+    }
+}
+
+#[test]
+fn a_change_that_skips_numbers_waits_and_a_second_under_one_number_stays_out() {
+    let mut document = empty();
+    let first = written(2, &Payload::default());
+    accept(&mut document, &first).unwrap();
+    let heads = document.heads();
+    let other = {
+        let mut payload = written(2, &Payload::default());
+        payload.chunks[0] = rewritten(&payload.chunks[0], |content| *content.last_mut().unwrap() ^= 0);
+        let mut automerge = Automerge::new();
+        automerge.set_actor(ActorId::from([2; 16].as_slice()));
+        let mut transaction = automerge.transaction();
+        transaction.put(ROOT, "another story", "x").unwrap();
+        transaction.commit();
+        vouched(ByteBuf::from(automerge.get_last_local_change().unwrap().raw_bytes().to_vec()))
+    };
+    let accepted = accept(&mut document, &other).unwrap();
+    assert_eq!(accepted.forked_by, BTreeSet::from([key(2).node_id()]));
+    assert_eq!((document.heads(), accepted.missing), (heads.clone(), false));
+    // The third number without the second.
+    let change = Change::from_bytes(first.chunks[0].to_vec()).unwrap();
+    let skipping = rewritten(change.raw_bytes(), |content| content[1 + 16 + 1] = 3);
+    let accepted = accept(&mut document, &vouched(skipping)).unwrap();
+    assert!(accepted.missing && document.heads() == heads);
+}

@@ -1,13 +1,13 @@
 //! What goes to the disk and comes from it.
 
 use serde_bytes::ByteArray;
-use wattle_types::{DocId, KeyRange, Outbox, Table, Time, Write, cbor};
+use wattle_types::{DocId, Envelope, KeyRange, Outbox, Table, Time, Write, cbor};
 
 use super::{
     DocError, Entry, Event, IDLE, Job, Outcome, Output, PersistId, Replica, RequestId, State, Waiting,
     Writing,
 };
-use crate::document::{Document, Judge};
+use crate::document::{Document, Hash, Judge};
 use crate::payload::{PAYLOAD_BYTES_MAX, Payload};
 use crate::row::operation_key;
 
@@ -38,28 +38,26 @@ impl Replica {
             }
             flight.payload.chunks.extend(fresh.chunks);
             flight.payload.vouches.extend(fresh.vouches);
-            entry.row.label = (self.config.label)(document.automerge());
+            entry.row.label = document.answer(self.config.label).unwrap_or_default();
         }
         let empty = flight.payload == Payload::default();
         if empty && flight.operations.is_empty() && flight.waiting.is_empty() && !flight.row && !snapshot {
             return;
         }
-        let mut writes: Vec<Write> = flight
-            .operations
-            .iter()
-            .map(|envelope| Write::Put {
-                table: Table::DocControl,
-                key: operation_key(&doc, &envelope.hash()),
-                value: cbor::encode(envelope),
-            })
-            .collect();
-        let mut batches = Vec::new();
+        let mut batches = operation_batches(doc, &flight.operations);
+        let mut writes = batches.pop().unwrap_or_default();
         if let State::Open(document) = &entry.state {
             let record = if empty { Vec::new() } else { cbor::encode(&flight.payload) };
-            snapshot |= record.len() > RECORD_BYTES_MAX || entry.row.stored.is_due();
-            if snapshot && let Some(bytes) = proven_snapshot(document) {
+            let is_due = entry.row.stored.is_due() && entry.row.stored.next >= entry.unproven_until;
+            snapshot |= record.len() > RECORD_BYTES_MAX || is_due;
+            let proven = if snapshot { proven_snapshot(document) } else { None };
+            if snapshot && proven.is_none() {
+                // The records stay. Trying again costs as much as the document is large.
+                entry.unproven_until = entry.row.stored.next.saturating_add(TRY_AFTER_RECORDS);
+            }
+            if let Some(bytes) = proven {
                 let (parts, stored) = entry.row.stored.snapshot(&doc, &bytes);
-                batches = parts;
+                batches.extend(parts);
                 writes.extend(entry.row.stored.removals(&doc));
                 entry.row.stored = stored;
             } else if !empty {
@@ -278,6 +276,33 @@ impl Replica {
     }
 }
 
+/// After a snapshot that did not read back, so many records are written before another is tried.
+const TRY_AFTER_RECORDS: u64 = 1024;
+
+/// Bytes of operations in one batch, beside a record or the keys that a snapshot removes.
+const OPERATIONS_BYTES_MAX: usize = 256 * 1024;
+
+/// Operations as batches that the store takes; they may be more than one does.
+fn operation_batches(doc: DocId, operations: &[Envelope]) -> Vec<Vec<Write>> {
+    let mut batches: Vec<Vec<Write>> = Vec::new();
+    let mut left = 0;
+    for envelope in operations {
+        let value = cbor::encode(envelope);
+        let bytes = value.len() + 64;
+        if bytes > left {
+            batches.push(Vec::new());
+            left = OPERATIONS_BYTES_MAX;
+        }
+        left = left.saturating_sub(bytes);
+        let key = operation_key(&doc, &envelope.hash());
+        let put = Write::Put { table: Table::DocControl, key, value };
+        if let Some(batch) = batches.last_mut() {
+            batch.push(put);
+        }
+    }
+    batches
+}
+
 /// What is stored, as payloads: the parts of the snapshot are one.
 fn payloads(entry: &Entry, values: Vec<Option<Vec<u8>>>) -> Result<Vec<Payload>, String> {
     let missing = || "a part of it is missing".to_owned();
@@ -294,9 +319,19 @@ fn payloads(entry: &Entry, values: Vec<Option<Vec<u8>>>) -> Result<Vec<Payload>,
 
 /// D4: a snapshot that was read back and has the same heads.
 fn proven_snapshot(document: &Document) -> Option<Vec<u8>> {
-    let payload = document.whole();
-    let read = automerge::Automerge::load(payload.chunks.first()?).ok()?;
-    let mut heads: Vec<ByteArray<32>> = read.get_heads().iter().map(|head| ByteArray::new(head.0)).collect();
-    heads.sort();
-    (heads == document.heads()).then(|| cbor::encode(&payload))
+    let prove = || {
+        let payload = document.whole();
+        let chunk = payload.chunks.first()?;
+        reads_back(chunk, &document.heads()).then(|| cbor::encode(&payload))
+    };
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(prove)).ok()?
+}
+
+/// Whether bytes are a document with these heads.
+fn reads_back(bytes: &[u8], heads: &[Hash]) -> bool {
+    automerge::Automerge::load(bytes).is_ok_and(|read| {
+        let mut found: Vec<Hash> = read.get_heads().iter().map(|head| Hash::new(head.0)).collect();
+        found.sort();
+        found == heads
+    })
 }

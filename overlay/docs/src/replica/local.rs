@@ -205,7 +205,9 @@ impl Replica {
         let Some(entry) = self.entries.get(&doc) else { return };
         let State::Open(document) = &entry.state else { return };
         let authors = document.authors(&entry.members, self.me);
-        let outcome = Ok(Outcome::Read(read(document.automerge(), &authors)));
+        let failed = || DocError::Damaged("it cannot be read without a failure of the library".to_owned());
+        let read = document.answer(|automerge| read(automerge, &authors));
+        let outcome = read.map(Outcome::Read).ok_or_else(failed);
         out.push(Output::Reply { request, outcome });
     }
 
@@ -283,7 +285,10 @@ impl Replica {
         let needs_owner = role == Role::Admin || held == Some(Role::Admin);
         match self.authority(doc, needs_owner) {
             Ok(key) => {
-                let acts = vec![Act::Grant { to, role, bearer: None }];
+                let mut acts = vec![Act::Grant { to, role, bearer: None }];
+                if held > Some(role) {
+                    acts.extend(self.admitted_by(doc, &to));
+                }
                 self.operate(now, doc, &key, acts, Waiting::Plain { request, outcome: Outcome::Done }, out);
             }
             Err(error) => out.push(Output::Reply { request, outcome: Err(error) }),
@@ -311,6 +316,7 @@ impl Replica {
                 keep: entry.log.signed_by(&bearer),
             });
         }
+        acts.extend(self.admitted_by(doc, &who));
         match self.authority(doc, held == Some(Role::Admin)) {
             Ok(key) => {
                 let done = Waiting::Plain { request, outcome: Outcome::Done };
@@ -318,6 +324,13 @@ impl Replica {
             }
             Err(error) => out.push(Output::Reply { request, outcome: Err(error) }),
         }
+    }
+
+    /// Whom a member let in stays when it goes.
+    fn admitted_by(&self, doc: DocId, who: &NodeId) -> Vec<Act> {
+        let Some(entry) = self.entries.get(&doc) else { return Vec::new() };
+        let admitted = entry.log.admitted_by(&entry.row.access, who);
+        admitted.into_iter().map(|redemption| Act::Admit { redemption }).collect()
     }
 
     /// After the set of operations changed: who is in, who is out, what of the document stays.

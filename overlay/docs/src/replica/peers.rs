@@ -9,7 +9,9 @@ use wattle_types::{DocId, DocTag, Domain, Envelope, NodeId, Outbox, Time, bearer
 use super::{Event, HELLO_AGAIN, Job, Link, Output, REPEAT, Replica, SUMMARY_AFTER, State, WAITING_MAX};
 use crate::access::{Act, OPERATIONS_MAX, OpHash, Operation, Refusal};
 use crate::document::{Fault, Hash};
-use crate::message::{FRAME_BYTES_MAX, HEADS_MAX, Message, Nonce, SIGNAL_BYTES_MAX, frame, split};
+use crate::message::{
+    FRAME_BYTES_MAX, HEADS_MAX, Message, Nonce, PART_BYTES, SIGNAL_BYTES_MAX, frame, split,
+};
 use crate::payload::Payload;
 use crate::session::{Outgoing, Progress, Session, Side, Standing, no_proof, nonce_for, proof};
 
@@ -153,7 +155,8 @@ impl Replica {
         let (Some(entry), Some(link)) = (self.entries.get(&doc), self.links.get(&peer)) else { return };
         let nonce = nonce_for(&link.secret, &tag, &asked);
         if proof(&entry.row.access.read, Side::Asking, (&peer, &asked), (&self.me, &nonce)) != theirs {
-            return out.push(Output::Misbehaved { peer, why: "a wrong proof of a read secret" });
+            // As if there were no such document: what it is told must not depend on whether there is.
+            return;
         }
         if entry.members.role(&peer).is_none()
             && let Some(redeem) = redeem
@@ -180,14 +183,21 @@ impl Replica {
         let wall = self.wall(now);
         let network = &self.config.network;
         let Some(entry) = self.entries.get_mut(&doc) else { return Err(Refusal::NotAMember) };
-        entry.log.admits(&entry.row.access, network, redeem, wall)?;
+        let admission = entry.log.admits(&entry.row.access, network, redeem, wall)?;
+        let mut operations = vec![redeem.clone()];
+        if admission.needs_a_word {
+            let act = Act::Admit { redemption: OpHash::new(redeem.hash()) };
+            let operation = Operation { doc, epoch: 0, act };
+            operations.push(Envelope::seal(&self.config.key, Domain::DocControl, network, &operation));
+        }
         let mut log = entry.log.clone();
-        log.insert(&entry.row.access, network, redeem);
-        // A redemption names its member: one that was seen elsewhere lets nobody else in.
+        log.extend(&entry.row.access, network, operations.clone());
+        // A redemption names its member: one that was seen elsewhere lets nobody else in. Nor does a member
+        // with a lower role than the ticket's.
         if log.members(&entry.row.access).role(&peer).is_none() {
             return Err(Refusal::NotAMember);
         }
-        self.learn(now, doc, Some(peer), vec![redeem.clone()], out);
+        self.learn(now, doc, Some(peer), operations, out);
         Ok(())
     }
 
@@ -273,9 +283,7 @@ impl Replica {
         let Some(entry) = self.entries.get(&doc) else { return };
         let operations = entry.log.beyond(theirs);
         if member {
-            for some in operations.chunks(512) {
-                self.send(&doc, peer, &Message::Learn { operations: some.to_vec() }, out);
-            }
+            self.teach(doc, peer, &operations, out);
         }
         if entry.log.lacks(theirs) {
             self.send(&doc, peer, &Message::Operations { hashes: entry.log.hashes() }, out);
@@ -381,6 +389,7 @@ impl Replica {
         let Some(entry) = self.entries.get_mut(&doc) else { return };
         if entry.writing.in_flight.is_some() {
             let job = Job::Want { peer, heads: heads.to_vec(), clock: clock.to_vec() };
+            entry.writing.wants.retain(|it| !matches!(it, Job::Want { peer: of, .. } if *of == peer));
             if entry.writing.wants.len() < WAITING_MAX {
                 entry.writing.wants.push(job);
             }
@@ -466,11 +475,23 @@ impl Replica {
                 let why = match fault {
                     Fault::BadSignature => "a change whose signature does not verify",
                     Fault::Malformed(_) => "bytes that are no change",
+                    Fault::Unfit(_) => "changes that do not fit together",
                     Fault::Panicked => "bytes that the decoder does not survive",
                 };
+                // Who passes on what another writer vouched for could take it and cannot know who does not.
+                let passed_on = payload
+                    .vouches
+                    .iter()
+                    .any(|envelope| envelope.author() != peer && entry.members.may_write(&envelope.author()));
+                if passed_on && matches!(fault, Fault::Unfit(_) | Fault::Panicked) {
+                    return;
+                }
                 return out.push(Output::Misbehaved { peer, why });
             }
         };
+        if accepted.forked_by.contains(&peer) {
+            out.push(Output::Misbehaved { peer, why: "two changes under one number" });
+        }
         // What still misses something is asked for again, at the pace of the repetition.
         if let Some(session) = entry.sessions.get_mut(&peer).filter(|_| !accepted.missing) {
             session.wanted_until = None;
@@ -572,16 +593,32 @@ impl Replica {
         self.set_due(doc, now.after(SUMMARY_AFTER));
     }
 
-    /// After operations are on disk: to every member.
+    /// After operations are on disk: to every member, and to others what is about themselves.
     pub(super) fn push_operations(&self, doc: DocId, operations: &[Envelope], out: &mut Outbox<Output>) {
         let Some(entry) = self.entries.get(&doc) else { return };
         for peer in entry.sessions.keys() {
-            // Who was just removed hears of it too: it proved the secret, and the operation names only keys
-            // that it knows.
-            let message = Message::Learn { operations: operations.to_vec() };
-            if !operations.is_empty() {
-                self.send(&doc, *peer, &message, out);
+            if entry.members.role(peer).is_some() {
+                self.teach(doc, *peer, operations, out);
+            } else {
+                self.teach(doc, *peer, &entry.log.about(peer, operations), out);
             }
+        }
+    }
+
+    /// Sends operations, as many in a frame as it takes.
+    fn teach(&self, doc: DocId, peer: NodeId, operations: &[Envelope], out: &mut Outbox<Output>) {
+        let (mut some, mut bytes) = (Vec::new(), 0);
+        for operation in operations {
+            let more = cbor::encode(operation).len();
+            if bytes + more > PART_BYTES && !some.is_empty() {
+                self.send(&doc, peer, &Message::Learn { operations: std::mem::take(&mut some) }, out);
+                bytes = 0;
+            }
+            bytes += more;
+            some.push(operation.clone());
+        }
+        if !some.is_empty() {
+            self.send(&doc, peer, &Message::Learn { operations: some }, out);
         }
     }
 }

@@ -2,6 +2,7 @@
 //! attack them, and real binaries.
 
 pub mod binary;
+pub mod documents;
 pub mod fuzz;
 pub mod hostile;
 pub mod overlay;

@@ -100,6 +100,35 @@ fn an_outsider_cannot_tell_a_document_that_is_here_from_one_that_is_not() {
     }
 }
 
+/// Anybody may say in the DHT that it holds a document: it is asked, and that is all.
+#[test]
+fn who_only_claims_to_hold_a_document_is_told_nothing() {
+    let (mut desk, doc, member) = shared(2, Role::Writer);
+    // A guest with a ticket that it has not used yet has the most to give away.
+    let (access, bearer) = desk.invite(doc, Role::Writer, &FREE);
+    let mut guest = Desk::new(key(3));
+    let join = |request| Input::Join { request, access, bearer: Some(bearer), inviter: None };
+    guest.ask(join).unwrap();
+    let liar =
+        Speaker::new(key(9), DocAccess { read: ReadSecret::from_bytes([0; 16]), ..member.access }, None);
+    for desk in [&mut desk, &mut guest] {
+        desk.handle(Input::PeerUp { peer: liar.id() });
+        desk.handle(Input::Found { doc, peer: liar.id() });
+        let hello = desk.sent.iter().rfind(|(to, _)| *to == liar.id()).unwrap().1.clone();
+        let (tag, Message::Hello { nonce: asked }) = unframe(&hello) else { panic!("no hello") };
+        for proof in [[1; 32], liar.access.read.proof(&[b"asked"])] {
+            let (nonce, proof) = (ByteArray::new([5; 16]), ByteArray::new(proof));
+            let told = desk.hears(liar.id(), frame(&tag, &Message::Challenge { nonce, asked, proof }));
+            assert!(told.iter().all(|frame| !is_data(&unframe(frame).1)), "a wrong proof is answered");
+        }
+        desk.wait(Duration::from_secs(60));
+        let told = desk.sent.drain(..).filter(|(to, frame)| *to == liar.id() && is_data(&unframe(frame).1));
+        assert_eq!(told.count(), 0);
+        let peers = desk.replica.status(&doc).unwrap().peers;
+        assert!(peers.iter().all(|peer| peer.peer != liar.id()), "a liar has a session");
+    }
+}
+
 #[test]
 fn a_recorded_session_lets_nobody_in() {
     let (mut desk, doc, member) = shared(2, Role::Writer);
@@ -405,8 +434,15 @@ fn a_snapshot_that_does_not_read_back_is_not_used_and_the_records_stay() {
     };
     assert!(read(&mut desk).contains("broken"));
     // More than a snapshot is due for.
-    let large = "a few kilobytes of text ".repeat(200);
+    let mut noise = 1_u64;
     for number in 0..60 {
+        // It does not pack well.
+        let large: String = (0..4000)
+            .map(|_| {
+                noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                char::from(b' ' + (noise >> 58) as u8)
+            })
+            .collect();
         let edit = put(&format!("after {number}"), &large);
         desk.ask(|request| Input::Edit { request, doc, at: None, edit }).unwrap();
     }

@@ -238,12 +238,13 @@ async fn a_reader_writes_by_no_way_until_it_is_promoted_and_then_at_once() {
     let began = Instant::now();
     alice.documents.grant(doc, speaker.id(), Role::Writer).await.unwrap();
     at_alice.say(&push).await;
+    // On disk too: where a node stands is what it has saved.
     until("its edit is everywhere", || async {
-        alice.has(doc, "forged").await && bob.has(doc, "forged").await
+        let both = alice.has(doc, "forged").await && bob.has(doc, "forged").await;
+        both && alice.heads(doc).await == bob.heads(doc).await && alice.heads(doc).await != before
     })
     .await;
     assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
-    assert_eq!(alice.heads(doc).await, bob.heads(doc).await);
     assert!(at_bob.listen(Duration::from_millis(100)).await.len() < 1000);
 }
 

@@ -65,7 +65,7 @@ fn guesses(speaker: &Speaker) -> Vec<Message> {
         Message::Prove { asked: nonce, proof: hash, redeem },
         Message::Operations { hashes: vec![hash] },
         Message::Learn { operations: vec![operation] },
-        Message::Summary { control: hash, heads: vec![hash] },
+        Message::Summary { control: hash, heads: vec![hash], feeds: hash },
         Message::Want { heads: Vec::new(), clock: Vec::new() },
         Message::Part { transfer: 1, part: 0, parts: 1, bytes: ByteBuf::from(vec![1; 64]) },
         Message::Part { transfer: 1, part: 0, parts: 1, bytes: ByteBuf::from(vec![1; 4096]) },
@@ -241,7 +241,7 @@ fn a_flood_of_operations_by_a_ticket_takes_nothing_from_the_owner() {
     // What only admins may sign, at the last epoch there is; then as many guests as fit, and more.
     let last = [
         Act::Grant { to: reader.id(), role: Role::Writer, bearer: None },
-        Act::Remove { who: desk.id(), cut: Vec::new(), keep: Vec::new() },
+        Act::Remove { who: desk.id(), cut: Vec::new(), feeds: Vec::new(), keep: Vec::new() },
     ];
     let mut flood: Vec<Envelope> =
         last.into_iter().map(|act| reader.operation(&bearer, u32::MAX, act)).collect();
@@ -422,7 +422,7 @@ fn a_snapshot_that_does_not_read_back_is_not_used_and_the_records_stay() {
 
     let mut desk = desk.restarted();
     let read = |desk: &mut Desk| {
-        let read: wattle_docs::Read = Box::new(|automerge| {
+        let read: wattle_docs::Read = Box::new(|automerge, _| {
             let saved = Automerge::load(&automerge.save());
             assert!(saved.is_err(), "it does not read back");
             cbor::encode(&automerge.keys(automerge::ROOT).collect::<BTreeSet<String>>())

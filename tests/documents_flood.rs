@@ -11,9 +11,12 @@ use automerge::Automerge;
 use serde_bytes::{ByteArray, ByteBuf};
 use wattle_docs::chunk::inspect_change;
 use wattle_docs::{Input, Role};
-use wattle_tests::documents::{Act, Bearer, Desk, Message, Root, Speaker, frame, is_data, put, unframe};
+use wattle_tests::documents::{
+    Act, Bearer, Desk, FeedId, Message, Post, PostLink, Root, Sent, Speaker, Top, frame, is_data, put,
+    unframe,
+};
 use wattle_tests::hostile::resident_bytes;
-use wattle_types::{DocId, DocTag, SecretKey};
+use wattle_types::{DocId, DocTag, Domain, Envelope, NetworkName, SecretKey};
 
 const MIB: u64 = 1 << 20;
 
@@ -164,7 +167,7 @@ impl Attack {
         }
         let (change, _) = self.changes();
         let vouch = self.writer.vouch(&self.writer.key, self.doc, 1, &change);
-        let message = match self.draw.below(7) {
+        let message = match self.draw.below(12) {
             0 => Message::Want {
                 heads: vec![ByteArray::new([1; 32])],
                 clock: vec![(ByteBuf::from(vec![1; 16]), 3)],
@@ -172,6 +175,7 @@ impl Attack {
             1 => Message::Summary {
                 control: ByteArray::new([2; 32]),
                 heads: vec![ByteArray::new(change.hash().0)],
+                feeds: ByteArray::new([6; 32]),
             },
             2 => Message::Operations { hashes: vec![ByteArray::new([4; 32]); 3] },
             3 => {
@@ -180,9 +184,39 @@ impl Attack {
             }
             4 => Message::Part { transfer: 7, part: 0, parts: 3, bytes: ByteBuf::from(vec![5; 300]) },
             5 => Message::Hello { nonce },
+            6 => Message::Feeds { tops: vec![self.top()] },
+            7 => Message::Fetch { feed: self.top().feed, first: 1, last: u64::MAX },
+            8 => {
+                let post = self.post(b"well said");
+                if self.draw.below(2) == 0 {
+                    return self.writer.frame(&Message::Posts { posts: vec![post], asked: None });
+                }
+                Message::Posts { posts: vec![post], asked: Some(self.top().feed) }
+            }
+            9 => {
+                Message::Forked { entries: vec![self.post(b"one").envelope, self.post(b"another").envelope] }
+            }
+            10 => Message::Signal { bytes: ByteBuf::from(vec![1; 40]) },
             _ => return self.damaged(self.writer.push(vec![vouch], vec![change.raw_bytes().to_vec()])),
         };
         self.damaged(self.writer.frame(&message))
+    }
+
+    /// How far the writer's feed is, as it says.
+    fn top(&mut self) -> Top {
+        let feed = FeedId { author: self.writer.id(), number: self.draw.below(3) as u16 };
+        let link = PostLink { at: self.draw.below(u64::MAX), id: ByteArray::new([8; 32]) };
+        Top { feed, last: self.draw.below(1 << 20), link: Some(link), fork: None }
+    }
+
+    /// An entry that is signed, at a place of its choice.
+    fn post(&mut self, body: &[u8]) -> Sent {
+        let (number, seq) = (self.draw.below(3) as u16, 1 + self.draw.below(5));
+        let prev = (seq > 1).then(|| PostLink { at: seq - 1, id: ByteArray::new([9; 32]) });
+        let body = ByteBuf::from(body.to_vec());
+        let post = Post { doc: self.doc, feed: number, seq, at: seq, prev, seen: Vec::new(), body };
+        let envelope = Envelope::seal(&self.writer.key, Domain::DocPost, &NetworkName::default(), &post);
+        Sent { number, seq, envelope }
     }
 
     /// Damaged behind the tag, mostly.
@@ -287,7 +321,7 @@ impl Attack {
         for doc in [self.doc, self.innocent] {
             let heads = self.desk.replica.status(&doc).unwrap().heads;
             assert_eq!(again.replica.status(&doc).unwrap().heads, heads);
-            let read: wattle_docs::Read = Box::new(|automerge| automerge.save());
+            let read: wattle_docs::Read = Box::new(|automerge, _| automerge.save());
             let read = again.ask(|request| Input::Read { request, doc, read });
             let Ok(wattle_docs::Outcome::Read(saved)) = read else { panic!("{doc} is harmed: {read:?}") };
             assert!(Automerge::load(&saved).is_ok(), "{doc} would not read back");

@@ -33,7 +33,10 @@ impl Honest {
         let dir = tempfile::tempdir().unwrap();
         let store = Arc::new(Store::open(&dir.path().join("data"), Owner::this_process("test")).unwrap());
         let stop = CancellationToken::new();
-        let started = Documents::start(&node.overlay, &store, &node.key, &stop, &TaskTracker::new());
+        // No app runs here; what apps would be told is read and dropped.
+        let (apps, mut told) = tokio::sync::mpsc::channel(64);
+        tokio::spawn(async move { while told.recv().await.is_some() {} });
+        let started = Documents::start(&node.overlay, &store, &node.key, &stop, apps, &TaskTracker::new());
         Self { node, documents: started.unwrap(), stop, _dir: dir }
     }
 
@@ -182,7 +185,7 @@ async fn an_outsider_at_every_member_hears_nothing_and_holds_nothing() {
                     Message::Hello { nonce },
                     Message::Prove { asked: nonce, proof: hash, redeem: None },
                     Message::Want { heads: Vec::new(), clock: Vec::new() },
-                    Message::Summary { control: hash, heads: vec![hash] },
+                    Message::Summary { control: hash, heads: vec![hash], feeds: hash },
                     Message::Part { transfer: 1, part: 0, parts: 1, bytes: ByteBuf::from(vec![1; 900]) },
                     Message::Operations { hashes: Vec::new() },
                 ] {

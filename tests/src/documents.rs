@@ -10,7 +10,9 @@ use automerge::transaction::Transactable as _;
 use automerge::{ActorId, Author, Automerge, Change};
 use serde::{Deserialize, Serialize};
 use serde_bytes::{ByteArray, ByteBuf};
-use wattle_docs::{Config, DocError, Edit, Event, Input, Outcome, Output, Replica, RequestId, Role};
+use wattle_docs::{
+    Authors, Config, DocError, Edit, Event, Input, Label, Outcome, Output, Replica, RequestId, Role,
+};
 use wattle_types::{
     DocAccess, DocId, DocTag, Domain, Envelope, Machine as _, NetworkName, NodeId, Outbox, SecretKey, Table,
     Time, UnixTime, Write, bearer_key, cbor,
@@ -38,13 +40,71 @@ pub enum Message {
     /// Operations.
     Learn { operations: Vec<Envelope> },
     /// Where a replica stands.
-    Summary { control: ByteArray<32>, heads: Vec<ByteArray<32>> },
+    Summary { control: ByteArray<32>, heads: Vec<ByteArray<32>>, feeds: ByteArray<32> },
     /// A question for changes.
     Want { heads: Vec<ByteArray<32>>, clock: Vec<(ByteBuf, u64)> },
     /// A part of the answer.
     Part { transfer: u32, part: u32, parts: u32, bytes: ByteBuf },
     /// The next part.
     More { transfer: u32, part: u32 },
+    /// How far feeds are.
+    Feeds { tops: Vec<Top> },
+    /// A question for entries.
+    Fetch { feed: FeedId, first: u64, last: u64 },
+    /// Entries.
+    Posts { posts: Vec<Sent>, asked: Option<FeedId> },
+    /// Something in passing.
+    Signal { bytes: ByteBuf },
+    /// Two entries for one place.
+    Forked { entries: Vec<Envelope> },
+}
+
+/// Whose feed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct FeedId {
+    pub author: NodeId,
+    pub number: u16,
+}
+
+/// An entry that another names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct PostLink {
+    pub at: u64,
+    pub id: ByteArray<32>,
+}
+
+/// How far a feed is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct Top {
+    pub feed: FeedId,
+    pub last: u64,
+    pub link: Option<PostLink>,
+    pub fork: Option<(u64, Vec<ByteArray<32>>)>,
+}
+
+/// An entry on its way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct Sent {
+    pub number: u16,
+    pub seq: u64,
+    pub envelope: Envelope,
+}
+
+/// An entry's content.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct Post {
+    pub doc: DocId,
+    pub feed: u16,
+    pub seq: u64,
+    pub at: u64,
+    pub prev: Option<PostLink>,
+    pub seen: Vec<PostLink>,
+    pub body: ByteBuf,
 }
 
 /// Why not.
@@ -70,9 +130,18 @@ pub struct Operation {
 #[expect(missing_docs, reason = "the fields are those of the protocol, as overlay/docs says")]
 pub enum Act {
     Grant { to: NodeId, role: Role, bearer: Option<Bearer> },
-    Remove { who: NodeId, cut: Vec<Root>, keep: Vec<ByteArray<32>> },
+    Remove { who: NodeId, cut: Vec<Root>, feeds: Vec<FeedEnd>, keep: Vec<ByteArray<32>> },
     Redeem { member: NodeId },
     Admit { redemption: ByteArray<32> },
+}
+
+/// Where a removed author's feed ends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct FeedEnd {
+    pub feed: FeedId,
+    pub last: u64,
+    pub link: Option<PostLink>,
 }
 
 /// The limits of a ticket.
@@ -268,8 +337,8 @@ pub struct Desk {
     requests: u64,
 }
 
-fn label(_: &Automerge) -> String {
-    String::new()
+fn label(_: &Automerge) -> Label {
+    Label::default()
 }
 
 impl Desk {
@@ -325,6 +394,10 @@ impl Desk {
                         let values = keys.into_iter().map(|key| self.disk.get(&key).cloned()).collect();
                         todo.insert(0, Input::Loaded { doc, values: Ok(values) });
                     }
+                    Output::Fetch { id, keys } => {
+                        let values = keys.into_iter().map(|key| self.disk.get(&key).cloned()).collect();
+                        todo.insert(0, Input::Fetched { id, values: Ok(values) });
+                    }
                     Output::Reply { request, outcome } => drop(self.replies.insert(request, outcome)),
                     Output::Notify(event) => self.events.push(event),
                     Output::Misbehaved { peer, why } => self.misbehaved.push((peer, why)),
@@ -372,7 +445,7 @@ impl Desk {
     /// # Panics
     /// When that is refused.
     pub fn create(&mut self) -> DocId {
-        match self.ask(|request| Input::Create { request, edit: put("title", "a document") }) {
+        match self.ask(|request| Input::Create { request, history: None, edit: put("title", "a document") }) {
             Ok(Outcome::Opened { doc }) => doc,
             other => fail(&format!("{other:?}")),
         }
@@ -395,7 +468,7 @@ impl Desk {
     /// # Panics
     /// When it cannot be read.
     pub fn read(&mut self, doc: DocId) -> Automerge {
-        let read = Box::new(|automerge: &Automerge| automerge.save());
+        let read = Box::new(|automerge: &Automerge, _: &Authors<'_>| automerge.save());
         match self.ask(|request| Input::Read { request, doc, read }) {
             Ok(Outcome::Read(bytes)) => {
                 Automerge::load(&bytes).unwrap_or_else(|error| fail(&error.to_string()))
@@ -432,7 +505,7 @@ fn start(key: &SecretKey, disk: &BTreeMap<(Table, Vec<u8>), Vec<u8>>) -> Replica
         started: STARTED,
         label,
     };
-    let replica = Replica::new(config, rows(Table::Docs), rows(Table::DocControl));
+    let replica = Replica::new(config, rows(Table::Docs), rows(Table::DocControl), rows(Table::DocFeeds));
     replica.unwrap_or_else(|error| fail(&error.to_string()))
 }
 

@@ -656,11 +656,16 @@ impl Replica {
         let Some(entry) = self.entries.get_mut(&doc) else { return };
         let removed: Vec<FeedId> = entry.feeds.here.keys().copied().collect();
         for id in removed.into_iter().filter(|id| entry.members.role(&id.author) < Some(Role::Writer)) {
-            let Some(end) = entry.members.feed_ends().get(&id) else { continue };
+            // Who was removed without having said anything that the remover knew of ends before its first word.
+            let (last, link) = match entry.members.feed_ends().get(&id) {
+                Some(end) => (end.last, end.link),
+                None if entry.members.role(&id.author).is_none() => (0, None),
+                None => continue,
+            };
             let feeds = &mut entry.feeds;
-            if feeds.here.get_mut(&id).is_some_and(|feed| feed.cut(end.last, end.link)) {
-                feeds.next.posts.retain(|it| it.posted.feed() != id || it.posted.post.seq <= end.last);
-                feeds.next.removals.push(posts_behind(&doc, &id, end.last));
+            if feeds.here.get_mut(&id).is_some_and(|feed| feed.cut(last, link)) {
+                feeds.next.posts.retain(|it| it.posted.feed() != id || it.posted.post.seq <= last);
+                feeds.next.removals.push(posts_behind(&doc, &id, last));
                 feeds.touch(id);
             }
         }

@@ -341,8 +341,10 @@ impl Replica {
         if members == entry.members {
             return;
         }
-        let cut = members.cuts() != entry.members.cuts();
-        let ended = members.feed_ends() != entry.members.feed_ends();
+        // Also who wrote nothing that the remover knew of is cut: at its first change.
+        let left = entry.members.iter().any(|(node, _)| members.role(&node).is_none());
+        let cut = left || members.cuts() != entry.members.cuts();
+        let ended = left || members.feed_ends() != entry.members.feed_ends();
         let came: Vec<NodeId> = members
             .iter()
             .map(|(node, _)| node)

@@ -233,6 +233,24 @@ fn what_a_removed_member_said_behind_the_end_is_nowhere() {
 }
 
 #[test]
+fn what_a_removed_member_said_first_and_only_there_is_nowhere() {
+    let (mut world, doc) = room(4, 13, Faults::NONE);
+    for other in [0, 3] {
+        world.disconnect(other, 1);
+        world.disconnect(other, 2);
+    }
+    world.say(1, doc, "unseen").unwrap();
+    world.run(SECOND);
+    let bob = world.nodes[1].id;
+    world.ask(0, |request| Input::Remove { request, doc, who: bob }).unwrap();
+    world.connect_all();
+    world.run(10 * SECOND);
+    for node in [0, 2, 3] {
+        assert_eq!(world.said(node, doc), [""; 0], "node {node}");
+    }
+}
+
+#[test]
 fn two_entries_in_one_place_end_a_feed_everywhere_and_the_author_goes_on_in_the_next() {
     let (mut world, doc) = room(3, 11, Faults::NONE);
     world.say(1, doc, "one").unwrap();

@@ -191,6 +191,28 @@ fn a_history_that_is_imported_is_kept_vouched_for_and_arrives_everywhere() {
 }
 
 #[test]
+fn a_removed_writer_whose_only_changes_were_unseen_is_cut_too() {
+    let mut world = World::new(3, 10, Faults::NONE);
+    let doc = world.create(0);
+    for guest in 1..3 {
+        world.invite(0, guest, doc, Role::Writer);
+    }
+    world.connect_all();
+    world.run(SECOND);
+    // The first that Bob ever writes is heard by Carol alone, while Alice removes him.
+    world.disconnect(0, 1);
+    world.disconnect(0, 2);
+    world.put(1, doc, "unseen", "x").unwrap();
+    world.run(SECOND);
+    let bob = world.nodes[1].id;
+    world.ask(0, |request| Input::Remove { request, doc, who: bob }).unwrap();
+    world.connect_all();
+    world.run(10 * SECOND);
+    assert_eq!(world.keys(2, doc), BTreeSet::from(["title".to_owned()]));
+    assert_eq!(world.heads(0, doc), world.heads(2, doc));
+}
+
+#[test]
 fn what_was_acknowledged_survives_a_crash() {
     let mut world = World::new(1, 5, Faults { disk_ms: 20, ..Faults::NONE });
     let doc = world.create(0);

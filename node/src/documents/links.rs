@@ -1,8 +1,10 @@
 //! One channel to each peer that shares a document.
 //!
-//! Whoever wants one opens it. When both do at once, both keep the one that the lower id opened.
+//! Whoever wants one opens it. When both do at once, both keep the one that the lower id opened. One that comes
+//! later takes the place of the old: its opener has lost that, though nothing was heard of it here yet.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -16,6 +18,8 @@ use super::KIND;
 /// Frames that wait for a peer. One that does not read loses its channel, and gets what it missed when it is
 /// back.
 const FRAMES_MAX: usize = 512;
+/// Channels that open within this span were opened at once.
+const AT_ONCE: Duration = Duration::from_secs(1);
 /// Frames that are flushed together.
 const TOGETHER: usize = 64;
 
@@ -49,6 +53,7 @@ impl Opened {
 
 struct Link {
     number: u64,
+    since: Instant,
     frames: mpsc::Sender<Vec<u8>>,
     ended: CancellationToken,
 }
@@ -128,7 +133,8 @@ impl Links {
             self.opening.remove(&peer);
         }
         let lower_opened_it = opened.ours == (self.overlay.id() < peer);
-        if self.links.contains_key(&peer) && !lower_opened_it {
+        let at_once = self.links.get(&peer).is_some_and(|link| link.since.elapsed() < AT_ONCE);
+        if at_once && !lower_opened_it {
             return None;
         }
         self.drop_link(peer);
@@ -139,7 +145,7 @@ impl Links {
         let (sender, receiver) = opened.channel.split();
         self.tasks.spawn(write(sender, waiting, ended.clone()));
         self.tasks.spawn(read(receiver, peer, number, self.heard.clone(), ended.clone()));
-        self.links.insert(peer, Link { number, frames, ended });
+        self.links.insert(peer, Link { number, since: Instant::now(), frames, ended });
         Some(peer)
     }
 

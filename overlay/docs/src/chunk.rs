@@ -212,6 +212,21 @@ pub fn inspect_change(bytes: &[u8]) -> Result<ChangeSummary, ChunkError> {
     Ok(ChangeSummary { hash, inflated_bytes: summary.inflated_bytes, rows: summary.rows })
 }
 
+/// The chunks of bytes that were inspected, one by one.
+///
+/// # Errors
+/// [`ChunkError`] where no chunk begins.
+pub(crate) fn split(bytes: &[u8]) -> Result<Vec<&[u8]>, ChunkError> {
+    let (mut chunks, mut rest) = (Vec::new(), bytes);
+    while !rest.is_empty() {
+        let (_, after) = Chunk::split(rest)?;
+        let (chunk, after) = rest.split_at(rest.len().saturating_sub(after.len()));
+        chunks.push(chunk);
+        rest = after;
+    }
+    Ok(chunks)
+}
+
 /// Adds the chunks of `bytes` to a summary, whose numbers count against the caps.
 fn inspect_into(bytes: &[u8], summary: &mut Summary) -> Result<(), ChunkError> {
     if bytes.is_empty() {

@@ -3,6 +3,8 @@
 //! A document holds exactly the ancestors of the changes that its writers vouch for. So it is enough to look
 //! at its heads: when each of them is vouched for, everything below is.
 
+mod client;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -14,6 +16,13 @@ use wattle_types::{DocId, Domain, Envelope, NetworkName, NodeId, SecretKey, Unix
 use crate::access::Members;
 use crate::chunk::{self, RATIO_FREE_BYTES, RATIO_MAX};
 use crate::payload::{Payload, Root, Vouch};
+
+pub(crate) use client::Heard;
+pub use client::{Conversation, GAP_BYTES_MAX};
+
+/// Vouches for one batch of changes. What a program brings may have more actors; then only the changes that
+/// nothing in the batch builds on are vouched for, which is enough for all of them.
+const BATCH_VOUCHES_MAX: usize = 1024;
 
 /// Where the type of an Automerge chunk stands, behind its magic number and its checksum.
 const CHUNK_TYPE_AT: usize = 8;
@@ -111,6 +120,9 @@ pub(crate) struct Document {
     clock: BTreeMap<ByteBuf, u64>,
     /// Local changes that nobody vouched for yet: not on disk, not sent.
     fresh: Vec<Change>,
+    /// They begin with a history that others made elsewhere: this node vouches for having it, not for each of
+    /// its actors.
+    imported: bool,
 }
 
 impl Document {
@@ -121,6 +133,7 @@ impl Document {
             vouches: BTreeMap::new(),
             clock: BTreeMap::new(),
             fresh: Vec::new(),
+            imported: false,
         };
         document.write_as(author, actor);
         document
@@ -140,6 +153,7 @@ impl Document {
         document.write_as(author, actor);
         document.count(&[]);
         document.fresh = document.automerge.get_changes(&[]);
+        document.imported = true;
         if document.edit(None, now, edit)?.is_none() {
             let options = CommitOptions::default().with_time(seconds(now)).with_message(IMPORTED);
             document.automerge.empty_commit(options);
@@ -245,7 +259,7 @@ impl Document {
         Ok(())
     }
 
-    /// Local changes since the last call, vouched for by this node.
+    /// Local changes since the last call, vouched for by this node: the newest of each actor.
     pub(crate) fn take_fresh(
         &mut self,
         doc: DocId,
@@ -254,13 +268,22 @@ impl Document {
         epoch: u32,
     ) -> Payload {
         let mut payload = Payload::default();
-        let Some(last) = self.fresh.last() else { return payload };
-        let root = root(last);
-        let envelope =
-            Envelope::seal(key, Domain::DocVouch, network, &Vouch { doc, root: root.clone(), epoch });
-        payload.vouches.push(envelope.clone());
+        let mut newest: BTreeMap<ByteBuf, Root> = BTreeMap::new();
+        for root in self.fresh.iter().map(root) {
+            newest.insert(root.actor.clone(), root);
+        }
+        if std::mem::take(&mut self.imported) || newest.len() > BATCH_VOUCHES_MAX {
+            let below: BTreeSet<ChangeHash> =
+                self.fresh.iter().flat_map(|change| change.deps().iter().copied()).collect();
+            newest.retain(|_, root| !below.contains(&ChangeHash(*root.change)));
+        }
+        for (actor, root) in newest {
+            let vouch = Vouch { doc, root: root.clone(), epoch };
+            let envelope = Envelope::seal(key, Domain::DocVouch, network, &vouch);
+            payload.vouches.push(envelope.clone());
+            self.vouches.insert(actor, (root, envelope));
+        }
         payload.chunks = self.fresh.drain(..).map(|mut change| packed(&mut change)).collect();
-        self.vouches.insert(root.actor.clone(), (root, envelope));
         payload
     }
 
@@ -510,28 +533,30 @@ impl Document {
         theirs.map(|(root, _)| root.clone()).collect()
     }
 
-    /// Leaves out what nobody who may write vouches for any more; says whether something was.
+    /// Leaves out what nobody who may write vouches for any more; gives where the cut went, if something was:
+    /// the changes that were left out while all that they build on stays.
     pub(crate) fn prune(
         &mut self,
         judge: &Judge<'_>,
         author: &NodeId,
         actor: &[u8; 16],
-    ) -> Result<bool, Fault> {
+    ) -> Result<Option<Vec<Hash>>, Fault> {
         let roots = self.roots(judge, &[]);
         if self.automerge.get_heads().iter().all(|head| roots.contains(head)) {
-            return Ok(false);
+            return Ok(None);
         }
         let all = self.answer(|automerge| automerge.get_changes(&[])).ok_or(Fault::Panicked)?;
-        let before = all.len();
-        let left = vouched_for(all.into_iter().map(|change| (change, ByteBuf::new())).collect(), &roots);
+        let left = vouched_for(all.iter().map(|change| (change.clone(), ByteBuf::new())).collect(), &roots);
         let mut pruned = Self::new(author, actor);
         let work = || apply(&mut pruned.automerge, &left);
         catch_unwind(AssertUnwindSafe(work)).map_err(|_panic| Fault::Panicked)??;
         pruned.count(&left.into_iter().map(|(change, _)| change).collect::<Vec<_>>());
         pruned.keep(std::mem::take(&mut self.vouches).into_values().collect());
-        let fewer = pruned.automerge.get_changes_meta(&[]).len() < before;
+        let stays = |hash: &ChangeHash| pruned.automerge.get_change_meta_by_hash(hash).is_some();
+        let cut = all.iter().filter(|change| !stays(&change.hash()) && change.deps().iter().all(stays));
+        let cut: Vec<Hash> = cut.map(|change| Hash::new(change.hash().0)).collect();
         *self = pruned;
-        Ok(fewer)
+        Ok(Some(cut).filter(|cut| !cut.is_empty()))
     }
 }
 

@@ -38,6 +38,16 @@
 //! 6. An edit is pushed to every session once it is on disk, and passed on by who learned something from it.
 //!    What a push misses, the next `Summary` shows: every message may be lost, doubled or late.
 //!
+//! 7. `Ephemeral` carries what programs say in passing to all who have the document open. It is passed on once
+//!    by every member, told apart by session and count, and never stored.
+//!
+//! # Programs on this machine
+//!
+//! They speak automerge's sync protocol ([`Input::Sync`], framed by [`repo`]). What one brings counts as this
+//! node's own change: bounded, applied to a copy, vouched for, written, and only then answered. A node that is
+//! a reader says so and takes nothing. A document that a program made is adopted under its id, with an owner's
+//! key made here.
+//!
 //! # Invariants
 //!
 //! * **D1** An acknowledged edit was on disk first; so was everything sent.
@@ -53,7 +63,9 @@
 //!
 //! A frame has at most [`FRAME_BYTES_MAX`], a transfer [`PAYLOAD_BYTES_MAX`], a document
 //! [`OPERATIONS_MAX`] operations, a quarter of them kept free for admins, 512 by one ticket; one transfer each
-//! way per session; [`WAITING_MAX`] requests wait for a document that is being loaded.
+//! way per session; [`WAITING_MAX`] requests wait for a document that is being loaded. Presence has at most
+//! [`PRESENCE_BYTES_MAX`] and [`PRESENCE_PER_SECOND`]. A document that is not here costs nothing, however often
+//! it is asked for.
 //!
 //! # Not here
 //!
@@ -72,12 +84,12 @@ mod row;
 mod session;
 
 pub use access::{Members, OPERATIONS_MAX, Refusal, Role};
-pub use document::{Authors, Edit, Read};
-pub use message::{FRAME_BYTES_MAX, SIGNAL_BYTES_MAX};
+pub use document::{Authors, Conversation, Edit, GAP_BYTES_MAX, Read};
+pub use message::{FRAME_BYTES_MAX, PRESENCE_BYTES_MAX, SIGNAL_BYTES_MAX};
 pub use page::FeedLog;
 pub use payload::PAYLOAD_BYTES_MAX;
 pub use replica::{
-    Config, Corrupt, DocError, DocStatus, Event, FetchId, Input, Outcome, Output, PeerStatus, PersistId,
-    Replica, RequestId, WAITING_MAX,
+    Config, Corrupt, DocError, DocStatus, Event, FetchId, Input, Outcome, Output, PRESENCE_PER_SECOND,
+    PeerStatus, PersistId, Presence, Replica, RequestId, WAITING_MAX,
 };
 pub use row::Label;

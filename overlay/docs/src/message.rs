@@ -6,6 +6,7 @@ use wattle_types::{DocTag, Envelope, FeedId, cbor};
 
 use crate::access::{OpHash, Refusal};
 use crate::feed::{Sent, Top};
+use crate::repo::{PeerId, SessionId};
 
 /// Bytes of a transfer in one frame: small enough that another document's edit waits a few milliseconds.
 pub(crate) const PART_BYTES: usize = 256 * 1024;
@@ -18,6 +19,8 @@ pub(crate) const HEADS_MAX: usize = 1024;
 
 /// Bytes of something said in passing.
 pub const SIGNAL_BYTES_MAX: usize = 1024;
+/// Bytes that a program may say in one message of presence: a name, a colour and a few cursors.
+pub const PRESENCE_BYTES_MAX: usize = 1024;
 
 /// A random number used once.
 pub(crate) type Nonce = ByteArray<16>;
@@ -55,6 +58,8 @@ pub(crate) enum Message {
     Signal { bytes: ByteBuf },
     /// Two entries for one place: their author's feed ends there.
     Forked { entries: Vec<Envelope> },
+    /// What a program says to all who have the document open: passed on once, never stored.
+    Ephemeral { sender: PeerId, session: SessionId, count: u64, data: ByteBuf },
 }
 
 /// A frame as it crosses the channel: the tag, then the message.
@@ -69,3 +74,6 @@ pub(crate) fn split(frame: &[u8]) -> Option<(DocTag, &[u8])> {
     let (tag, message) = frame.split_first_chunk::<16>()?;
     Some((DocTag::from_bytes(*tag), message))
 }
+
+#[cfg(test)]
+mod tests;

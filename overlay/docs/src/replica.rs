@@ -1,9 +1,11 @@
 //! The machine: all documents of one node (or of one shard of it), their peers and their disk.
 
+mod clients;
 mod disk;
 mod feeds;
 mod local;
 mod peers;
+mod presence;
 mod status;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -16,7 +18,7 @@ use wattle_types::{
 };
 
 use crate::access::{ControlLog, Members, Refusal, Role};
-use crate::document::{Document, Edit, Hash, Read};
+use crate::document::{Conversation, Document, Edit, Hash, Heard, Read};
 use crate::feed;
 use crate::message::{Message, Nonce, frame};
 use crate::page::FeedLog;
@@ -25,6 +27,9 @@ use crate::row::{Label, Row};
 use crate::session::{Session, Standing};
 use feeds::Feeds;
 pub use status::{DocStatus, PeerStatus};
+
+pub(crate) use presence::Allowance;
+pub use presence::{PRESENCE_PER_SECOND, Presence};
 
 /// Requests and messages that wait for a document that is being read from disk. Beyond it local callers are
 /// told that the document is busy, and a peer's message is dropped: its next summary brings it back.
@@ -150,6 +155,24 @@ pub enum Input {
         request: RequestId,
         /// Which document.
         doc: DocId,
+    },
+    /// A program on this machine says something in automerge's sync protocol, or is to be told what changed.
+    Sync {
+        /// Who asks.
+        request: RequestId,
+        /// Which document.
+        doc: DocId,
+        /// How far the conversation has come; a new one at first.
+        conversation: Box<Conversation>,
+        /// What it says; none to ask what there is to say.
+        message: Option<Vec<u8>>,
+    },
+    /// A program on this machine says something to all who have a document open.
+    Ephemeral {
+        /// Which document.
+        doc: DocId,
+        /// What.
+        presence: Presence,
     },
     /// A channel to a peer opened.
     PeerUp {
@@ -303,6 +326,13 @@ pub enum Outcome {
     },
     /// What was asked for.
     Read(Vec<u8>),
+    /// What a program said is on disk, and this is to be said next.
+    Synced {
+        /// How far the conversation has come; none when the document is not here, and nothing is kept.
+        conversation: Option<Box<Conversation>>,
+        /// The next message, if there is anything to say.
+        message: Option<Vec<u8>>,
+    },
     /// A ticket's content.
     Invited {
         /// What leads to the document.
@@ -408,6 +438,15 @@ pub enum Event {
         /// Of which document.
         doc: DocId,
     },
+    /// A program says something to all who have a document open.
+    Ephemeral {
+        /// About which document.
+        doc: DocId,
+        /// Who passed it on; none for a program of this node.
+        from: Option<NodeId>,
+        /// What.
+        presence: Presence,
+    },
     /// A peer holds the same as this node.
     InSync {
         /// Of which document.
@@ -478,6 +517,7 @@ enum Job {
     Accept { peer: NodeId, payload: Payload },
     Want { peer: NodeId, heads: Vec<Hash>, clock: Vec<(serde_bytes::ByteBuf, u64)> },
     Ask { peer: NodeId },
+    Sync { request: RequestId, conversation: Box<Conversation>, heard: Option<Heard> },
     Prune,
 }
 
@@ -499,6 +539,7 @@ struct Entry {
     sessions: BTreeMap<NodeId, Session>,
     /// Who is known to hold it although no operation says so yet.
     found: BTreeSet<NodeId>,
+    said: presence::Said,
     writing: Writing,
     feeds: Feeds,
     /// A snapshot did not read back: none is tried before this record.
@@ -609,6 +650,7 @@ impl Replica {
             state: State::Closed,
             sessions: BTreeMap::new(),
             found: BTreeSet::new(),
+            said: presence::Said::default(),
             writing: Writing::default(),
             feeds: Feeds::default(),
             unproven_until: 0,
@@ -723,6 +765,10 @@ impl Machine for Replica {
                 self.local_job(now, doc, request, Job::Remove { request, who }, out);
             }
             Input::Forget { request, doc } => self.forget(request, doc, out),
+            Input::Sync { request, doc, conversation, message } => {
+                self.sync(now, request, doc, conversation, message.as_deref(), out);
+            }
+            Input::Ephemeral { doc, presence } => self.say(now, doc, presence, out),
             Input::PeerUp { peer } => self.peer_up(now, peer, out),
             Input::PeerDown { peer } => self.peer_down(&peer, out),
             Input::Found { doc, peer } => self.found(now, doc, peer, out),

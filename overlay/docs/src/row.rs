@@ -17,6 +17,8 @@ pub struct Label {
     /// What people call it.
     pub title: String,
 }
+/// Cuts that a document remembers: a removal makes one for each editing session that it cuts off.
+const CUTS_MAX: usize = 1024;
 
 /// A document's line in the index: enough to list it and to tell equal heads without reading the rest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +36,9 @@ pub(crate) struct Row {
     pub label: Label,
     pub heads: Vec<Hash>,
     pub stored: Stored,
+    /// Where removals cut: changes that were here and that no program may bring back, oldest first.
+    #[serde(default)]
+    pub cut: Vec<Hash>,
 }
 
 /// Where a document's bytes are.
@@ -101,6 +106,14 @@ impl Stored {
 }
 
 impl Row {
+    /// Remembers where a removal cut. Beyond the cap the oldest are forgotten: a program that has kept such a
+    /// change through a thousand removals may bring it back.
+    pub(crate) fn cut_off(&mut self, cut: Vec<Hash>) {
+        self.cut.extend(cut);
+        let over = self.cut.len().saturating_sub(CUTS_MAX);
+        self.cut.drain(..over);
+    }
+
     pub(crate) fn write(&self) -> Write {
         Write::Put { table: Table::Docs, key: self.access.id.as_bytes().to_vec(), value: cbor::encode(self) }
     }

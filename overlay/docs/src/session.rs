@@ -9,6 +9,7 @@ use crate::document::Hash;
 use crate::feed::Top;
 use crate::message::{Message, Nonce, PART_BYTES};
 use crate::payload::{PAYLOAD_BYTES_MAX, Payload};
+use crate::replica::Allowance;
 
 /// Parts of a transfer at most.
 const PARTS_MAX: u32 = (PAYLOAD_BYTES_MAX / PART_BYTES) as u32 + 1;
@@ -44,6 +45,8 @@ pub(crate) struct Session {
     pub fetching: Option<Time>,
     /// Entries are being read for it.
     pub giving: bool,
+    /// How much of presence it may still bring.
+    pub presence: Allowance,
 }
 
 /// A transfer that the other side pulls.

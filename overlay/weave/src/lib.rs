@@ -40,7 +40,7 @@ pub fn to_answer(outcome: Result<Outcome, DocError>) -> Result<Answer, CallError
         Ok(Outcome::Edited { before, after }) => Ok(Answer::Edited { before, after }),
         Ok(Outcome::Read(bytes)) => Ok(Answer::Read(bytes)),
         Ok(Outcome::Appended { post }) => Ok(Answer::Appended { post }),
-        Ok(Outcome::Invited { .. } | Outcome::Done) => Ok(Answer::Done),
+        Ok(Outcome::Invited { .. } | Outcome::Synced { .. } | Outcome::Done) => Ok(Answer::Done),
         Err(error) => Err(to_error(error)),
     }
 }
@@ -104,6 +104,8 @@ pub fn to_apps(replica: &Replica, event: &Event) -> Vec<AppInput> {
         | Event::PeersChanged { doc }
         | Event::InSync { doc, .. }
         | Event::Refused { doc, .. } => (doc, None),
+        // What programs say to each other is theirs.
+        Event::Ephemeral { .. } => return Vec::new(),
         Event::Forgotten { doc } => {
             return vec![AppInput::Event { kind: None, event: AppEvent::Forgotten { doc: *doc } }];
         }

@@ -229,11 +229,12 @@ impl Replica {
             return;
         }
         match document.prune(&judge, &self.me, &actor) {
-            Ok(true) => {
+            Ok(Some(cut)) => {
+                entry.row.cut_off(cut);
                 entry.writing.snapshot = true;
                 self.flush(doc, now, out);
             }
-            Ok(false) => {}
+            Ok(None) => {}
             Err(fault) => entry.state = State::Damaged(fault.to_string()),
         }
     }

@@ -23,19 +23,7 @@ impl Replica {
     ) {
         let owner = SecretKey::from_bytes(&self.draw());
         let id = DocId::of_owner(&owner.node_id());
-        let row = Row {
-            access: DocAccess { id, read: ReadSecret::from_bytes(self.draw()), owner: None },
-            owner: Some(ByteArray::new(*owner.to_bytes())),
-            bearer: None,
-            inviter: None,
-            since: self.wall(now),
-            label: Label::default(),
-            heads: Vec::new(),
-            stored: Stored::default(),
-        };
-        let act = Act::Grant { to: self.me, role: Role::Admin, bearer: None };
-        let operation = Operation { doc: id, epoch: 1, act };
-        let grant = Envelope::seal(&owner, Domain::DocControl, &self.config.network, &operation);
+        let access = DocAccess { id, read: ReadSecret::from_bytes(self.draw()), owner: None };
         let actor = self.draw();
         let made = match history {
             Some(history) => Document::import(&self.me, &actor, *history, self.wall(now), edit),
@@ -54,13 +42,42 @@ impl Replica {
                 return out.push(Output::Reply { request, outcome: Err(DocError::Refused(why)) });
             }
         };
+        let done = Waiting::Plain { request, outcome: Outcome::Opened { doc: id } };
+        self.found_document(now, access, &owner, document, done, out);
+    }
+
+    /// Founds a document: this node is its first member, and holds the owner's key.
+    pub(super) fn found_document(
+        &mut self,
+        now: Time,
+        access: DocAccess,
+        owner: &SecretKey,
+        document: Document,
+        done: Waiting,
+        out: &mut Outbox<Output>,
+    ) {
+        let doc = access.id;
+        let act = Act::Grant { to: self.me, role: Role::Admin, bearer: None };
+        let operation = Operation { doc, epoch: 1, act };
+        let grant = Envelope::seal(owner, Domain::DocControl, &self.config.network, &operation);
+        let row = Row {
+            access,
+            owner: Some(ByteArray::new(*owner.to_bytes())),
+            bearer: None,
+            inviter: None,
+            since: self.wall(now),
+            label: Label::default(),
+            heads: Vec::new(),
+            stored: Stored::default(),
+            cut: Vec::new(),
+        };
         self.insert(row, vec![grant.clone()], now);
-        if let Some(entry) = self.entries.get_mut(&id) {
+        if let Some(entry) = self.entries.get_mut(&doc) {
             entry.state = State::Open(Box::new(document));
             entry.writing.next.operations.push(grant);
-            entry.writing.next.waiting.push(Waiting::Plain { request, outcome: Outcome::Opened { doc: id } });
+            entry.writing.next.waiting.push(done);
         }
-        self.flush(id, now, out);
+        self.flush(doc, now, out);
     }
 
     pub(super) fn join(
@@ -75,6 +92,12 @@ impl Replica {
         let doc = access.id;
         let tag = access.read.tag();
         if let Some(entry) = self.entries.get_mut(&doc) {
+            if entry.row.access != access {
+                // A program brought it, and it was adopted.
+                let why = "a document with this id is here already, with another owner: forget it here first \
+                           (wattle doc rm), then join";
+                return out.push(Output::Reply { request, outcome: Err(DocError::Refused(why.to_owned())) });
+            }
             // A second ticket to a document that is here: a better role, or another way in.
             entry.row.bearer = bearer.map(ByteArray::new).or(entry.row.bearer);
             entry.row.inviter = inviter.or(entry.row.inviter);
@@ -88,6 +111,7 @@ impl Replica {
                 label: Label::default(),
                 heads: Vec::new(),
                 stored: Stored::default(),
+                cut: Vec::new(),
             };
             self.insert(row, Vec::new(), now);
         }
@@ -135,8 +159,10 @@ impl Replica {
             State::Open(_) => self.run(now, doc, job, out),
             State::Damaged(why) => {
                 let outcome = Err(DocError::Damaged(why.clone()));
-                if let Job::Edit { request, .. } | Job::Read { request, .. } | Job::Remove { request, .. } =
-                    job
+                if let Job::Edit { request, .. }
+                | Job::Read { request, .. }
+                | Job::Remove { request, .. }
+                | Job::Sync { request, .. } = job
                 {
                     out.push(Output::Reply { request, outcome });
                 }
@@ -159,6 +185,9 @@ impl Replica {
             Job::Want { peer, heads, clock } => self.give(doc, peer, &heads, &clock, out),
             Job::Ask { peer } => self.ask(now, doc, peer, out),
             Job::Prune => self.prune(now, doc, out),
+            Job::Sync { request, conversation, heard } => {
+                self.converse(now, doc, request, conversation, heard, out);
+            }
         }
     }
 

@@ -6,11 +6,14 @@ use serde_bytes::{ByteArray, ByteBuf};
 use wattle_types::limits::FEEDS_PER_DOC_MAX;
 use wattle_types::{DocId, DocTag, Domain, Envelope, NodeId, Outbox, Time, bearer_key, cbor};
 
-use super::{Event, HELLO_AGAIN, Job, Link, Output, REPEAT, Replica, SUMMARY_AFTER, State, WAITING_MAX};
+use super::{
+    Event, HELLO_AGAIN, Job, Link, Output, Presence, REPEAT, Replica, SUMMARY_AFTER, State, WAITING_MAX,
+};
 use crate::access::{Act, OPERATIONS_MAX, OpHash, Operation, Refusal};
 use crate::document::{Fault, Hash};
 use crate::message::{
-    FRAME_BYTES_MAX, HEADS_MAX, Message, Nonce, PART_BYTES, SIGNAL_BYTES_MAX, frame, split,
+    FRAME_BYTES_MAX, HEADS_MAX, Message, Nonce, PART_BYTES, PRESENCE_BYTES_MAX, SIGNAL_BYTES_MAX, frame,
+    split,
 };
 use crate::payload::Payload;
 use crate::session::{Outgoing, Progress, Session, Side, Standing, no_proof, nonce_for, proof};
@@ -265,6 +268,12 @@ impl Replica {
                 out.push(Output::Notify(Event::Signal { doc, from: peer, bytes }));
             }
             Message::Forked { entries } if member => self.on_forked(now, doc, peer, entries, out),
+            Message::Ephemeral { sender, session, count, data }
+                if member && data.len() <= PRESENCE_BYTES_MAX =>
+            {
+                let presence = Presence { sender, session, count, data: data.into_vec() };
+                self.on_presence(now, doc, peer, presence, out);
+            }
             _ if member => out.push(Output::Misbehaved { peer, why: "a document message over its limits" }),
             _ => {}
         }

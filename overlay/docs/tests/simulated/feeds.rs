@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
+use crate::SECOND;
 use crate::world::{Faults, World};
 use wattle_docs::{DocError, Event, Input, Role};
 use wattle_types::limits::POST_BYTES_MAX;
 use wattle_types::{Hlc, Posted, UnixTime};
-
-const SECOND: Duration = Duration::from_secs(1);
 
 /// Some nodes that all write one document, connected.
 fn room(nodes: usize, seed: u64, faults: Faults) -> (World, wattle_types::DocId) {

@@ -1,5 +1,12 @@
 //! The machine of documents with a simulated network, disks and clock.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test ends where something is not as it must be")]
+
+mod clients;
 mod feeds;
 mod replicas;
 mod world;
+
+use std::time::Duration;
+
+const SECOND: Duration = Duration::from_secs(1);

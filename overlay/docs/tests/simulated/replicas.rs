@@ -1,17 +1,14 @@
 //! Documents on several nodes, with a network, disks and a clock that obey one seed.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test ends where something is not as it must be")]
-
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use automerge::Automerge;
 use automerge::transaction::Transactable as _;
 
+use crate::SECOND;
 use crate::world::{Faults, World, put};
 use wattle_docs::{DocError, Event, Input, Outcome, Role};
-
-const SECOND: Duration = Duration::from_secs(1);
 
 /// Runs of five replicas in every test run; the long run takes another number at build time.
 const SEEDS: u64 = match option_env!("WATTLE_SIM_SEEDS") {

@@ -3,14 +3,16 @@
 //! One task owns the machine. Callers ask it over a bounded channel; each peer has a task that writes frames
 //! and one that reads them, so a slow peer holds up nobody else.
 
+pub(crate) mod clients;
 mod links;
+mod lookups;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use automerge::Automerge;
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{Semaphore, broadcast, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use wattle_app::{Answer as AppAnswer, Call, CallError, Input as AppInput};
 use wattle_docs::{
@@ -26,6 +28,7 @@ use wattle_types::{
 
 use crate::clock::unix_now;
 use links::{Heard, Links};
+use lookups::Lookups;
 
 /// Requests that wait for the machine; beyond it callers wait.
 const REQUESTS_MAX: usize = 256;
@@ -59,11 +62,15 @@ pub struct Documents {
     requests: mpsc::Sender<Request>,
     events: broadcast::Sender<Event>,
     store: Arc<Store>,
+    places: Arc<Semaphore>,
+    offers: clients::Offers,
 }
 
 enum Request {
     Ask(Box<dyn FnOnce(RequestId) -> Input + Send>, oneshot::Sender<Result<Outcome, DocError>>),
     Look(Box<dyn FnOnce(&Replica) + Send>),
+    Tell(Input),
+    LookFor(DocId, oneshot::Sender<()>),
 }
 
 impl Documents {
@@ -105,6 +112,7 @@ impl Documents {
             overlay: overlay.clone(),
             store: Arc::clone(store),
             links,
+            lookups: Lookups::default(),
             heard,
             events: events.clone(),
             apps,
@@ -114,7 +122,9 @@ impl Documents {
             requests_made: 0,
         };
         tasks.spawn(driver.run(asked, hears, stop.clone()));
-        Ok(Self { requests, events, store: Arc::clone(store) })
+        let places = Arc::new(Semaphore::new(clients::SOCKETS_MAX));
+        let offers = clients::Offers::default();
+        Ok(Self { requests, events, store: Arc::clone(store), places, offers })
     }
 
     async fn ask(
@@ -348,6 +358,7 @@ struct Driver {
     overlay: Overlay,
     store: Arc<Store>,
     links: Links,
+    lookups: Lookups,
     heard: mpsc::Sender<Heard>,
     events: broadcast::Sender<Event>,
     apps: mpsc::Sender<AppInput>,
@@ -408,6 +419,8 @@ impl Driver {
     fn on_request(&mut self, request: Request) {
         match request {
             Request::Look(look) => look(&self.replica),
+            Request::Tell(input) => self.handle(input),
+            Request::LookFor(doc, ended) => self.look_for(doc, ended),
             Request::Ask(input, reply) => {
                 self.requests_made += 1;
                 let id = RequestId(self.requests_made);
@@ -436,6 +449,7 @@ impl Driver {
                 }
             }
             Heard::NotOpened(peer) => self.links.not_opened(peer),
+            Heard::Sought(doc) => self.lookups.ended(doc),
             Heard::Input(input) => self.handle(input),
         }
     }
@@ -455,9 +469,10 @@ impl Driver {
             Output::Load { doc, keys } => self.load(keys, move |values| Input::Loaded { doc, values }),
             Output::Fetch { id, keys } => self.load(keys, move |values| Input::Fetched { id, values }),
             Output::Seek { doc, tag, members } => {
+                let known = !members.is_empty();
                 self.want(members.into_iter().collect());
                 self.announce(tag);
-                self.seek(doc, tag);
+                self.seek(doc, tag, known);
             }
             Output::Reply { request, outcome } => {
                 if let Some(reply) = self.waiting.remove(&request) {
@@ -538,19 +553,6 @@ impl Driver {
         tokio::spawn(async move {
             if let Err(error) = overlay.provide(key, SEEK_MAX).await {
                 tracing::debug!(%error, "a document was not announced yet");
-            }
-        });
-    }
-
-    /// Looks for who else holds a document.
-    fn seek(&self, doc: DocId, tag: DocTag) {
-        let (overlay, heard) = (self.overlay.clone(), self.heard.clone());
-        let key = ProviderKey::of_document(overlay.network(), &tag);
-        tokio::spawn(async move {
-            let Ok(found) = overlay.find_providers(key, HOLDERS_MAX, SEEK_MAX).await else { return };
-            for peer in found.into_iter().filter(|peer| *peer != overlay.id()) {
-                // Ignored because a machine that ended has nobody to tell.
-                drop(heard.send(Heard::Input(Input::Found { doc, peer })).await);
             }
         });
     }

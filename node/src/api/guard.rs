@@ -7,7 +7,8 @@
 //! 3. **Forms.** What changes something has `Content-Type: application/json`, else 415: no HTML form can send
 //!    that, and a script that wants to must ask first, which rule 2 refuses.
 //! 4. **Who.** Over TCP a bearer token or the session cookie, else 401; over the Unix socket the kernel said
-//!    who it is, and only this user and `api.allow_uids` get that far.
+//!    who it is, and only this user and `api.allow_uids` get that far. A WebSocket may bring its token as the
+//!    subprotocol `wattle.token.TOKEN`, because scripts cannot give it headers.
 //! 5. **Rights.** The role must cover what the route needs ([`needed`]), else 403.
 //!
 //! Answers carry no CORS headers, so no page of another origin can read one.
@@ -18,7 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::{
     AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, COOKIE, HOST, ORIGIN,
-    REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+    REFERRER_POLICY, SEC_WEBSOCKET_PROTOCOL, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
@@ -34,6 +35,11 @@ use crate::exit::ErrorCode;
 /// Nothing from elsewhere, no inline script, no frame. Automerge is WebAssembly.
 const CONTENT_SECURITY: &str = "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; frame-ancestors 'none'; \
                                 base-uri 'none'; form-action 'none'; object-src 'none'";
+
+/// What a subprotocol with a token begins with.
+const TOKEN_PROTOCOL: &str = "wattle.token.";
+/// The only route that becomes a WebSocket.
+const SOCKET_PATH: &str = "/api/v1/docs/sync";
 
 /// Through which door a request came. The listener puts one into every request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,7 +118,7 @@ impl Guard {
             Needs::Metrics => Role::Read,
             Needs::Role(role) => role,
         };
-        let role = self.role(headers).ok_or(Refusal::Unknown)?;
+        let role = self.role(headers, path == SOCKET_PATH).ok_or(Refusal::Unknown)?;
         if role >= needed { Ok(()) } else { Err(Refusal::Rights { needed, role }) }
     }
 
@@ -130,11 +136,14 @@ impl Guard {
         (agrees && ours).then_some(host)
     }
 
-    fn role(&self, headers: &HeaderMap) -> Option<Role> {
+    fn role(&self, headers: &HeaderMap, is_socket: bool) -> Option<Role> {
         let now = unix_now();
         if let Some(value) = headers.get(AUTHORIZATION) {
             let secret = value.to_str().ok()?.strip_prefix("Bearer ")?;
             return self.access.token_role(secret.trim(), now);
+        }
+        if let Some(protocol) = token_protocol(headers).filter(|_| is_socket) {
+            return self.access.token_role(protocol.strip_prefix(TOKEN_PROTOCOL)?, now);
         }
         let cookies = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
         let mut pairs =
@@ -163,6 +172,12 @@ impl Guard {
     }
 }
 
+/// The subprotocol among those that a WebSocket asks for that carries a token.
+pub(super) fn token_protocol(headers: &HeaderMap) -> Option<&str> {
+    let asked = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
+    asked.flat_map(|value| value.split(',')).map(str::trim).find(|name| name.starts_with(TOKEN_PROTOCOL))
+}
+
 /// The name of a node's session cookie. Cookies are shared between ports, so it carries the node.
 #[must_use]
 pub fn cookie_name(node: NodeId) -> String {
@@ -187,6 +202,7 @@ pub fn needed(method: &Method, path: &str) -> Needs {
             | "/docs/{doc}/diff"
             | "/docs/{doc}/changes"
             | "/docs/{doc}/export"
+            | "/docs/sync"
             | "/rooms/{room}/messages"
             | "/rooms/{room}/follow",
         ) => Needs::Role(Role::User),

@@ -4,7 +4,8 @@
 //! Bounds: 256 connections through each door (the next ones wait in the kernel's backlog), so that who floods
 //! the one that anybody on this machine can knock at does not close the other to its owner; 10 s for the
 //! headers of a request, some 32 KiB of headers; over TCP 30 s for a write to get on, so that nobody keeps a
-//! place by asking and never reading. Bodies are bounded where they are read.
+//! place by asking and never reading. Bodies are bounded where they are read. A connection that became a
+//! WebSocket gives its place back and has one of those that `documents::clients` counts.
 
 use std::io;
 use std::net::SocketAddr;
@@ -135,7 +136,8 @@ impl Server {
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEADER_READ_MAX)
                 .max_buf_size(HEADER_BYTES_MAX)
-                .serve_connection(TokioIo::new(stream), service);
+                .serve_connection(TokioIo::new(stream), service)
+                .with_upgrades();
             let mut connection = std::pin::pin!(connection);
             let ended = tokio::select! {
                 ended = connection.as_mut() => ended,

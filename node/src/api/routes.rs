@@ -15,6 +15,7 @@ mod past;
 mod peers;
 mod rooms;
 mod status;
+mod sync;
 mod topics;
 
 use std::sync::Arc;
@@ -125,6 +126,7 @@ fn document_routes() -> OpenApiRouter<Arc<Node>> {
         .routes(routes!(past::diff))
         .routes(routes!(past::changes))
         .routes(routes!(past::export))
+        .routes(routes!(sync::sync))
         .layer(DefaultBodyLimit::max(DOCUMENT_BODY_BYTES_MAX))
 }
 

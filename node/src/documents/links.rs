@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wattle_docs::Input;
 use wattle_net::{Channel, ChannelReceiver, ChannelSender, Overlay};
-use wattle_types::NodeId;
+use wattle_types::{DocId, NodeId};
 
 use super::KIND;
 
@@ -35,6 +35,8 @@ pub(super) enum Heard {
     Frame { peer: NodeId, number: u64, frame: Vec<u8> },
     /// Something for the machine: the disk, a lookup.
     Input(Input),
+    /// A lookup of who holds a document ended.
+    Sought(DocId),
 }
 
 /// A channel that is open.

@@ -2,6 +2,7 @@
 
 mod clients;
 mod disk;
+mod event;
 mod feeds;
 mod local;
 mod peers;
@@ -13,11 +14,11 @@ use std::time::Duration;
 
 use serde_bytes::ByteArray;
 use wattle_types::{
-    DocAccess, DocId, DocTag, Envelope, FeedId, Machine, NetworkName, NodeId, Outbox, PostId, Posted,
-    SecretKey, Table, Time, UnixTime, Write, cbor, keyed,
+    DocAccess, DocId, DocTag, Envelope, FeedId, Machine, NetworkName, NodeId, Outbox, PostId, SecretKey,
+    Table, Time, UnixTime, Write, cbor, keyed,
 };
 
-use crate::access::{ControlLog, Members, Refusal, Role};
+use crate::access::{ControlLog, Members, Role};
 use crate::document::{Conversation, Document, Edit, Hash, Heard, Read};
 use crate::feed;
 use crate::message::{Message, Nonce, frame};
@@ -25,6 +26,7 @@ use crate::page::FeedLog;
 use crate::payload::Payload;
 use crate::row::{Label, Row};
 use crate::session::{Session, Standing};
+pub use event::Event;
 use feeds::Feeds;
 pub use status::{DocStatus, PeerStatus};
 
@@ -373,96 +375,6 @@ pub enum DocError {
     /// The disk's fault: what is stored of the document cannot be read.
     #[error("what is stored of the document is damaged: {0}")]
     Damaged(String),
-}
-
-/// What watchers are told.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// A document has new heads, on disk.
-    Changed {
-        /// Which.
-        doc: DocId,
-        /// The heads before.
-        before: Vec<[u8; 32]>,
-        /// The heads after.
-        after: Vec<[u8; 32]>,
-        /// Who sent it; none for a local edit.
-        from: Option<NodeId>,
-    },
-    /// Entries of feeds are on disk.
-    FeedGrew {
-        /// Of which document.
-        doc: DocId,
-        /// Which, in the order they were written to disk.
-        posts: Vec<Posted>,
-    },
-    /// An author signed two entries for one place of a feed, which ends there.
-    FeedForked {
-        /// Of which document.
-        doc: DocId,
-        /// Whose.
-        feed: FeedId,
-    },
-    /// A peer holds this node's entries up to one.
-    Reached {
-        /// Of which document.
-        doc: DocId,
-        /// Who.
-        peer: NodeId,
-        /// Which of this node's feeds.
-        feed: FeedId,
-        /// The number of the last that it has.
-        seq: u64,
-    },
-    /// A member says something in passing.
-    Signal {
-        /// Of which document.
-        doc: DocId,
-        /// Who.
-        from: NodeId,
-        /// What.
-        bytes: Vec<u8>,
-    },
-    /// Who of the members is connected changed.
-    PeersChanged {
-        /// Of which document.
-        doc: DocId,
-    },
-    /// A document is gone from here.
-    Forgotten {
-        /// Which.
-        doc: DocId,
-    },
-    /// Who is a member changed.
-    MembersChanged {
-        /// Of which document.
-        doc: DocId,
-    },
-    /// A program says something to all who have a document open.
-    Ephemeral {
-        /// About which document.
-        doc: DocId,
-        /// Who passed it on; none for a program of this node.
-        from: Option<NodeId>,
-        /// What.
-        presence: Presence,
-    },
-    /// A peer holds the same as this node.
-    InSync {
-        /// Of which document.
-        doc: DocId,
-        /// Who.
-        peer: NodeId,
-    },
-    /// A peer does not let this node in.
-    Refused {
-        /// To which document.
-        doc: DocId,
-        /// Who.
-        peer: NodeId,
-        /// Why.
-        why: Refusal,
-    },
 }
 
 /// Stored rows that do not fit together. To do: restore the data directory.

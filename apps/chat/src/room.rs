@@ -29,7 +29,6 @@ pub(crate) struct Facts {
 #[derive(Clone, Debug)]
 struct Change {
     link: PostLink,
-    by: NodeId,
     text: Option<String>,
 }
 
@@ -44,8 +43,11 @@ struct Own {
 pub(crate) struct Known {
     pub info: DocInfo,
     pub facts: Facts,
-    /// Edits and deletions, by what they are about.
-    changes: BTreeMap<PostId, Change>,
+    /// Edits and deletions, by what they are about and who made them: somebody else's word must not hide the
+    /// author's.
+    changes: BTreeMap<(PostId, NodeId), Change>,
+    /// The same, the oldest first.
+    changes_by_age: BTreeMap<PostLink, (PostId, NodeId)>,
     /// Everything from here on was looked through for them.
     pub scanned: Option<PostLink>,
     reached: BTreeMap<NodeId, (FeedId, u64)>,
@@ -58,6 +60,7 @@ impl Known {
             info,
             facts: Facts { topic: String::new(), nicks: BTreeMap::new() },
             changes: BTreeMap::new(),
+            changes_by_age: BTreeMap::new(),
             scanned: None,
             reached: BTreeMap::new(),
             own: VecDeque::new(),
@@ -96,14 +99,18 @@ impl Known {
             Said::Delete { of } => (*of, None),
             Said::Text(_) | Said::Action(_) => return,
         };
-        let change = Change { link: posted.link(), by: posted.author, text };
-        // Somebody else's word about it counts for nothing, and must not hide the author's.
-        let newer = |known: &Change| known.by != change.by || known.link < change.link;
-        if self.changes.get(&of).is_none_or(newer) {
-            self.changes.insert(of, change);
+        let (about, change) = ((of, posted.author), Change { link: posted.link(), text });
+        if self.changes.get(&about).is_some_and(|known| known.link >= change.link) {
+            return;
         }
-        if self.changes.len() > CHANGES_MAX {
-            self.changes.pop_first();
+        self.changes_by_age.insert(change.link, about);
+        if let Some(older) = self.changes.insert(about, change) {
+            self.changes_by_age.remove(&older.link);
+        }
+        if self.changes.len() > CHANGES_MAX
+            && let Some((_, oldest)) = self.changes_by_age.pop_first()
+        {
+            self.changes.remove(&oldest);
         }
     }
 
@@ -115,7 +122,7 @@ impl Known {
             Some(Said::Edit { .. } | Said::Delete { .. }) => return None,
             None => (Kind::Unknown, String::new()),
         };
-        let change = self.changes.get(&posted.id).filter(|change| change.by == posted.author);
+        let change = self.changes.get(&(posted.id, posted.author));
         let (kind, text) = match change.map(|change| &change.text) {
             None => (kind, text),
             Some(Some(text)) => (kind, text.clone()),

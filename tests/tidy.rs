@@ -90,7 +90,17 @@ const LAYERS: [Layer; 10] = [
     },
     Layer {
         name: "wattle-tests",
-        ours: &["wattle-types", "wattle-net", "wattle-store", "wattle-docs", "wattle-pad", "wattle"],
+        ours: &[
+            "wattle-types",
+            "wattle-net",
+            "wattle-store",
+            "wattle-docs",
+            "wattle-app",
+            "wattle-weave",
+            "wattle-chat",
+            "wattle-pad",
+            "wattle",
+        ],
         libraries: None,
     },
 ];

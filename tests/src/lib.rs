@@ -7,3 +7,5 @@ pub mod fuzz;
 pub mod hostile;
 pub mod overlay;
 pub mod records;
+pub mod tally;
+pub mod village;

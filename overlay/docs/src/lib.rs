@@ -48,6 +48,15 @@
 //! a reader says so and takes nothing. A document that a program made is adopted under its id, with an owner's
 //! key made here.
 //!
+//! # Feeds
+//!
+//! Beside the document each writer has a feed: a chain of signed entries ([`wattle_types::Post`]) that only grows. An
+//! entry is appended without loading the document, is on disk before it is acknowledged or sent, and its time is
+//! behind all that its author had seen, so the order of times is an order of causes everywhere ([`FeedLog::page`]).
+//! Peers tell how far each feed is with them; what one lacks it asks for, the newest first. Two entries for one place
+//! prove a fork: the feed ends before them on every replica, both are kept, and the author goes on in its next. A
+//! removal names where the removed author's feeds end.
+//!
 //! # Invariants
 //!
 //! * **D1** An acknowledged edit was on disk first; so was everything sent.

@@ -4,6 +4,7 @@
 
 mod schemas;
 
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -124,6 +125,8 @@ const FAILURES: &[(&str, &[&str], i32)] = &[
     ("room members", &["nothing"], 4),
     ("room leave", &["nothing"], 4),
     ("room export", &["nothing"], 4),
+    ("chat", &["nothing"], 4),
+    ("chat", &[], 2),
     ("chat send", &["nothing", "x"], 4),
     ("chat send", &["talk", " "], 2),
     ("chat tail", &["nothing"], 4),
@@ -205,6 +208,15 @@ fn walk_rooms(home: &Home) -> Vec<&'static str> {
         ("invite", &["--room", "talk"]),
     ];
     seen.extend(walk_through(home, walk));
+    // Without a terminal the chat prints lines for as long as somebody reads them.
+    let words = ["chat", "talk", "--json"];
+    let mut chat = command(home.0.path(), &words).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(chat.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    chat.kill().unwrap();
+    chat.wait().unwrap();
+    schemas::check(page("chat").unwrap(), &line);
+    seen.push("chat");
     seen
 }
 

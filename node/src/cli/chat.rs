@@ -1,4 +1,22 @@
-//! Chat for scripts: say something, print what is said.
+//! Chat: on the whole terminal, and for scripts: say something, print what is said.
+//!
+//! The full screen is in the modules below. `model` is what the screen is told and what it asks for; `screen`
+//! (with `keys`, `log`, `commands` and `editor`) is the state, a pure function of those events; `draw` and
+//! `view` show it. `run` is the thin loop around it, which owns the terminal (`terminal`), the signals and the
+//! tasks that talk to the node (`api`).
+
+mod api;
+mod commands;
+mod draw;
+mod editor;
+mod keys;
+mod log;
+mod model;
+mod run;
+mod screen;
+mod terminal;
+mod text;
+mod view;
 
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, IsTerminal as _};
@@ -8,7 +26,7 @@ use hyper::Method;
 use tokio::sync::mpsc;
 
 use super::client::{Client, cut_off, read_line};
-use super::errors::Failure;
+use super::errors::{Failure, advise};
 use super::room::{line_of, page, shown};
 use super::routes;
 use super::session::{Session, Shown};
@@ -22,11 +40,14 @@ use crate::exit::ErrorCode;
 /// Messages that are printed when nothing is said.
 const TAIL: usize = 50;
 
-/// Chat: say something, read what is said
+/// Chat on the whole terminal; plain lines where there is none
 #[derive(Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(super) struct Chat {
     #[command(subcommand)]
-    command: ChatCommand,
+    command: Option<ChatCommand>,
+    /// The room to open: a name or an id
+    room: Option<String>,
 }
 
 #[derive(Subcommand)]
@@ -66,9 +87,24 @@ struct Tail {
 
 pub(super) async fn chat(session: &Session, args: Chat) -> Result<(), Failure> {
     match args.command {
-        ChatCommand::Send(args) => send(session, &args).await,
-        ChatCommand::Tail(args) => tail(session, &args).await,
+        Some(ChatCommand::Send(args)) => send(session, &args).await,
+        Some(ChatCommand::Tail(args)) => tail(session, &args).await,
+        None => open(session, args.room).await,
     }
+}
+
+/// The full screen where there is a terminal that can show it, else what `tail -f` prints.
+async fn open(session: &Session, room: Option<String>) -> Result<(), Failure> {
+    let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+    if session.out.terminal && !session.out.json && !dumb {
+        return run::run(session, room.as_deref()).await;
+    }
+    let Some(room) = room else {
+        let message = "which room? Without a terminal, chat prints the lines of one";
+        let document = ErrorDocument::new(ErrorCode::Usage, message);
+        return Err(advise(document, "rooms here", "wattle room list", "").into());
+    };
+    tail(session, &Tail { room, count: None, follow: true }).await
 }
 
 /// How many messages were sent, and how many of them reached fewer than was asked.

@@ -186,6 +186,11 @@ impl Output {
         }
     }
 
+    /// Whether stdout has colours.
+    pub(crate) const fn colored(&self) -> bool {
+        self.color
+    }
+
     /// `text` in the colour of its meaning when stdout has colours.
     pub(crate) fn paint(&self, meaning: Meaning, text: &str) -> String {
         paint(self.color, meaning, text)

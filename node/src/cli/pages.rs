@@ -354,6 +354,15 @@ pub const PAGES: &[Page] = &[
         ],
     ),
     live(
+        "chat",
+        Json::Lines(&["RoomLine"]),
+        &[Usage, NoNode, NotFound],
+        [
+            ("wattle chat dev", "talk in #dev; /help lists what to type there"),
+            ("wattle chat", "all rooms here, the first of them open"),
+        ],
+    ),
+    live(
         "chat send",
         document("wattle.chat_send/1"),
         &[NoNode, NotFound, Denied, Timeout, Partial],

@@ -201,19 +201,22 @@ pub(super) async fn page(
     Ok(client.get::<RoomMessagesDocument>(&path).await?.document)
 }
 
-async fn export(session: &Session, args: &Export) -> Result<(), Failure> {
-    let client = session.client()?;
+/// Every message of a room, in order.
+pub(super) async fn all(client: &Client, room: &str) -> Result<Vec<ChatMessage>, Failure> {
     let mut pages = Vec::new();
     let mut before: Option<String> = None;
     loop {
-        let page = page(&client, &args.room, PAGE, before.as_deref()).await?;
+        let page = page(client, room, PAGE, before.as_deref()).await?;
         pages.push(page.messages);
         before = page.before;
         if before.is_none() {
-            break;
+            return Ok(pages.into_iter().rev().flatten().collect());
         }
     }
-    let messages: Vec<ChatMessage> = pages.into_iter().rev().flatten().collect();
+}
+
+async fn export(session: &Session, args: &Export) -> Result<(), Failure> {
+    let messages = all(&session.client()?, &args.room).await?;
     let lines: String = messages.iter().map(|message| format!("{}\n", line_of(session, message))).collect();
     let Some(file) = &args.output else { return session.out.text(&lines) };
     write_new(file, lines.as_bytes())?;
@@ -222,7 +225,7 @@ async fn export(session: &Session, args: &Export) -> Result<(), Failure> {
 }
 
 /// Writes a file that was not there, whole or not at all.
-fn write_new(file: &std::path::Path, bytes: &[u8]) -> Result<(), Failure> {
+pub(super) fn write_new(file: &std::path::Path, bytes: &[u8]) -> Result<(), Failure> {
     let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty());
     let dir = dir.unwrap_or_else(|| std::path::Path::new("."));
     let failed = |error: std::io::Error| Failure::from(of_io("write", file, &error));
@@ -244,6 +247,11 @@ pub(super) fn line_of(session: &Session, message: &ChatMessage) -> String {
         let line = RoomLine::Message { ts: message.received, message: message.clone() };
         return serde_json::to_string(&line).unwrap_or_default();
     }
+    plain(message)
+}
+
+/// `time TAB nick TAB text`.
+pub(super) fn plain(message: &ChatMessage) -> String {
     format!("{}\t{}\t{}", message.sent, one_line(&message.nick), one_line(&spoken(message)))
 }
 

@@ -304,7 +304,8 @@ fn a_clock_far_ahead_moves_no_other_clock() {
 }
 
 /// Five nodes talk while links come and go, frames are lost, doubled and late, and nodes die between writes.
-fn talk(seed: u64) {
+/// Gives how many messages were acknowledged.
+fn talk(seed: u64) -> usize {
     let faults = Faults { loss: 5, double: 5, delay_ms: 40, disk_ms: 10 };
     let (mut world, doc) = room(5, seed, faults);
     let mut acknowledged = Vec::new();
@@ -350,11 +351,13 @@ fn talk(seed: u64) {
     for text in &acknowledged {
         assert_eq!(said.iter().filter(|it| *it == text).count(), 1, "seed {seed}: {text:?} of {said:?}");
     }
-    assert!(acknowledged.len() > 10, "seed {seed}: only {} messages", acknowledged.len());
+    acknowledged.len()
 }
 
 #[test]
 fn five_nodes_that_crash_and_part_end_with_the_same_talk() {
     let seeds: u64 = option_env!("WATTLE_SIM_SEEDS").map_or(30, |seeds| seeds.parse().unwrap());
-    (0..seeds).for_each(|seed| talk(seed + 1000));
+    let said: usize = (0..seeds).map(|seed| talk(seed + 1000)).sum();
+    // A run in which nobody could say anything would prove nothing.
+    assert!(said as u64 > 15 * seeds, "only {said} messages in {seeds} runs");
 }

@@ -1,7 +1,7 @@
 //! Routes about rooms and their messages: questions to the chat app.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::Json as Answer;
 use axum::extract::State;
@@ -82,14 +82,22 @@ pub(super) async fn enter(node: &Node, doc: DocId, nick: Option<String>) -> Resu
         let why = "a nick is for a room, and this ticket leads to a document";
         return if nick.is_some() { Err(ApiFailure::usage(why)) } else { Ok(None) };
     }
-    let began = Instant::now();
-    let room = loop {
-        match find(node, doc.to_string()).await {
-            Ok(room) => break room,
-            Err(failure) if began.elapsed() > HEARS_WITHIN => return Err(failure),
-            Err(_not_yet) => tokio::time::sleep(Duration::from_millis(5)).await,
+    let mut events = node.apps.events();
+    let heard = async {
+        loop {
+            if let Ok(room) = find(node, doc.to_string()).await {
+                return Some(room);
+            }
+            if matches!(events.recv().await, Err(RecvError::Closed)) {
+                return None;
+            }
         }
     };
+    let heard = tokio::time::timeout(HEARS_WITHIN, heard).await.ok().flatten();
+    let room = heard.ok_or_else(|| {
+        ApiFailure::new(ErrorCode::Timeout, "the room is here, and chat has not heard of it yet")
+            .hint("wattle room list")
+    })?;
     if let Some(nick) = nick {
         ask(node, Ask::Nick { room: doc.to_string(), nick }).await?;
     }

@@ -152,9 +152,10 @@ impl Members {
         self.roles.iter().map(|(node, role)| (*node, *role))
     }
 
-    /// Whether an entry of a feed holds: its author may write, or it is before the end that a removal named.
+    /// Whether an entry of a feed holds: it is before the end that a removal named, also where its author was
+    /// let in again; or there is none and its author may write.
     pub(crate) fn may_post(&self, feed: &FeedId, seq: u64) -> bool {
-        self.may_write(&feed.author) || self.feed_ends.get(feed).is_some_and(|end| seq <= end.last)
+        self.feed_ends.get(feed).map_or_else(|| self.may_write(&feed.author), |end| seq <= end.last)
     }
 
     /// Where feeds of removed writers end.

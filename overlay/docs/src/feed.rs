@@ -1,5 +1,7 @@
 //! One feed, as far as it is here: pieces of a chain of signed entries, and the proof if it forked.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 use wattle_types::limits::FEED_SPANS_MAX;
@@ -19,11 +21,12 @@ pub(crate) struct Span {
     pub seen: Vec<PostLink>,
 }
 
-/// Two entries for one place, both signed by the author. The feed ends before them, everywhere.
+/// Two entries that contradict each other, both signed by the author: two for one place, or one there and
+/// one behind it that builds on another. The feed ends before them, everywhere.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Fork {
     pub seq: u64,
-    /// The two with the lowest ids that are known.
+    /// The pair with the lowest ids that is known.
     pub entries: Vec<Envelope>,
 }
 
@@ -42,8 +45,9 @@ pub(crate) enum Step {
     Kept,
     /// It is here, or behind a fork, or begins one piece too many.
     LeftOut,
-    /// It and what is here cannot both be of an honest author: there are two entries for this place.
-    Conflict(u64),
+    /// It and an entry that is here cannot both be of an honest author: the feed is not one chain from `place`
+    /// on. `with` is the other one's number: the place, or the one behind it, which builds on something else.
+    Conflict { place: u64, with: u64 },
 }
 
 /// Entries that are not here, from `first` to `last`; the last was written about `at`.
@@ -65,6 +69,10 @@ impl Feed {
         self.top().map_or(0, |span| span.last)
     }
 
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.spans.is_empty() && self.fork.is_none()
+    }
+
     pub(crate) fn covers(&self, seq: u64) -> bool {
         self.spans.iter().any(|span| (span.first..=span.last).contains(&seq))
     }
@@ -84,16 +92,16 @@ impl Feed {
         let above = self.spans.get(at);
         if let Some(span) = above.filter(|span| span.first <= seq) {
             let differs = span.last == seq && span.top != link;
-            return if differs { Step::Conflict(seq) } else { Step::LeftOut };
+            return if differs { Step::Conflict { place: seq, with: seq } } else { Step::LeftOut };
         }
         let joins_above = above.is_some_and(|span| span.first == seq + 1);
         if joins_above && above.is_some_and(|span| span.below != Some(link)) {
-            return Step::Conflict(seq);
+            return Step::Conflict { place: seq, with: seq + 1 };
         }
         let below = at.checked_sub(1).and_then(|at| self.spans.get(at));
         let joins_below = below.is_some_and(|span| span.last + 1 == seq);
         if joins_below && below.is_some_and(|span| post.prev != Some(span.top)) {
-            return Step::Conflict(seq - 1);
+            return Step::Conflict { place: seq - 1, with: seq - 1 };
         }
         if !joins_above && !joins_below && self.spans.len() >= FEED_SPANS_MAX {
             return Step::LeftOut;
@@ -129,6 +137,16 @@ impl Feed {
         Some(Gap { first, last: above.first - 1, at: above.first_at })
     }
 
+    /// Whether anything is behind a place.
+    pub(crate) fn is_behind(&self, last: u64) -> bool {
+        self.last() > last || self.fork.as_ref().is_some_and(|fork| fork.seq > last)
+    }
+
+    /// Whether a place and what follows it are both here.
+    pub(crate) fn goes_on_behind(&self, last: u64) -> bool {
+        self.spans.iter().any(|span| span.first <= last && last < span.last)
+    }
+
     /// Ends the feed at `last`, whose link is `top`; says whether anything was behind it.
     pub(crate) fn cut(&mut self, last: u64, top: Option<PostLink>) -> bool {
         if self.last() <= last {
@@ -143,26 +161,37 @@ impl Feed {
         true
     }
 
-    /// Takes two or more entries for one place as the end of the feed; `prev` is what the entry that was here
-    /// builds on. Says whether that is news.
-    pub(crate) fn fork(&mut self, seq: u64, mut entries: Vec<Envelope>, prev: Option<PostLink>) -> bool {
-        if let Some(fork) = &self.fork {
-            if fork.seq < seq {
-                return false;
-            }
-            if fork.seq == seq {
-                entries.extend(fork.entries.iter().cloned());
-            }
+    /// Takes a proof as the end of the feed; `prev` is what the entry that was here builds on. Says whether
+    /// that is news.
+    pub(crate) fn fork(&mut self, seq: u64, entries: Vec<Envelope>, prev: Option<PostLink>) -> bool {
+        if self.fork.as_ref().is_some_and(|fork| fork.seq < seq) {
+            return false;
         }
-        entries.sort_by_key(Envelope::hash);
-        entries.dedup();
-        entries.truncate(2);
         let fork = Fork { seq, entries };
         let news = self.fork.as_ref() != Some(&fork);
         self.fork = Some(fork);
         self.cut(seq - 1, prev);
         news
     }
+}
+
+/// Of some entries of one feed the two with the lowest ids that prove it forked at a place.
+pub(crate) fn contradiction(
+    place: u64,
+    entries: &BTreeMap<PostId, (Envelope, Post)>,
+) -> Option<Vec<Envelope>> {
+    let contradict = |one: (&PostId, &Post), other: (&PostId, &Post)| {
+        let link = Some(PostLink { at: one.1.at, id: *one.0 });
+        one.1.seq == place && (other.1.seq == place || (other.1.seq == place + 1 && other.1.prev != link))
+    };
+    let pairs = entries
+        .iter()
+        .enumerate()
+        .flat_map(|(at, one)| entries.iter().skip(at + 1).map(move |other| (one, other)));
+    let mut proofs = pairs.filter(|((one, (_, a)), (other, (_, b)))| {
+        contradict((one, a), (other, b)) || contradict((other, b), (one, a))
+    });
+    proofs.next().map(|((_, one), (_, other))| vec![one.0.clone(), other.0.clone()])
 }
 
 /// An entry as it is stored.

@@ -4,6 +4,7 @@ mod clients;
 mod disk;
 mod event;
 mod feeds;
+mod forks;
 mod local;
 mod peers;
 mod presence;
@@ -465,7 +466,9 @@ enum Fetch {
     /// A peer asked for them.
     Give { peer: NodeId, feed: FeedId },
     /// A peer has another in the same place.
-    Own { feed: FeedId },
+    Own { feed: FeedId, seq: u64 },
+    /// A removal ends the feed there.
+    End { feed: FeedId, last: u64 },
 }
 
 /// A channel to a peer.
@@ -544,6 +547,9 @@ impl Replica {
             if let Some(entry) = replica.entries.get_mut(&doc) {
                 entry.feeds.restore(id, feed, limit);
             }
+        }
+        for doc in replica.entries.keys().copied().collect::<Vec<_>>() {
+            replica.feeds_restored(doc);
         }
         Ok(replica)
     }
@@ -632,6 +638,7 @@ impl Replica {
             self.timers.remove(&(due, doc));
             let Some(entry) = self.entries.get_mut(&doc) else { continue };
             entry.due = None;
+            self.cut_feeds(doc, out);
             self.summarise(doc, now, out);
             self.put_away(doc, now);
         }

@@ -43,8 +43,8 @@ pub(crate) struct Session {
     pub feeds: BTreeMap<FeedId, Top>,
     /// Until when an answer with entries is waited for.
     pub fetching: Option<Time>,
-    /// Entries are being read for it.
-    pub giving: bool,
+    /// How many times entries are being read for it.
+    pub giving: u8,
     /// How much of presence it may still bring.
     pub presence: Allowance,
 }

@@ -144,7 +144,7 @@ impl Replica {
             return out.push(Output::Reply { request, outcome });
         }
         if let Some(doc) = self.feed_persists.remove(&id) {
-            return self.feeds_not_persisted(doc, why, out);
+            return self.feeds_not_persisted(now, doc, why, out);
         }
         let Some(doc) = self.persists.remove(&id) else { return };
         self.take_back(doc, now, why, out);

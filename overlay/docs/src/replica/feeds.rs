@@ -9,12 +9,12 @@ use std::time::Duration;
 use serde_bytes::{ByteArray, ByteBuf};
 use wattle_types::limits::{FEEDS_PER_DOC_MAX, POST_BYTES_MAX};
 use wattle_types::{
-    DocId, Domain, Envelope, FeedId, Hlc, KeyRange, NodeId, Outbox, Post, PostId, Posted, Table, Time, Write,
-    cbor, frontier, keyed,
+    DocId, Domain, Envelope, FeedId, Hlc, KeyRange, NodeId, Outbox, Post, PostId, PostLink, Posted, Table,
+    Time, Write, cbor, frontier, keyed,
 };
 
+use super::forks::{Claim, Suspect};
 use super::{DocError, Entry, Event, Fetch, FetchId, Outcome, Output, PersistId, REPEAT, Replica, RequestId};
-use crate::access::Role;
 use crate::feed::{
     Feed, FeedEnd, Sent, Step, Stored, Top, feed_key, post_key, posted, posts_behind, print_parts,
 };
@@ -26,8 +26,10 @@ const BATCH_BYTES: usize = 512 * 1024;
 const ANSWER_POSTS: usize = 128;
 /// Bytes of entries in one answer.
 const ANSWER_BYTES: usize = 256 * 1024;
+/// Questions of one peer for entries that are read at once: the next page, and places that may have forked.
+const GIVING_MAX: u8 = 4;
 /// Feeds of one author: each is there because the one before it forked.
-const FEEDS_PER_AUTHOR: u16 = 16;
+pub(super) const FEEDS_PER_AUTHOR: u16 = 16;
 /// An entry that took longer to come is late.
 const LATE: Duration = Duration::from_secs(5);
 /// A clock that is further ahead moves no other clock.
@@ -37,41 +39,33 @@ const AHEAD_MAX: Duration = Duration::from_secs(10 * 60);
 #[derive(Default)]
 pub(super) struct Feeds {
     /// With what is on its way to the disk.
-    here: BTreeMap<FeedId, Feed>,
+    pub(super) here: BTreeMap<FeedId, Feed>,
     /// As they are on disk: what peers are told.
     saved: BTreeMap<FeedId, Feed>,
     /// Of what is on disk; zeros while there is nothing.
     print: ByteArray<32>,
-    suspects: BTreeMap<FeedId, Suspect>,
+    pub(super) suspects: BTreeMap<FeedId, Suspect>,
+    /// Feeds whose end is being read, to be cut there.
+    cutting: BTreeSet<FeedId>,
     clock: Hlc,
     in_flight: Option<PersistId>,
-    flight: Batch,
-    next: Batch,
-}
-
-/// A place that two entries claim, while not both are here.
-#[derive(Default)]
-struct Suspect {
-    seq: u64,
-    entries: BTreeMap<PostId, (Envelope, Post)>,
-    /// Which of them is in the feed here; none while it is read, or where nothing is.
-    own: Option<PostId>,
-    reading: bool,
+    pub(super) flight: Batch,
+    pub(super) next: Batch,
 }
 
 #[derive(Default)]
-struct Batch {
+pub(super) struct Batch {
     appends: Vec<(RequestId, PostId)>,
-    posts: Vec<Grown>,
+    pub(super) posts: Vec<Grown>,
     rows: BTreeMap<FeedId, Feed>,
-    removals: Vec<KeyRange>,
-    forked: BTreeSet<FeedId>,
+    pub(super) removals: Vec<KeyRange>,
+    pub(super) forked: BTreeSet<FeedId>,
     bytes: usize,
 }
 
-struct Grown {
-    posted: Posted,
-    envelope: Envelope,
+pub(super) struct Grown {
+    pub(super) posted: Posted,
+    pub(super) envelope: Envelope,
     from: Option<NodeId>,
 }
 
@@ -81,6 +75,10 @@ impl Feeds {
         self.clock = self.clock.max(top.unwrap_or_default());
         self.saved.insert(id, feed.clone());
         self.here.insert(id, feed);
+    }
+
+    /// After the last of [`Self::restore`].
+    pub(super) fn restored(&mut self) {
         self.print = print_of(&self.saved);
     }
 
@@ -108,18 +106,25 @@ impl Feeds {
         own.next_back().map(|(id, feed)| (*id, feed.last()))
     }
 
-    fn touch(&mut self, id: FeedId) {
+    /// Whether the next batch takes no more.
+    pub(super) const fn is_full(&self) -> bool {
+        self.next.bytes > BATCH_BYTES
+    }
+
+    pub(super) fn touch(&mut self, id: FeedId) {
         if let Some(feed) = self.here.get(&id) {
             self.next.rows.insert(id, feed.clone());
         }
     }
 }
 
+/// A feed that was cut at its beginning counts as none: others never heard of it.
 fn print_of(feeds: &BTreeMap<FeedId, Feed>) -> ByteArray<32> {
-    if feeds.is_empty() {
+    let some = feeds.iter().filter(|(_, feed)| !feed.is_empty());
+    let parts: Vec<ByteBuf> = some.map(|(id, feed)| print_parts(id, feed)).collect();
+    if parts.is_empty() {
         return ByteArray::default();
     }
-    let parts: Vec<ByteBuf> = feeds.iter().map(|(id, feed)| print_parts(id, feed)).collect();
     let parts: Vec<&[u8]> = parts.iter().map(|part| part.as_slice()).collect();
     ByteArray::new(keyed(&[0; 32], &parts))
 }
@@ -166,16 +171,11 @@ impl Replica {
             return Err(DocError::Refused(why));
         }
         let feeds = &entry.feeds;
-        if feeds.next.bytes > BATCH_BYTES {
+        if feeds.is_full() {
             return Err(DocError::Busy);
         }
         let own = |number| FeedId { author: self.me, number };
-        // A feed that ended by a removal is not gone on with: others may hold entries behind its end.
-        let whole = |number: &u16| {
-            let forked = feeds.here.get(&own(*number)).is_some_and(|feed| feed.fork.is_some());
-            !forked && !entry.members.feed_ends().contains_key(&own(*number))
-        };
-        let Some(number) = (0..FEEDS_PER_AUTHOR).find(whole) else {
+        let Some(number) = (0..FEEDS_PER_AUTHOR).find(|number| !entry.is_over(&own(*number))) else {
             let why = "every feed of this node forked: its key is in use elsewhere".to_owned();
             return Err(DocError::Refused(why));
         };
@@ -200,7 +200,7 @@ impl Replica {
     }
 
     /// Writes what has gathered, unless a batch of this document's feeds is on its way.
-    fn flush_feeds(&mut self, doc: DocId, out: &mut Outbox<Output>) {
+    pub(super) fn flush_feeds(&mut self, doc: DocId, out: &mut Outbox<Output>) {
         let Some(entry) = self.entries.get_mut(&doc) else { return };
         let feeds = &mut entry.feeds;
         if feeds.in_flight.is_some() || (feeds.next.rows.is_empty() && feeds.next.removals.is_empty()) {
@@ -223,8 +223,8 @@ impl Replica {
         });
         let removals = batch.removals.iter().cloned();
         let removals = removals.map(|range| Write::RemoveRange { table: Table::DocPosts, range });
-        // What was cut may have been in this batch too.
-        let writes = posts.chain(removals).chain(rows).collect();
+        // What was cut has left this batch: what is in it came after.
+        let writes = removals.chain(posts).chain(rows).collect();
         feeds.flight = batch;
         self.persists_made += 1;
         let id = PersistId(self.persists_made);
@@ -246,13 +246,19 @@ impl Replica {
         for (request, post) in batch.appends {
             out.push(Output::Reply { request, outcome: Ok(Outcome::Appended { post }) });
         }
-        self.push_posts(doc, &batch.posts, &touched, out);
+        let mut grown = batch.posts;
+        // A fork or a removal may have cut some of it off meanwhile.
+        let here = |it: &Grown| {
+            feeds.here.get(&it.posted.feed()).is_some_and(|feed| feed.covers(it.posted.post.seq))
+        };
+        grown.retain(here);
+        self.push_posts(doc, &grown, &touched, out);
         for feed in &batch.forked {
             self.push_fork(doc, *feed, None, out);
             out.push(Output::Notify(Event::FeedForked { doc, feed: *feed }));
         }
-        if !batch.posts.is_empty() {
-            let posts = batch.posts.into_iter().map(|grown| grown.posted).collect();
+        if !grown.is_empty() {
+            let posts = grown.into_iter().map(|grown| grown.posted).collect();
             out.push(Output::Notify(Event::FeedGrew { doc, posts }));
         }
         self.set_due(doc, now.after(super::SUMMARY_AFTER));
@@ -293,13 +299,15 @@ impl Replica {
         }
     }
 
-    pub(super) fn feeds_not_persisted(&mut self, doc: DocId, why: &str, out: &mut Outbox<Output>) {
+    pub(super) fn feeds_not_persisted(&mut self, now: Time, doc: DocId, why: &str, out: &mut Outbox<Output>) {
         let Some(entry) = self.entries.get_mut(&doc) else { return };
         Self::drop_appends(entry, &DocError::NotSaved(why.to_owned()), out);
         let feeds = &mut entry.feeds;
         feeds.in_flight = None;
         feeds.here.clone_from(&feeds.saved);
         feeds.suspects.clear();
+        // What a removal ended is cut once the disk takes it.
+        self.set_due(doc, now.after(REPEAT));
     }
 
     /// Tells a peer how far every feed is here.
@@ -331,14 +339,12 @@ impl Replica {
             }
             let Some(feed) = entry.feeds.saved.get(&top.feed) else { continue };
             let mine = Top::of(top.feed, feed);
-            match (&mine.fork, &top.fork) {
-                (Some(mine), theirs) if theirs.as_ref().is_none_or(|it| mine.0 < it.0 || mine.1 != it.1) => {
-                    self.push_fork(doc, top.feed, Some(peer), out);
-                }
-                (None, None) if mine.last == top.last && mine.link != top.link && mine.last > 0 => {
-                    self.suspect(now, doc, top.feed, top.last, None, out);
-                }
-                _ => {}
+            if mine.fork.is_some() && mine.fork != top.fork {
+                self.push_fork(doc, top.feed, Some(peer), out);
+            }
+            let end = |top: &Top| top.fork.as_ref().map(|fork| fork.0);
+            if end(&mine) == end(&top) && mine.last == top.last && mine.link != top.link && mine.last > 0 {
+                self.suspect(now, doc, top.feed, Claim { place: top.last, by: Some(peer) }, None, out);
             }
         }
         self.fetch_next(now, doc, peer, out);
@@ -362,7 +368,7 @@ impl Replica {
     pub(super) fn fetch_next(&mut self, now: Time, doc: DocId, peer: NodeId, out: &mut Outbox<Output>) {
         let Some(entry) = self.entries.get_mut(&doc) else { return };
         let Some(session) = entry.sessions.get_mut(&peer) else { return };
-        if session.fetching.is_some_and(|until| until > now) || entry.feeds.next.bytes > BATCH_BYTES {
+        if session.fetching.is_some_and(|until| until > now) || entry.feeds.is_full() {
             return;
         }
         let nothing = Feed::default();
@@ -386,16 +392,24 @@ impl Replica {
         out: &mut Outbox<Output>,
     ) {
         let Some(entry) = self.entries.get_mut(&doc) else { return };
-        let Some(session) = entry.sessions.get_mut(&peer).filter(|session| !session.giving) else { return };
+        let Some(session) = entry.sessions.get_mut(&peer).filter(|it| it.giving < GIVING_MAX) else {
+            return;
+        };
         let spans = entry.feeds.saved.get(&feed).map(|feed| feed.spans.as_slice()).unwrap_or_default();
         let within = spans.iter().rev().flat_map(|span| (first.max(span.first)..=last.min(span.last)).rev());
         let keys: Vec<_> =
             within.take(ANSWER_POSTS).map(|seq| (Table::DocPosts, post_key(&doc, &feed, seq))).collect();
-        session.giving = true;
+        session.giving += 1;
         self.fetch(doc, Fetch::Give { peer, feed }, keys, out);
     }
 
-    fn fetch(&mut self, doc: DocId, what: Fetch, keys: Vec<(Table, Vec<u8>)>, out: &mut Outbox<Output>) {
+    pub(super) fn fetch(
+        &mut self,
+        doc: DocId,
+        what: Fetch,
+        keys: Vec<(Table, Vec<u8>)>,
+        out: &mut Outbox<Output>,
+    ) {
         self.persists_made += 1;
         let id = FetchId(self.persists_made);
         self.fetches.insert(id, (doc, what));
@@ -414,9 +428,13 @@ impl Replica {
         let stored: Vec<Stored> = values.filter_map(|value| cbor::decode(&value, value.len()).ok()).collect();
         match what {
             Fetch::Give { peer, feed } => self.give_posts(doc, peer, feed, stored, out),
-            Fetch::Own { feed } => {
+            Fetch::Own { feed, seq } => {
                 let own = stored.into_iter().next().map(|stored| stored.envelope);
-                self.on_own(now, doc, feed, own, out);
+                self.on_own(now, doc, (feed, seq), own, out);
+            }
+            Fetch::End { feed, last } => {
+                let end = stored.into_iter().next().map(|stored| stored.envelope);
+                self.on_end(now, doc, (feed, last), end, out);
             }
         }
     }
@@ -432,7 +450,7 @@ impl Replica {
         let network = self.config.network.clone();
         let Some(entry) = self.entries.get_mut(&doc) else { return };
         let Some(session) = entry.sessions.get_mut(&peer) else { return };
-        session.giving = false;
+        session.giving = session.giving.saturating_sub(1);
         if entry.members.role(&peer).is_none() {
             return;
         }
@@ -489,8 +507,8 @@ impl Replica {
         let (wall, limit) = (self.wall(now), self.hlc_max(now));
         let Some(entry) = self.entries.get_mut(&doc) else { return Ok(false) };
         let id = FeedId { author: sent.envelope.author(), number: sent.number };
-        let suspected = entry.feeds.suspects.get(&id).is_some_and(|suspect| suspect.seq == sent.seq);
-        let full = entry.feeds.next.bytes > BATCH_BYTES
+        let suspected = entry.feeds.suspects.get(&id).is_some_and(|suspect| suspect.is_at(sent.seq));
+        let full = entry.feeds.is_full()
             || (entry.feeds.here.len() >= FEEDS_PER_DOC_MAX && !entry.feeds.here.contains_key(&id));
         // The newest entry is compared: two of them are the proof of a fork.
         let top = entry.feeds.here.get(&id).map_or(0, Feed::last);
@@ -509,16 +527,18 @@ impl Replica {
         if !entry.members.may_post(&id, post.seq) {
             return Ok(false);
         }
-        if suspected && let Some(suspect) = entry.feeds.suspects.get_mut(&id) {
-            suspect.entries.insert(name, (sent.envelope, post));
-            self.settle(now, doc, id, out);
-            return Ok(true);
+        if suspected {
+            self.testify(now, doc, id, (sent.envelope.clone(), post.clone()), out);
+            if known || full {
+                return Ok(false);
+            }
         }
+        let Some(entry) = self.entries.get_mut(&doc) else { return Ok(false) };
         match entry.feeds.here.entry(id).or_default().insert(name, &post) {
             Step::LeftOut => Ok(false),
-            Step::Conflict(seq) => {
-                let hand = (seq == post.seq).then_some((name, sent.envelope, post));
-                self.suspect(now, doc, id, seq, hand, out);
+            Step::Conflict { place, with } => {
+                let hand = (sent.envelope, post);
+                self.suspect(now, doc, id, Claim { place, by: None }, Some((hand, with)), out);
                 Ok(false)
             }
             Step::Kept => {
@@ -536,147 +556,74 @@ impl Replica {
         }
     }
 
-    /// Two entries claim one place: both are sought, here and at every peer.
-    fn suspect(
-        &mut self,
-        now: Time,
-        doc: DocId,
-        feed: FeedId,
-        seq: u64,
-        hand: Option<(PostId, Envelope, Post)>,
-        out: &mut Outbox<Output>,
-    ) {
-        let Some(entry) = self.entries.get_mut(&doc) else { return };
-        if seq == 0 || entry.feeds.suspects.len() >= 64 {
-            return;
+    /// After the feeds of a document were read from disk. A removal may be there whose cut is not.
+    pub(super) fn feeds_restored(&mut self, doc: DocId) {
+        if let Some(entry) = self.entries.get_mut(&doc) {
+            entry.feeds.restored();
         }
-        let covers = entry.feeds.here.get(&feed).is_some_and(|feed| feed.covers(seq));
-        let suspect = entry.feeds.suspects.entry(feed).or_default();
-        if suspect.seq != seq {
-            *suspect = Suspect { seq, ..Suspect::default() };
+        if self.entries.get(&doc).is_some_and(|entry| !entry.to_cut().is_empty()) {
+            self.set_due(doc, Time::ZERO);
         }
-        suspect.entries.extend(hand.map(|(id, envelope, post)| (id, (envelope, post))));
-        if covers && suspect.own.is_none() && !suspect.reading {
-            suspect.reading = true;
-            let keys = vec![(Table::DocPosts, post_key(&doc, &feed, seq))];
-            self.fetch(doc, Fetch::Own { feed }, keys, out);
-        }
-        self.settle(now, doc, feed, out);
     }
 
-    fn on_own(
-        &mut self,
-        now: Time,
-        doc: DocId,
-        feed: FeedId,
-        own: Option<Envelope>,
-        out: &mut Outbox<Output>,
-    ) {
-        let network = self.config.network.clone();
-        let Some(entry) = self.entries.get_mut(&doc) else { return };
-        let Some(suspect) = entry.feeds.suspects.get_mut(&feed) else { return };
-        suspect.reading = false;
-        let opened = own.and_then(|own| Some((own.open::<Post>(Domain::DocPost, &network).ok()?, own)));
-        if let Some((post, own)) = opened.filter(|(post, _)| post.value().seq == suspect.seq) {
-            let id = PostId::from_bytes(own.hash());
-            suspect.own = Some(id);
-            suspect.entries.insert(id, (own, post.into_value()));
-        }
-        self.settle(now, doc, feed, out);
-    }
-
-    /// Takes two entries for one place as what they are, or asks for the other.
-    fn settle(&mut self, now: Time, doc: DocId, feed: FeedId, out: &mut Outbox<Output>) {
-        let Some(entry) = self.entries.get_mut(&doc) else { return };
-        let Some(suspect) = entry.feeds.suspects.get(&feed).filter(|suspect| !suspect.reading) else {
-            return;
-        };
-        let seq = suspect.seq;
-        if suspect.entries.len() < 2 {
-            for peer in entry.sessions.keys().copied().collect::<Vec<_>>() {
-                self.send(&doc, peer, &Message::Fetch { feed, first: seq, last: seq }, out);
-            }
-            return;
-        }
-        let Some(suspect) = entry.feeds.suspects.remove(&feed) else { return };
-        let own = suspect.own.and_then(|own| suspect.entries.get(&own));
-        let prev = own.or_else(|| suspect.entries.values().next()).and_then(|(_, post)| post.prev);
-        let prevs: BTreeSet<_> = suspect.entries.values().map(|(_, post)| post.prev).collect();
-        let envelopes = suspect.entries.into_values().map(|(envelope, _)| envelope).collect();
-        let feeds = &mut entry.feeds;
-        if feeds.here.entry(feed).or_default().fork(seq, envelopes, prev) {
-            feeds.next.posts.retain(|grown| grown.posted.feed() != feed || grown.posted.post.seq < seq);
-            feeds.next.removals.push(posts_behind(&doc, &feed, seq - 1));
-            feeds.next.forked.insert(feed);
-            feeds.touch(feed);
-        }
-        if prevs.len() > 1 {
-            self.suspect(now, doc, feed, seq - 1, None, out);
-        }
-        self.flush_feeds(doc, out);
-    }
-
-    /// Takes a peer's proof that a feed forked.
-    pub(super) fn on_forked(
-        &mut self,
-        now: Time,
-        doc: DocId,
-        peer: NodeId,
-        entries: Vec<Envelope>,
-        out: &mut Outbox<Output>,
-    ) {
-        let open = |envelope: &Envelope| envelope.open::<Post>(Domain::DocPost, &self.config.network).ok();
-        let opened: Option<Vec<_>> = entries.iter().map(open).collect();
-        let Some([one, other]) = opened.as_deref() else {
-            return out.push(Output::Misbehaved { peer, why: "a proof of a fork that proves nothing" });
-        };
-        let place = |post: &Post| (post.doc, post.feed, post.seq);
-        let same = one.author() == other.author() && place(one.value()) == place(other.value());
-        if !same || one.value() == other.value() || one.value().doc != doc || !one.value().is_sound() {
-            return out.push(Output::Misbehaved { peer, why: "a proof of a fork that proves nothing" });
-        }
-        let (feed, seq) = (FeedId { author: one.author(), number: one.value().feed }, one.value().seq);
-        let Some(entry) = self.entries.get_mut(&doc) else { return };
-        let fork = entry.feeds.here.get(&feed).and_then(|feed| feed.fork.as_ref());
-        if feed.number >= FEEDS_PER_AUTHOR
-            || fork.is_some_and(|fork| fork.seq < seq || fork.entries == entries)
-            || (entry.feeds.here.len() >= FEEDS_PER_DOC_MAX && !entry.feeds.here.contains_key(&feed))
-        {
-            return;
-        }
-        let proof = opened.unwrap_or_default().into_iter().map(|post| post.into_value()).zip(entries);
-        let proof = proof.map(|(post, envelope)| (PostId::from_bytes(envelope.hash()), (envelope, post)));
-        let suspect = Suspect { seq, entries: proof.collect(), ..Suspect::default() };
-        entry.feeds.suspects.insert(feed, suspect);
-        self.suspect(now, doc, feed, seq, None, out);
-    }
-
-    /// After who may write changed: what the removed appended behind their end goes.
+    /// Ends the feeds of the removed; says whether any goes on. What stands at the end is read first: it need not
+    /// be what the remover had there.
     pub(super) fn cut_feeds(&mut self, doc: DocId, out: &mut Outbox<Output>) {
         let Some(entry) = self.entries.get_mut(&doc) else { return };
-        let removed: Vec<FeedId> = entry.feeds.here.keys().copied().collect();
-        for id in removed.into_iter().filter(|id| entry.members.role(&id.author) < Some(Role::Writer)) {
-            // Who was removed without having said anything that the remover knew of ends before its first word.
-            let (last, link) = match entry.members.feed_ends().get(&id) {
-                Some(end) => (end.last, end.link),
-                None if entry.members.role(&id.author).is_none() => (0, None),
-                None => continue,
-            };
+        for (id, last) in entry.to_cut() {
             let feeds = &mut entry.feeds;
-            if feeds.here.get_mut(&id).is_some_and(|feed| feed.cut(last, link)) {
-                feeds.next.posts.retain(|it| it.posted.feed() != id || it.posted.post.seq <= last);
-                feeds.next.removals.push(posts_behind(&doc, &id, last));
-                feeds.touch(id);
+            let crosses = feeds.here.get(&id).is_some_and(|feed| feed.goes_on_behind(last));
+            let coming = feeds.coming(id, last).map(|grown| grown.posted.link());
+            if !crosses || coming.is_some() {
+                entry.cut(doc, id, last, coming, self.me, out);
+            } else if feeds.cutting.insert(id) {
+                self.persists_made += 1;
+                let fetch = FetchId(self.persists_made);
+                self.fetches.insert(fetch, (doc, Fetch::End { feed: id, last }));
+                let keys = vec![(Table::DocPosts, post_key(&doc, &id, last))];
+                out.push(Output::Fetch { id: fetch, keys });
             }
         }
         self.flush_feeds(doc, out);
     }
 
-    /// Where a node's feeds end here, for its removal.
+    fn on_end(
+        &mut self,
+        now: Time,
+        doc: DocId,
+        (feed, last): (FeedId, u64),
+        end: Option<Envelope>,
+        out: &mut Outbox<Output>,
+    ) {
+        let Some(entry) = self.entries.get_mut(&doc) else { return };
+        entry.feeds.cutting.remove(&feed);
+        let post = end.as_ref().and_then(|it| it.open::<Post>(Domain::DocPost, &self.config.network).ok());
+        let link = post.zip(end).map(|(post, envelope)| PostLink {
+            at: post.value().at,
+            id: PostId::from_bytes(envelope.hash()),
+        });
+        // A disk that does not read is asked again.
+        self.set_due(doc, now.after(REPEAT));
+        let Some(entry) = self.entries.get_mut(&doc) else { return };
+        if link.is_some() && entry.to_cut().contains(&(feed, last)) {
+            entry.cut(doc, feed, last, link, self.me, out);
+            self.flush_feeds(doc, out);
+        }
+    }
+
+    /// Where a node's feeds end here, for its removal; also the one that it goes on in unheard, at its
+    /// beginning: let in again it would say something else there.
     pub(super) fn feed_ends(&self, doc: DocId, of: &NodeId) -> Vec<FeedEnd> {
-        let tops = self.entries.get(&doc).map(|entry| entry.feeds.tops(|id| id.author == *of));
-        let tops = tops.unwrap_or_default().into_iter();
-        tops.map(|top| FeedEnd { feed: top.feed, last: top.last, link: top.link }).collect()
+        let Some(entry) = self.entries.get(&doc) else { return Vec::new() };
+        let tops = entry.feeds.tops(|id| id.author == *of).into_iter();
+        let mut ends: Vec<_> =
+            tops.map(|top| FeedEnd { feed: top.feed, last: top.last, link: top.link }).collect();
+        let own = |number| FeedId { author: *of, number };
+        let next = (0..FEEDS_PER_AUTHOR).map(own).find(|feed| !entry.is_over(feed));
+        if let Some(feed) = next.filter(|feed| ends.iter().all(|end| end.feed != *feed)) {
+            ends.push(FeedEnd { feed, last: 0, link: None });
+        }
+        ends
     }
 
     /// Tells callers whose entries will not be written any more.
@@ -691,6 +638,43 @@ impl Replica {
 }
 
 impl Entry {
+    /// The feeds that go on behind where a removal ended them, and where that is.
+    fn to_cut(&self) -> Vec<(FeedId, u64)> {
+        let end = |id: &FeedId| match self.members.feed_ends().get(id) {
+            Some(end) => Some(end.last),
+            // Who was removed without having said anything that the remover knew of ends before its first word.
+            None => self.members.role(&id.author).is_none().then_some(0),
+        };
+        let ends = self.feeds.here.iter().filter_map(|(id, feed)| Some((*id, feed, end(id)?)));
+        ends.filter(|(_, feed, last)| feed.is_behind(*last)).map(|(id, _, last)| (id, last)).collect()
+    }
+
+    /// Ends a feed; `link` is what it has there.
+    fn cut(
+        &mut self,
+        doc: DocId,
+        id: FeedId,
+        last: u64,
+        link: Option<PostLink>,
+        me: NodeId,
+        out: &mut Outbox<Output>,
+    ) {
+        let Some(feed) = self.feeds.here.get_mut(&id) else { return };
+        feed.fork.take_if(|fork| fork.seq > last);
+        feed.cut(last, link);
+        self.feeds.next.removals.push(posts_behind(&doc, &id, last));
+        self.feeds.touch(id);
+        let why = super::local::not_allowed("writer", self.members.role(&me));
+        self.feeds.drop_behind(id, last, &why, out);
+    }
+
+    /// Whether its author goes on in another: it forked, or a removal ended it and others may hold entries
+    /// behind its end.
+    fn is_over(&self, feed: &FeedId) -> bool {
+        let forked = self.feeds.here.get(feed).is_some_and(|feed| feed.fork.is_some());
+        forked || self.members.feed_ends().contains_key(feed)
+    }
+
     /// Entries that some peer has and this replica lacks.
     pub(super) fn posts_missing(&self) -> u64 {
         let mut known: BTreeMap<FeedId, u64> = BTreeMap::new();
@@ -708,6 +692,23 @@ impl Entry {
 }
 
 impl Feeds {
+    /// Takes out of the next batch what is behind the end of a feed, and tells whoever waits for it.
+    pub(super) fn drop_behind(&mut self, feed: FeedId, last: u64, why: &DocError, out: &mut Outbox<Output>) {
+        let gone = |grown: &Grown| grown.posted.feed() == feed && grown.posted.post.seq > last;
+        let ids: BTreeSet<PostId> =
+            self.next.posts.iter().filter(|it| gone(it)).map(|it| it.posted.id).collect();
+        self.next.posts.retain(|grown| !gone(grown));
+        for (request, _) in self.next.appends.extract_if(.., |(_, post)| ids.contains(post)) {
+            out.push(Output::Reply { request, outcome: Err(why.clone()) });
+        }
+    }
+
+    /// An entry that is on its way to the disk.
+    pub(super) fn coming(&self, feed: FeedId, seq: u64) -> Option<&Grown> {
+        let mut coming = self.next.posts.iter().chain(&self.flight.posts);
+        coming.find(|grown| grown.posted.feed() == feed && grown.posted.post.seq == seq)
+    }
+
     fn add(&mut self, grown: Grown) {
         self.next.bytes += grown.posted.post.body.len() + 512;
         let id = grown.posted.feed();

@@ -9,7 +9,7 @@ use wattle_types::limits::POST_BYTES_MAX;
 use wattle_types::{Hlc, Posted, UnixTime};
 
 /// Some nodes that all write one document, connected.
-fn room(nodes: usize, seed: u64, faults: Faults) -> (World, wattle_types::DocId) {
+pub(crate) fn room(nodes: usize, seed: u64, faults: Faults) -> (World, wattle_types::DocId) {
     let mut world = World::new(nodes, seed, Faults::NONE);
     let doc = world.create(0);
     for guest in 1..nodes {

@@ -1,0 +1,269 @@
+//! Feeds whose authors do not keep to one chain, and what happens to them in the middle of something else.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_bytes::ByteBuf;
+use wattle_docs::{Event, Input, Outcome, Role};
+use wattle_types::limits::POST_BYTES_MAX;
+use wattle_types::{
+    DocId, Domain, Envelope, Hlc, NetworkName, Post, PostId, PostLink, SecretKey, Table, UnixTime, cbor,
+};
+
+use crate::SECOND;
+use crate::feeds::room;
+use crate::world::{Faults, World};
+
+/// What an attacker's own program says about feeds.
+#[derive(Serialize)]
+enum Message {
+    Posts { posts: Vec<Sent>, asked: Option<()> },
+    Forked { entries: Vec<Envelope> },
+}
+
+#[derive(Serialize)]
+struct Sent {
+    number: u16,
+    seq: u64,
+    envelope: Envelope,
+}
+
+/// Speaks as one node to another.
+fn tell(world: &mut World, from: usize, to: usize, doc: DocId, message: &Message) {
+    let tag = world.nodes[0].replica.as_ref().unwrap().access(&doc).unwrap().read.tag();
+    let frame = [tag.as_bytes().as_slice(), &cbor::encode(message)].concat();
+    world.send(from, to, frame);
+}
+
+fn key(node: usize) -> SecretKey {
+    SecretKey::from_bytes(&[node as u8 + 1; 32])
+}
+
+/// An entry of the second feed of its author, so that what the author's own node does is not in its way.
+fn entry(key: &SecretKey, doc: DocId, seq: u64, prev: Option<PostLink>, body: &[u8]) -> (Envelope, PostLink) {
+    let at = Hlc::at(UnixTime::from_millis(1_800_000_000_000 + seq));
+    let post = Post { doc, feed: 1, seq, at, prev, seen: Vec::new(), body: ByteBuf::from(body) };
+    let envelope = Envelope::seal(key, Domain::DocPost, &NetworkName::default(), &post);
+    let link = PostLink { at, id: PostId::from_bytes(envelope.hash()) };
+    (envelope, link)
+}
+
+fn posts(entries: &[(u64, &Envelope)]) -> Message {
+    let sent =
+        |(seq, envelope): &(u64, &Envelope)| Sent { number: 1, seq: *seq, envelope: (*envelope).clone() };
+    Message::Posts { posts: entries.iter().map(sent).collect(), asked: None }
+}
+
+/// Everybody who is up has the same, and knows it.
+fn assert_equal(world: &World, doc: DocId, nodes: &[usize], why: &str) {
+    let said = world.said(nodes[0], doc);
+    for node in nodes {
+        assert_eq!(world.said(*node, doc), said, "{why}: node {node}");
+        let status = world.nodes[*node].replica.as_ref().unwrap().status(&doc).unwrap();
+        let ids: BTreeSet<_> = nodes.iter().map(|node| world.nodes[*node].id).collect();
+        let unequal: Vec<_> =
+            status.peers.iter().filter(|peer| ids.contains(&peer.peer) && !peer.in_sync).collect();
+        assert!(unequal.is_empty(), "{why}: node {node} differs from {unequal:?}");
+    }
+}
+
+#[test]
+fn a_message_that_a_removal_overtakes_is_never_acknowledged_without_being_on_disk() {
+    for seed in 0..6 {
+        let faults = Faults { disk_ms: 40, ..Faults::NONE };
+        let (mut world, doc) = room(2, seed, faults);
+        let bob = world.nodes[1].id;
+        let request = world.request();
+        world.handle(0, Input::Remove { request, doc, who: bob });
+        let (mut asked, mut answered, mut refused) = (Vec::new(), 0, 0);
+        for _ in 0..150 {
+            let request = world.request();
+            asked.push(request);
+            world.handle(1, Input::Append { request, doc, body: b"still here".to_vec() });
+            world.run(Duration::from_millis(1));
+            for request in &asked {
+                match world.nodes[1].replies.remove(request) {
+                    Some(Ok(Outcome::Appended { post })) => {
+                        let here = world.page(1, doc, None, usize::MAX).iter().any(|it| it.id == post);
+                        assert!(here, "seed {seed}: {request:?} was acknowledged and is nowhere");
+                        answered += 1;
+                    }
+                    Some(_) => refused += 1,
+                    None => {}
+                }
+            }
+        }
+        world.run(SECOND);
+        let late = asked.iter().filter(|it| world.nodes[1].replies.contains_key(it)).count();
+        assert!(answered > 0 && refused > 0, "the removal came between");
+        assert_eq!(answered + refused + late, asked.len(), "everything is answered");
+    }
+}
+
+#[test]
+fn a_removal_and_a_return_learned_at_once_leave_the_same_everywhere_and_nobody_is_called_a_forger() {
+    for before in [false, true] {
+        let (mut world, doc) = room(4, 20, Faults::NONE);
+        if before {
+            world.say(1, doc, "before").unwrap();
+            world.run(SECOND);
+        }
+        for other in [0, 3] {
+            world.disconnect(other, 1);
+            world.disconnect(other, 2);
+        }
+        world.say(1, doc, "unseen").unwrap();
+        world.run(SECOND);
+        world.disconnect(1, 2);
+        let bob = world.nodes[1].id;
+        world.ask(0, |request| Input::Remove { request, doc, who: bob }).unwrap();
+        world.connect(0, 1);
+        world.run(10 * SECOND);
+        world.ask(0, |request| Input::Grant { request, doc, to: bob, role: Role::Writer }).unwrap();
+        world.run(10 * SECOND);
+        world.say(1, doc, "again").unwrap();
+        world.run(SECOND);
+        world.connect_all();
+        world.run(30 * SECOND);
+        let expected: &[&str] = if before { &["before", "again"] } else { &["again"] };
+        for node in 0..4 {
+            assert_eq!(world.said(node, doc), expected, "node {node}");
+            let forked = world.nodes[node].events.iter().any(|it| matches!(it, Event::FeedForked { .. }));
+            assert!(!forked, "node {node} was told that an honest author forged");
+        }
+        assert_equal(&world, doc, &[0, 1, 2, 3], "after the return");
+    }
+}
+
+#[test]
+fn a_cut_that_a_crash_kept_from_the_disk_is_made_at_the_next_start() {
+    for seed in 0..40 {
+        let (mut world, doc) = room(4, 100 + seed, Faults { disk_ms: 30, ..Faults::NONE });
+        for other in [0, 3] {
+            world.disconnect(other, 1);
+            world.disconnect(other, 2);
+        }
+        world.say(1, doc, "unseen").unwrap();
+        world.run(SECOND);
+        world.disconnect(1, 2);
+        let bob = world.nodes[1].id;
+        world.ask(0, |request| Input::Remove { request, doc, who: bob }).unwrap();
+        world.connect(0, 2);
+        let until = world.draw(80);
+        for _ in 0..until {
+            let request = world.request();
+            world.handle(2, Input::Append { request, doc, body: b"chatter".to_vec() });
+            world.run(Duration::from_millis(1));
+        }
+        world.crash(2);
+        world.start(2);
+        world.connect_all();
+        world.run(20 * SECOND);
+        assert!(!world.said(2, doc).contains(&"unseen".to_owned()), "seed {seed}");
+        assert_equal(&world, doc, &[0, 2, 3], &format!("seed {seed}"));
+    }
+}
+
+#[test]
+fn a_link_to_an_entry_that_nobody_has_ends_the_feed_and_starts_no_storm() {
+    let (mut world, doc) = room(4, 21, Faults::NONE);
+    let mallory = key(1);
+    let (one, one_link) = entry(&mallory, doc, 1, None, b"one");
+    let (two, _) = entry(&mallory, doc, 2, Some(one_link), b"two");
+    let (_, nowhere) = entry(&mallory, doc, 2, Some(one_link), b"never sent");
+    let (three, three_link) = entry(&mallory, doc, 3, Some(nowhere), b"three");
+    let (four, _) = entry(&mallory, doc, 4, Some(three_link), b"four");
+    let chain = posts(&[(1, &one), (2, &two)]);
+    let top = posts(&[(4, &four)]);
+    let rest = posts(&[(3, &three)]);
+    tell(&mut world, 1, 0, doc, &chain);
+    world.run(SECOND);
+    tell(&mut world, 1, 0, doc, &top);
+    tell(&mut world, 1, 2, doc, &top);
+    tell(&mut world, 1, 3, doc, &top);
+    world.run(SECOND);
+    tell(&mut world, 1, 0, doc, &rest);
+    tell(&mut world, 1, 3, doc, &rest);
+    let bytes = |world: &World| world.nodes.iter().map(|node| node.received_bytes).sum::<u64>();
+    world.run(30 * SECOND);
+    let before = bytes(&world);
+    world.run(30 * SECOND);
+    assert!(bytes(&world) - before < 10_000, "{} bytes for nothing", bytes(&world) - before);
+    assert_equal(&world, doc, &[0, 1, 2, 3], "with a dangling link");
+}
+
+#[test]
+fn a_proof_about_nobody_or_beyond_the_limits_is_not_kept() {
+    let (mut world, doc) = room(3, 22, Faults::NONE);
+    let nobody = SecretKey::from_bytes(&[99; 32]);
+    let pair = |key: &SecretKey, body: &[u8]| {
+        let mut entries = vec![entry(key, doc, 1, None, b"one").0, entry(key, doc, 1, None, body).0];
+        entries.sort_by_key(Envelope::hash);
+        entries
+    };
+    let feeds = |world: &World, node: usize| {
+        world.nodes[node].disk.keys().filter(|(table, _)| *table == Table::DocFeeds).count()
+    };
+    tell(&mut world, 1, 0, doc, &Message::Forked { entries: pair(&nobody, b"other") });
+    world.run(SECOND);
+    assert_eq!(feeds(&world, 0), 0, "who is no member has no feed");
+    // Whichever of the two comes first.
+    for fill in 0..8 {
+        let long = vec![fill; POST_BYTES_MAX + 1];
+        tell(&mut world, 1, 0, doc, &Message::Forked { entries: pair(&key(1), &long) });
+    }
+    world.run(SECOND);
+    assert_eq!(feeds(&world, 0), 0, "an entry over its limit is no proof");
+    assert!(world.nodes[2].misbehaved.is_empty(), "who passes on is not blamed");
+}
+
+/// A feed that forked at several places while nodes die: its author's disk is set back again and again.
+fn forks(seed: u64) {
+    let (mut world, doc) = room(5, seed, Faults { disk_ms: 10, ..Faults::NONE });
+    world.say(1, doc, "first").unwrap();
+    world.run(2 * SECOND);
+    for other in [0, 2, 3, 4] {
+        (0..5).for_each(|it| world.disconnect(other, it));
+    }
+    let mut disks = vec![world.nodes[1].disk.clone()];
+    // Each of three hears another branch; the branches part at random places.
+    for hearer in [0, 2, 3] {
+        let from = world.draw(disks.len() as u64) as usize;
+        world.crash(1);
+        world.nodes[1].disk = disks[from].clone();
+        world.start(1);
+        world.connect(1, hearer);
+        world.run(SECOND);
+        let length = 1 + world.draw(12);
+        for number in 0..length {
+            world.say(1, doc, &format!("{number} to {hearer}")).unwrap();
+            disks.push(world.nodes[1].disk.clone());
+        }
+        world.run(SECOND);
+        world.disconnect(1, hearer);
+    }
+    world.connect_all();
+    for _ in 0..world.draw(6) {
+        let pause = world.draw(60);
+        world.run(Duration::from_millis(pause));
+        let node = world.draw(5) as usize;
+        world.crash(node);
+        world.start(node);
+        (0..5).for_each(|other| world.connect(node, other));
+    }
+    if world.draw(3) == 0 {
+        let bob = world.nodes[1].id;
+        let request = world.request();
+        world.handle(0, Input::Remove { request, doc, who: bob });
+    }
+    world.connect_all();
+    world.run(60 * SECOND);
+    assert_equal(&world, doc, &[0, 2, 3, 4], &format!("seed {seed}"));
+}
+
+#[test]
+fn feeds_that_fork_at_several_places_end_equal_whoever_dies_meanwhile() {
+    let seeds: u64 = option_env!("WATTLE_SIM_SEEDS").map_or(60, |seeds| seeds.parse().unwrap());
+    (0..seeds).for_each(|seed| forks(seed + 3000));
+}

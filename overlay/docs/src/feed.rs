@@ -259,6 +259,11 @@ pub(crate) struct Top {
 }
 
 impl Top {
+    /// Whether it is no longer than an honest one.
+    pub(crate) fn is_within_limits(&self) -> bool {
+        self.fork.as_ref().is_none_or(|(_, ids)| ids.len() <= 2)
+    }
+
     pub(crate) fn of(id: FeedId, feed: &Feed) -> Self {
         let ids = |fork: &Fork| fork.entries.iter().map(|it| PostId::from_bytes(it.hash())).collect();
         Self {

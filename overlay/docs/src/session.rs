@@ -47,6 +47,8 @@ pub(crate) struct Session {
     pub giving: u8,
     /// How much of presence it may still bring.
     pub presence: Allowance,
+    /// How much it may still say in passing.
+    pub signals: Allowance,
 }
 
 /// A transfer that the other side pulls.

@@ -22,8 +22,10 @@ use crate::message::Message;
 
 /// Bytes of entries in one batch; what comes beyond them waits at who sent it.
 const BATCH_BYTES: usize = 512 * 1024;
+/// Bytes of an entry around its body, and of a piece of its feed that it may begin: each names up to nine entries.
+const POST_OVERHEAD_BYTES: usize = 1536;
 /// Entries in one answer: at 300 bytes each it is 40 KiB, and the newest of ten feeds come in ten answers.
-const ANSWER_POSTS: usize = 128;
+pub(super) const ANSWER_POSTS: usize = 128;
 /// Bytes of entries in one answer.
 const ANSWER_BYTES: usize = 256 * 1024;
 /// Questions of one peer for entries that are read at once: the next page, and places that may have forked.
@@ -113,6 +115,9 @@ impl Feeds {
 
     pub(super) fn touch(&mut self, id: FeedId) {
         if let Some(feed) = self.here.get(&id) {
+            if !self.next.rows.contains_key(&id) {
+                self.next.bytes += cbor::encode(feed).len() + POST_OVERHEAD_BYTES;
+            }
             self.next.rows.insert(id, feed.clone());
         }
     }
@@ -262,7 +267,7 @@ impl Replica {
             out.push(Output::Notify(Event::FeedGrew { doc, posts }));
         }
         self.set_due(doc, now.after(super::SUMMARY_AFTER));
-        self.flush_feeds(doc, out);
+        self.cut_feeds(doc, out);
     }
 
     /// New entries to who is not known to have them, and to everyone how far the feeds are here now.
@@ -572,6 +577,10 @@ impl Replica {
         let Some(entry) = self.entries.get_mut(&doc) else { return };
         for (id, last) in entry.to_cut() {
             let feeds = &mut entry.feeds;
+            if feeds.is_full() {
+                // The next batch takes it.
+                break;
+            }
             let crosses = feeds.here.get(&id).is_some_and(|feed| feed.goes_on_behind(last));
             let coming = feeds.coming(id, last).map(|grown| grown.posted.link());
             if !crosses || coming.is_some() {
@@ -710,7 +719,7 @@ impl Feeds {
     }
 
     fn add(&mut self, grown: Grown) {
-        self.next.bytes += grown.posted.post.body.len() + 512;
+        self.next.bytes += grown.posted.post.body.len() + POST_OVERHEAD_BYTES;
         let id = grown.posted.feed();
         self.next.posts.push(grown);
         self.touch(id);

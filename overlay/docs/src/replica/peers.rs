@@ -6,11 +6,13 @@ use serde_bytes::{ByteArray, ByteBuf};
 use wattle_types::limits::FEEDS_PER_DOC_MAX;
 use wattle_types::{DocId, DocTag, Domain, Envelope, NodeId, Outbox, Time, bearer_key, cbor};
 
+use super::feeds::ANSWER_POSTS;
 use super::{
     Event, HELLO_AGAIN, Job, Link, Output, Presence, REPEAT, Replica, SUMMARY_AFTER, State, WAITING_MAX,
 };
 use crate::access::{Act, OPERATIONS_MAX, OpHash, Operation, Refusal};
 use crate::document::{Fault, Hash};
+use crate::feed::Top;
 use crate::message::{
     FRAME_BYTES_MAX, HEADS_MAX, Message, Nonce, PART_BYTES, PRESENCE_BYTES_MAX, SIGNAL_BYTES_MAX, frame,
     split,
@@ -256,16 +258,22 @@ impl Replica {
                 self.on_part(now, doc, peer, (transfer, part, parts, bytes), out);
             }
             Message::More { transfer, part } if member => self.on_more(doc, peer, transfer, part, out),
-            Message::Feeds { tops } if member && tops.len() <= FEEDS_PER_DOC_MAX => {
+            Message::Feeds { tops }
+                if member && tops.len() <= FEEDS_PER_DOC_MAX && tops.iter().all(Top::is_within_limits) =>
+            {
                 self.on_tops(now, doc, peer, tops, out);
             }
             Message::Fetch { feed, first, last } if member => {
                 self.on_fetch(doc, peer, (feed, first, last), out);
             }
-            Message::Posts { posts, asked } if member => self.on_posts(now, doc, peer, posts, asked, out),
+            Message::Posts { posts, asked } if member && posts.len() <= ANSWER_POSTS => {
+                self.on_posts(now, doc, peer, posts, asked, out);
+            }
             Message::Signal { bytes } if member && bytes.len() <= SIGNAL_BYTES_MAX => {
                 let bytes = bytes.into_vec();
-                out.push(Output::Notify(Event::Signal { doc, from: peer, bytes }));
+                if entry.sessions.get_mut(&peer).is_some_and(|session| session.signals.take(now)) {
+                    out.push(Output::Notify(Event::Signal { doc, from: peer, bytes }));
+                }
             }
             Message::Forked { entries } if member => self.on_forked(now, doc, peer, entries, out),
             Message::Ephemeral { sender, session, count, data }

@@ -51,7 +51,7 @@ impl Default for Allowance {
 
 impl Allowance {
     /// Takes one, if there is one.
-    fn take(&mut self, now: Time) -> bool {
+    pub(super) fn take(&mut self, now: Time) -> bool {
         if now.since(self.since) >= Duration::from_secs(1) {
             *self = Self { left: PRESENCE_PER_SECOND, since: now };
         }

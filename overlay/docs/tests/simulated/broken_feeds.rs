@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde_bytes::ByteBuf;
-use wattle_docs::{Event, Input, Outcome, Role};
+use wattle_docs::{DocError, Event, Input, Outcome, Role};
 use wattle_types::limits::POST_BYTES_MAX;
 use wattle_types::{
-    DocId, Domain, Envelope, Hlc, NetworkName, Post, PostId, PostLink, SecretKey, Table, UnixTime, cbor,
+    DocId, Domain, Envelope, Hlc, NetworkName, NodeId, Post, PostId, PostLink, SecretKey, Table, UnixTime,
+    cbor,
 };
 
 use crate::SECOND;
@@ -18,8 +19,10 @@ use crate::world::{Faults, World};
 /// What an attacker's own program says about feeds.
 #[derive(Serialize)]
 enum Message {
+    Feeds { tops: Vec<Top> },
     Posts { posts: Vec<Sent>, asked: Option<()> },
     Forked { entries: Vec<Envelope> },
+    Signal { bytes: ByteBuf },
 }
 
 #[derive(Serialize)]
@@ -27,6 +30,20 @@ struct Sent {
     number: u16,
     seq: u64,
     envelope: Envelope,
+}
+
+#[derive(Serialize)]
+struct Feed {
+    author: NodeId,
+    number: u16,
+}
+
+#[derive(Serialize)]
+struct Top {
+    feed: Feed,
+    last: u64,
+    link: Option<PostLink>,
+    fork: Option<(u64, Vec<PostId>)>,
 }
 
 /// Speaks as one node to another.
@@ -42,8 +59,19 @@ fn key(node: usize) -> SecretKey {
 
 /// An entry of the second feed of its author, so that what the author's own node does is not in its way.
 fn entry(key: &SecretKey, doc: DocId, seq: u64, prev: Option<PostLink>, body: &[u8]) -> (Envelope, PostLink) {
+    entry_of(key, doc, 1, seq, prev, body)
+}
+
+fn entry_of(
+    key: &SecretKey,
+    doc: DocId,
+    feed: u16,
+    seq: u64,
+    prev: Option<PostLink>,
+    body: &[u8],
+) -> (Envelope, PostLink) {
     let at = Hlc::at(UnixTime::from_millis(1_800_000_000_000 + seq));
-    let post = Post { doc, feed: 1, seq, at, prev, seen: Vec::new(), body: ByteBuf::from(body) };
+    let post = Post { doc, feed, seq, at, prev, seen: Vec::new(), body: ByteBuf::from(body) };
     let envelope = Envelope::seal(key, Domain::DocPost, &NetworkName::default(), &post);
     let link = PostLink { at, id: PostId::from_bytes(envelope.hash()) };
     (envelope, link)
@@ -216,6 +244,77 @@ fn a_proof_about_nobody_or_beyond_the_limits_is_not_kept() {
     world.run(SECOND);
     assert_eq!(feeds(&world, 0), 0, "an entry over its limit is no proof");
     assert!(world.nodes[2].misbehaved.is_empty(), "who passes on is not blamed");
+}
+
+#[test]
+fn who_claims_that_feeds_differ_is_asked_for_it_and_nobody_else() {
+    let (mut world, doc) = room(4, 23, Faults::NONE);
+    world.say(2, doc, "hello").unwrap();
+    world.run(2 * SECOND);
+    let carol = world.nodes[2].id;
+    let link = PostLink { at: Hlc::from_bits(7), id: PostId::from_bytes([7; 32]) };
+    let top = || Top { feed: Feed { author: carol, number: 0 }, last: 1, link: Some(link), fork: None };
+    let before: Vec<u64> = world.nodes.iter().map(|node| node.received_bytes).collect();
+    for _ in 0..200 {
+        tell(&mut world, 1, 0, doc, &Message::Feeds { tops: vec![top()] });
+        world.run(Duration::from_millis(10));
+    }
+    for node in [2, 3] {
+        let told = world.nodes[node].received_bytes - before[node];
+        assert!(told < 2000, "node {node} heard {told} bytes because of a liar");
+    }
+    world.run(10 * SECOND);
+    assert_equal(&world, doc, &[0, 2, 3], "after lies");
+    let ids = (0..1000).map(|_| PostId::from_bytes([1; 32])).collect();
+    tell(&mut world, 1, 0, doc, &Message::Feeds { tops: vec![Top { fork: Some((1, ids)), ..top() }] });
+    world.run(SECOND);
+    assert_eq!(world.nodes[0].misbehaved, [(world.nodes[1].id, "a document message over its limits")]);
+}
+
+#[test]
+fn what_is_said_in_passing_is_heard_at_a_bounded_rate() {
+    let (mut world, doc) = room(2, 24, Faults::NONE);
+    let heard = |world: &World| {
+        world.nodes[0].events.iter().filter(|event| matches!(event, Event::Signal { .. })).count()
+    };
+    for _ in 0..500 {
+        tell(&mut world, 1, 0, doc, &Message::Signal { bytes: ByteBuf::from(b"typing") });
+    }
+    world.run(SECOND);
+    assert!((1..=20).contains(&heard(&world)), "{} of 500", heard(&world));
+    tell(&mut world, 1, 0, doc, &Message::Signal { bytes: ByteBuf::from(b"typing") });
+    let before = heard(&world);
+    world.run(SECOND);
+    assert_eq!(heard(&world), before + 1, "it may speak again");
+}
+
+#[test]
+fn no_batch_is_larger_than_the_store_takes_however_many_feeds_fork() {
+    let (mut world, doc) = room(2, 25, Faults { disk_ms: 500, ..Faults::NONE });
+    let mallory = key(1);
+    let mut requests = Vec::new();
+    for number in 0..32 {
+        let request = world.request();
+        requests.push(request);
+        let body = vec![number; POST_BYTES_MAX];
+        world.handle(0, Input::Append { request, doc, body });
+    }
+    for number in 0..16 {
+        let fill = vec![number as u8; POST_BYTES_MAX - 1];
+        let at = |last: u8| {
+            let body = [fill.as_slice(), &[last]].concat();
+            entry_of(&mallory, doc, number, 1, None, &body).0
+        };
+        let mut entries = vec![at(0), at(1)];
+        entries.sort_by_key(Envelope::hash);
+        tell(&mut world, 1, 0, doc, &Message::Forked { entries });
+    }
+    // The world asserts the size of every batch.
+    world.run(20 * SECOND);
+    let replies = requests.iter().map(|request| &world.nodes[0].replies[request]);
+    let (saved, refused): (Vec<_>, Vec<_>) = replies.partition(|reply| reply.is_ok());
+    assert!(saved.len() >= 30, "{refused:?}");
+    assert!(refused.iter().all(|reply| matches!(reply, Err(DocError::Busy))), "{refused:?}");
 }
 
 /// A feed that forked at several places while nodes die: its author's disk is set back again and again.

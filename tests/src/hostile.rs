@@ -104,7 +104,9 @@ impl Stranger {
         }
         let (tasks, todo) = mpsc::channel(8);
         tokio::spawn(drive(swarm, todo, forgets, hangs_up));
-        tokio::spawn(swallow(control.clone(), MESHSUB));
+        // Taken before anybody can connect: a node whose stream is refused speaks no gossip with this peer.
+        let Ok(gossip) = control.clone().accept(MESHSUB) else { fail("a protocol is taken twice") };
+        tokio::spawn(swallow(gossip));
         Self { key, keypair, tasks, control }
     }
 
@@ -488,8 +490,7 @@ fn brought(event: SwarmEvent<BehaviourEvent>) -> Option<kad::Record> {
 
 /// Takes the streams a node opens to us and throws away what comes: a node that cannot gossip to us would not
 /// listen either.
-async fn swallow(mut control: libp2p_stream::Control, protocol: StreamProtocol) {
-    let Ok(mut streams) = control.accept(protocol) else { fail("a protocol is taken twice") };
+async fn swallow(mut streams: libp2p_stream::IncomingStreams) {
     while let Some((_, stream)) = streams.next().await {
         tokio::spawn(drain(stream));
     }

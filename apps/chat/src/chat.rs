@@ -11,7 +11,7 @@ use wattle_app::{
 use wattle_types::{DocId, Hlc, PostId, PostLink, Posted, cbor};
 
 use crate::ask::{Answer, Ask, Happened, Message, NICK_CHARS_MAX, PAGE_MAX, Room, TOPIC_BYTES_MAX};
-use crate::room::{Facts, Known, facts, found, set_nick, set_topic};
+use crate::room::{Facts, Known, facts, found, is_nick, set_nick, set_topic};
 use crate::said::{Said, check_name, clean_name};
 
 /// This app.
@@ -55,6 +55,7 @@ struct Paging {
     /// Entries between what was looked through and the page are looked through first.
     scanning: bool,
     asked: usize,
+    /// The messages among what was read.
     posts: Vec<Posted>,
 }
 
@@ -125,8 +126,7 @@ impl Chat {
             }
             Ask::Nick { room, nick } => {
                 let nick = nick.trim().to_owned();
-                let plain = !nick.chars().any(char::is_control);
-                if nick.chars().count() > NICK_CHARS_MAX || !plain {
+                if nick.chars().count() > NICK_CHARS_MAX || !(nick.is_empty() || is_nick(&nick)) {
                     let why =
                         format!("a nick has at most {NICK_CHARS_MAX} characters, none of them invisible");
                     return Err(Reject::new(RejectCode::Usage, why));
@@ -177,13 +177,19 @@ impl Chat {
         let Some(room) = self.rooms.get_mut(&paging.doc) else {
             return reply(cx, paging.request, Err(CallError::Unknown(paging.doc).into()));
         };
-        for posted in &posts {
-            if let Some(said) = Said::decode(&posted.post.body) {
-                room.note(posted, &said);
-            }
-        }
         let whole = posts.len() < paging.asked;
         let first = posts.first().map(Posted::link);
+        let limit = Hlc::at(cx.now().after(AHEAD_MAX));
+        let mut messages = Vec::new();
+        for posted in posts {
+            let said = Said::decode(&posted.post.body);
+            if let Some(said) = &said {
+                room.note(&posted, said);
+            }
+            if Known::is_message(said.as_ref()) && posted.post.at <= limit {
+                messages.push(posted);
+            }
+        }
         let nothing = PostLink { at: Hlc::default(), id: PostId::from_bytes([0; 32]) };
         let reached = if whole { Some(nothing) } else { first };
         room.scanned = match (room.scanned, reached) {
@@ -193,14 +199,13 @@ impl Chat {
         if paging.scanning {
             return self.turn(paging, cx);
         }
-        paging.posts.splice(0..0, posts);
+        paging.posts.splice(0..0, messages);
         paging.before = first.or(paging.before);
-        let limit = Hlc::at(cx.now().after(AHEAD_MAX));
-        let shown = paging.posts.iter().filter(|posted| posted.post.at <= limit);
-        let mut messages: Vec<Message> = shown.filter_map(|posted| room.message(cx.me(), posted)).collect();
-        if messages.len() < paging.limit && !whole {
+        if paging.posts.len() < paging.limit && !whole {
             return self.turn(paging, cx);
         }
+        let shown = paging.posts.iter().filter_map(|posted| room.message(cx.me(), posted));
+        let mut messages: Vec<Message> = shown.collect();
         let surplus = messages.len().saturating_sub(paging.limit);
         messages.drain(..surplus);
         let more = !whole || surplus > 0;

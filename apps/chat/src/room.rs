@@ -15,8 +15,11 @@ use crate::said::Said;
 
 /// Own messages whose way is followed.
 const OWN_MAX: usize = 256;
-/// Edits that are known of; the oldest are forgotten first.
-const CHANGES_MAX: usize = 100_000;
+/// Bytes of edits that are known of: some ten thousand. The oldest are forgotten first, and what they changed is
+/// shown as it was.
+const CHANGES_BYTES_MAX: usize = 8 << 20;
+/// What an edit takes beside its text.
+const CHANGE_BYTES: usize = 256;
 
 /// What a room's document says.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,11 +28,17 @@ pub(crate) struct Facts {
     pub nicks: BTreeMap<String, String>,
 }
 
-/// The last word about a message.
+/// The last word of somebody about a message.
 #[derive(Clone, Debug)]
 struct Change {
     link: PostLink,
     text: Option<String>,
+}
+
+impl Change {
+    fn bytes(&self) -> usize {
+        CHANGE_BYTES + self.text.as_ref().map_or(0, String::len)
+    }
 }
 
 /// An own message on its way.
@@ -43,11 +52,12 @@ struct Own {
 pub(crate) struct Known {
     pub info: DocInfo,
     pub facts: Facts,
-    /// Edits and deletions, by what they are about and who made them: somebody else's word must not hide the
-    /// author's.
+    /// Edits and deletions, by what they are about and who says so. Somebody else's word about a message counts for
+    /// nothing; whose it is may not be known yet.
     changes: BTreeMap<(PostId, NodeId), Change>,
-    /// The same, the oldest first.
-    changes_by_age: BTreeMap<PostLink, (PostId, NodeId)>,
+    /// The same by age.
+    changed: BTreeMap<PostLink, (PostId, NodeId)>,
+    change_bytes: usize,
     /// Everything from here on was looked through for them.
     pub scanned: Option<PostLink>,
     reached: BTreeMap<NodeId, (FeedId, u64)>,
@@ -60,7 +70,8 @@ impl Known {
             info,
             facts: Facts { topic: String::new(), nicks: BTreeMap::new() },
             changes: BTreeMap::new(),
-            changes_by_age: BTreeMap::new(),
+            changed: BTreeMap::new(),
+            change_bytes: 0,
             scanned: None,
             reached: BTreeMap::new(),
             own: VecDeque::new(),
@@ -99,19 +110,26 @@ impl Known {
             Said::Delete { of } => (*of, None),
             Said::Text(_) | Said::Action(_) => return,
         };
-        let (about, change) = ((of, posted.author), Change { link: posted.link(), text });
-        if self.changes.get(&about).is_some_and(|known| known.link >= change.link) {
+        let change = Change { link: posted.link(), text };
+        let key = (of, posted.author);
+        if self.changes.get(&key).is_some_and(|known| known.link >= change.link) {
             return;
         }
-        self.changes_by_age.insert(change.link, about);
-        if let Some(older) = self.changes.insert(about, change) {
-            self.changes_by_age.remove(&older.link);
+        self.changed.insert(change.link, key);
+        self.change_bytes += change.bytes();
+        if let Some(before) = self.changes.insert(key, change) {
+            self.changed.remove(&before.link);
+            self.change_bytes -= before.bytes();
         }
-        if self.changes.len() > CHANGES_MAX
-            && let Some((_, oldest)) = self.changes_by_age.pop_first()
-        {
-            self.changes.remove(&oldest);
+        while self.change_bytes > CHANGES_BYTES_MAX {
+            let Some((_, oldest)) = self.changed.pop_first() else { return };
+            self.change_bytes -= self.changes.remove(&oldest).map_or(0, |change| change.bytes());
         }
+    }
+
+    /// Whether an entry is a message, not a word about another.
+    pub(crate) fn is_message(said: Option<&Said>) -> bool {
+        !matches!(said, Some(Said::Edit { .. } | Said::Delete { .. }))
     }
 
     /// An entry as it is shown; none for one that only changes another.
@@ -226,6 +244,40 @@ fn string(value: &Value<'_>) -> Option<String> {
     }
 }
 
+/// Whether a nick can be shown: something of it is seen, and it does nothing to the text around it.
+pub(crate) fn is_nick(nick: &str) -> bool {
+    let turns =
+        |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    !nick.chars().any(|c| c.is_control() || turns(c)) && !shape(nick).is_empty()
+}
+
+/// What people see of a nick, as far as that can be said simply: letters of other scripts that look alike are not
+/// looked into.
+fn shape(nick: &str) -> String {
+    let is_seen = |c: &char| {
+        let hidden = matches!(*c, '\u{ad}' | '\u{34f}' | '\u{115f}' | '\u{1160}' | '\u{180b}'..='\u{180f}'
+            | '\u{200b}'..='\u{200d}' | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}'
+            | '\u{feff}' | '\u{ffa0}' | '\u{e0000}'..='\u{e0fff}');
+        !hidden && !c.is_whitespace()
+    };
+    nick.chars().filter(is_seen).flat_map(char::to_lowercase).collect()
+}
+
+/// C1: of those that call themselves the same, and of who calls itself like the end of an id, the ends of their ids
+/// are shown too.
+fn told_apart(nicks: BTreeMap<String, (NodeId, String)>) -> BTreeMap<String, String> {
+    let mut shapes: BTreeMap<String, usize> = BTreeMap::new();
+    for (_, nick) in nicks.values() {
+        *shapes.entry(shape(nick)).or_default() += 1;
+    }
+    let shown = |(key, (node, nick)): (String, (NodeId, String))| {
+        let shape = shape(&nick);
+        let alone = shapes.get(&shape) == Some(&1) && !shape.starts_with("..");
+        (key, if alone { nick } else { format!("{nick}..{}", node.short()) })
+    };
+    nicks.into_iter().map(shown).collect()
+}
+
 /// What a room's document says, as far as it makes sense: members write it, and nobody checked them.
 pub(crate) fn facts(doc: &Automerge) -> Facts {
     let text = |value: Option<Value<'_>>, bytes_max: usize| {
@@ -237,10 +289,11 @@ pub(crate) fn facts(doc: &Automerge) -> Facts {
         for key in doc.keys(&id).take(FEEDS_PER_DOC_MAX) {
             let value = doc.get(&id, key.as_str()).ok().flatten().map(|(value, _)| value);
             let nick = text(value, NICK_CHARS_MAX * 4);
-            if !nick.is_empty() {
-                nicks.insert(key, nick);
+            if let Some(node) = key.parse::<NodeId>().ok().filter(|_| is_nick(&nick)) {
+                nicks.insert(key, (node, nick));
             }
         }
     }
+    let nicks = told_apart(nicks);
     Facts { topic: text(topic, TOPIC_BYTES_MAX), nicks }
 }

@@ -20,8 +20,8 @@ pub const ID: AppId = AppId("chat/1");
 /// The kind of documents that are rooms.
 pub const KIND: &str = "chat/1";
 
-/// Bytes of a question.
-const ASK_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of a question: what is too long for a message is still told so in words.
+const ASK_BYTES_MAX: usize = 32 << 20;
 /// Entries read at once while looking for edits.
 const SCAN: usize = 512;
 /// What is dated further ahead is shown when its time has come.

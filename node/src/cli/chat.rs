@@ -77,7 +77,7 @@ struct Send {
 struct Tail {
     /// A name or an id
     room: String,
-    /// The newest N; waits for more when fewer are there, unless -f
+    /// The newest N (50 when not given); waits for more when fewer are there, unless -f
     #[arg(short, long, value_name = "N")]
     count: Option<usize>,
     /// Go on with what is said from now on
@@ -166,13 +166,13 @@ async fn say(
     tally.short += u64::from(args.wait_ack.is_some_and(|wanted| acks < wanted));
     tally.unheard += u64::from(acks == 0);
     session.show(&answer, |answer| {
-        let mark = match answer.mark {
-            MessageMark::Local => "()",
-            MessageMark::Reached => "(*)",
-            MessageMark::Everyone => "(**)",
+        let came = match (answer.mark, answer.acks) {
+            (MessageMark::Local, _) => "on its way".to_owned(),
+            (MessageMark::Reached, acks) => format!("{acks} have it"),
+            (MessageMark::Everyone, acks) => format!("everyone here has it ({acks})"),
         };
         let room = tame(&answer.room);
-        Shown { text: format!("{mark} saved in #{room}\n"), ids: vec![answer.id.clone()] }
+        Shown { text: format!("saved in #{room}; {came}\n"), ids: vec![answer.id.clone()] }
     })
 }
 

@@ -81,7 +81,7 @@ fn footer(page: &Page) -> String {
 
 /// The table of exit codes, as the long help and the manual show it.
 pub(crate) fn exit_table() -> String {
-    let mut text = "ErrorCode codes:".to_owned();
+    let mut text = "Exit codes:".to_owned();
     for code in ErrorCode::ALL {
         text.push_str(&format!("\n  {:>3}  {:<12} {}", code.exit(), code.name(), meaning(code)));
     }

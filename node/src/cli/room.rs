@@ -96,8 +96,9 @@ async fn new(session: &Session, args: &New) -> Result<(), Failure> {
     let answer = session.client()?.post::<RoomDocument>(routes::ROOMS, &request).await?;
     session.show(&answer, |answer| {
         let name = tame(&answer.room.name);
+        let wattle = session.program();
         let text = format!(
-            "#{name} is made\n  invite     wattle invite --room {name}\n  talk       wattle chat {name}\n"
+            "#{name} is made\n  invite     {wattle} invite --room {name}\n  talk       {wattle} chat {name}\n"
         );
         Shown { text, ids: vec![answer.room.id.clone()] }
     })
@@ -110,6 +111,8 @@ async fn list(session: &Session) -> Result<(), Failure> {
             "no rooms here\n  make one     wattle room new dev\n  enter one    wattle join <ticket>\n"
                 .to_owned()
         } else {
+            // Two people may have made rooms of one name: only the id tells them apart.
+            let named = |name: &str| answer.rooms.iter().filter(|room| room.name == name).count();
             let mut table = Table::new(&["room", ">messages", "here", "topic"]);
             for room in &answer.rooms {
                 let missing = if room.messages_missing == 0 {
@@ -118,7 +121,11 @@ async fn list(session: &Session) -> Result<(), Failure> {
                     format!(" (+{} to come)", room.messages_missing)
                 };
                 table.row([
-                    format!("#{}", tame(&room.name)),
+                    if named(&room.name) > 1 {
+                        format!("#{} {}", tame(&room.name), tame(&room.id))
+                    } else {
+                        format!("#{}", tame(&room.name))
+                    },
                     format!("{}{missing}", room.messages),
                     here(room),
                     tame(&room.topic),
@@ -252,7 +259,9 @@ pub(super) fn line_of(session: &Session, message: &ChatMessage) -> String {
 
 /// `time TAB nick TAB text`.
 pub(super) fn plain(message: &ChatMessage) -> String {
-    format!("{}\t{}\t{}", message.sent, one_line(&message.nick), one_line(&spoken(message)))
+    // Always as wide, so that lines can be sorted and cut.
+    let sent = message.sent.strftime("%Y-%m-%dT%H:%M:%S%.3fZ");
+    format!("{sent}\t{}\t{}", one_line(&message.nick), one_line(&spoken(message)))
 }
 
 /// A message for a person at a terminal.

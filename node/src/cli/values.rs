@@ -96,7 +96,7 @@ pub(crate) fn bytes(count: u64) -> String {
             };
         }
     }
-    count.to_string()
+    format!("{count} B")
 }
 
 #[cfg(test)]

@@ -26,6 +26,8 @@ use crate::exit::ErrorCode;
 /// Events that wait for the screen; the tasks wait when it is full.
 const EVENTS_MAX: usize = 256;
 const TICK: Duration = Duration::from_secs(1);
+/// How long the answers for what was sent last are waited for at the end.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
 /// Where a terminal that nobody reads holds up the end, it ends without.
 const END_MAX: Duration = Duration::from_millis(500);
 
@@ -64,6 +66,7 @@ pub(super) async fn run(session: &Session, room: Option<&str>) -> Result<(), Fai
     first.extend(open.map(Event::Open));
     let end = chat.until_the_end(&mut screen, &mut terminal, &mut signals, first).await;
     drop(terminal);
+    chat.hear_the_last(&mut screen).await;
     for (room, text) in screen.unsent() {
         session.out.warn(&format!("not sent to #{}: {}", tame(&room), tame(&text.replace('\n', "\n  "))));
     }
@@ -140,6 +143,20 @@ impl Chat {
                 _ = tick.tick() => events.push(Event::Tick(Timestamp::now())),
             }
         }
+    }
+
+    /// What was just sent may be at the node already: its answer is waited for, so that nobody says it twice.
+    async fn hear_the_last(&mut self, screen: &mut Screen) {
+        let answered = async {
+            while screen.is_sending() {
+                let Some(event) = self.inbox.recv().await else { return };
+                if self.take_in(screen, event).is_err() {
+                    return;
+                }
+            }
+        };
+        // Ignored because what is not answered by then is listed.
+        drop(tokio::time::timeout(LAST_ANSWERS, answered).await);
     }
 
     /// Gives an event to the screen and does what it asks for.

@@ -197,6 +197,11 @@ impl Screen {
         Vec::new()
     }
 
+    /// Whether the node has not answered yet for something that was sent.
+    pub(super) fn is_sending(&self) -> bool {
+        !self.outgoing.is_empty()
+    }
+
     /// What was typed and is not at the node: shown when the chat ends, so that it is not lost.
     pub(super) fn unsent(&self) -> Vec<(String, String)> {
         let mut texts: Vec<(String, String)> = Vec::new();

@@ -333,6 +333,11 @@ impl Replica {
             let why = "that node is not a member of the document".to_owned();
             return out.push(Output::Reply { request, outcome: Err(DocError::Refused(why)) });
         }
+        let is_other_admin = |(node, role)| node != who && role == Role::Admin;
+        if held == Some(Role::Admin) && !entry.members.iter().any(is_other_admin) {
+            let why = "the last admin cannot be removed: nobody could let anybody in any more".to_owned();
+            return out.push(Output::Reply { request, outcome: Err(DocError::Refused(why)) });
+        }
         let State::Open(document) = &entry.state else { return };
         let cut = document.roots_of(&who);
         let mut acts =

@@ -172,6 +172,11 @@ impl Replica {
         } else if entry.members.role(&peer).is_none() && entry.members.iter().next().is_some() {
             // It may know of a grant that has not come here yet: the session is open for operations.
             self.send(&doc, peer, &Message::Refused { why: Refusal::NotAMember }, out);
+            // Who was removed while it was away learns of it now: otherwise it would go on writing for itself.
+            let operations = entry.log.about(&peer, &entry.log.envelopes());
+            if !operations.is_empty() {
+                self.send(&doc, peer, &Message::Learn { operations }, out);
+            }
         }
         self.open_session(now, doc, peer, out);
     }

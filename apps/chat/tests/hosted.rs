@@ -10,7 +10,7 @@ use serde_bytes::ByteBuf;
 use wattle_app::{
     Answer as Did, AppEvent, Call, Config, DocInfo, Host, Input, Output, Quota, Reject, RequestId,
 };
-use wattle_chat::{Answer, Ask, Chat, ID, KIND, Kind, Message, Said};
+use wattle_chat::{Answer, Ask, Chat, ID, KIND, Kind, Mark, Message, Said};
 use wattle_types::{
     DocId, Hlc, Machine as _, NodeId, Outbox, Post, PostId, Posted, SecretKey, Time, UnixTime, cbor,
 };
@@ -43,18 +43,23 @@ impl Room {
         let config = Config { me: node(1), seed: [0; 32], started, quota: Quota::default() };
         let host = Host::new(config, vec![Box::new(Chat::new())]);
         let mut room = Self { host, automerge, said: Vec::new(), requests: 0, replies: BTreeMap::new() };
+        room.here(&[]);
+        room
+    }
+
+    /// These members are connected.
+    fn here(&mut self, who: &[NodeId]) {
         let info = DocInfo {
             doc: DOC,
             title: "dev".to_owned(),
-            since: started,
+            since: UnixTime::from_millis(1_000_000),
             may_write: true,
             members: vec![node(1), node(2), node(3), node(4)],
-            here: BTreeMap::new(),
+            here: who.iter().map(|node| (*node, false)).collect(),
             posts: 0,
             posts_missing: 0,
         };
-        room.event(AppEvent::Doc(info));
-        room
+        self.event(AppEvent::Doc(info));
     }
 
     fn event(&mut self, event: AppEvent) {
@@ -183,4 +188,23 @@ fn two_that_call_themselves_the_same_are_told_apart() {
 fn a_nick_that_nobody_sees_or_that_turns_text_around_is_none() {
     let nicks = [(node(2), "\u{202e}ecila"), (node(3), "\u{200b}\u{2060}"), (node(4), "a\u{1b}[2J")];
     assert_eq!(Room::new(&nicks).nicks(), ["", "", "", ""]);
+}
+
+#[test]
+fn a_mark_rises_with_those_who_hold_a_message_and_is_about_those_who_are_here() {
+    let mut room = Room::new(&[]);
+    room.here(&[]);
+    room.say(node(1), &text("hello"), true);
+    let mark = |room: &mut Room| (room.page(1)[0].mark, room.page(1)[0].acks);
+    assert_eq!(mark(&mut room), (Some(Mark::Local), 0), "nobody is here, nobody has it");
+    room.here(&[node(2), node(3)]);
+    assert_eq!(mark(&mut room), (Some(Mark::Local), 0));
+    let feed = room.said[0].feed();
+    let reached = |peer| AppEvent::Reached { doc: DOC, peer, feed, seq: 1 };
+    room.event(reached(node(2)));
+    assert_eq!(mark(&mut room), (Some(Mark::Reached), 1));
+    room.event(reached(node(3)));
+    assert_eq!(mark(&mut room), (Some(Mark::Everyone), 2));
+    room.say(node(1), &text("more"), true);
+    assert_eq!(mark(&mut room), (Some(Mark::Local), 0));
 }

@@ -317,6 +317,35 @@ fn no_batch_is_larger_than_the_store_takes_however_many_feeds_fork() {
     assert!(refused.iter().all(|reply| matches!(reply, Err(DocError::Busy))), "{refused:?}");
 }
 
+#[test]
+fn what_a_reader_signs_is_kept_nowhere_and_what_contradicts_itself_is_its_senders_fault() {
+    let mut world = World::new(3, 26, Faults::NONE);
+    let doc = world.create(0);
+    world.invite(0, 1, doc, Role::Writer);
+    world.invite(0, 2, doc, Role::Reader);
+    world.connect_all();
+    world.run(SECOND);
+    let (psst, link) = entry(&key(2), doc, 1, None, b"psst");
+    tell(&mut world, 2, 0, doc, &posts(&[(1, &psst)]));
+    world.run(SECOND);
+    assert_eq!(world.said(0, doc), [""; 0]);
+    assert!(world.nodes[0].misbehaved.is_empty(), "who may write is learned late by some");
+    let post = Post {
+        doc,
+        feed: 1,
+        seq: 1,
+        at: link.at,
+        prev: None,
+        seen: vec![link],
+        body: ByteBuf::from(b"before what I saw"),
+    };
+    let early = Envelope::seal(&key(1), Domain::DocPost, &NetworkName::default(), &post);
+    tell(&mut world, 1, 0, doc, &posts(&[(1, &early)]));
+    world.run(SECOND);
+    assert_eq!(world.said(0, doc), [""; 0]);
+    assert_eq!(world.nodes[0].misbehaved, [(world.nodes[1].id, "a feed's entry that contradicts itself")]);
+}
+
 /// A feed that forked at several places while nodes die: its author's disk is set back again and again.
 fn forks(seed: u64) {
     let (mut world, doc) = room(5, seed, Faults { disk_ms: 10, ..Faults::NONE });

@@ -62,6 +62,27 @@ fn an_answer_comes_after_its_question_whatever_the_clocks_say() {
 }
 
 #[test]
+fn an_entry_names_what_its_author_had_seen_and_nobody_had_answered() {
+    let (mut world, doc) = room(4, 14, Faults::NONE);
+    world.say(0, doc, "question").unwrap();
+    world.run(SECOND);
+    for other in 0..4 {
+        world.disconnect(1, other);
+        world.disconnect(2, other);
+    }
+    world.say(1, doc, "one answer").unwrap();
+    world.say(2, doc, "another").unwrap();
+    world.connect_all();
+    world.run(10 * SECOND);
+    world.say(3, doc, "I heard both").unwrap();
+    world.run(SECOND);
+    let page = world.page(0, doc, None, 9);
+    let links: Vec<_> = page.iter().map(Posted::link).collect();
+    assert_eq!(page[1].post.seen, [links[0]]);
+    assert_eq!(page[3].post.seen, [links[1], links[2]]);
+}
+
+#[test]
 fn the_newest_come_first_to_who_joins_late() {
     let (mut world, doc) = room(2, 3, Faults::NONE);
     world.disconnect(0, 1);
@@ -95,6 +116,7 @@ fn pages_go_back_from_any_place() {
         let Some(first) = page.first() else { break };
         before = Some(first.link());
         back.splice(0..0, texts(&page));
+        assert!(back.len() <= 90, "it goes round: {back:?}");
     }
     assert_eq!(back, (0..90).map(|number| number.to_string()).collect::<Vec<_>>());
 }

@@ -120,7 +120,7 @@ mod tests {
     fn numbers_are_shown_short() {
         assert_eq!(short(Duration::from_secs(8040)), "2h14m");
         assert_eq!(short(Duration::from_millis(340)), "340 ms");
-        assert_eq!(bytes(812), "812");
+        assert_eq!(bytes(812), "812 B");
         assert_eq!(bytes(12 * 1024), "12k");
         assert_eq!(bytes(3_250_586), "3.1M");
         assert_eq!(millis(0.43), "0.4 ms");

@@ -210,6 +210,40 @@ fn a_removed_writer_whose_only_changes_were_unseen_is_cut_too() {
 }
 
 #[test]
+fn who_was_removed_while_away_learns_of_it_when_back() {
+    let mut world = World::new(2, 14, Faults::NONE);
+    let doc = world.create(0);
+    world.invite(0, 1, doc, Role::Writer);
+    world.run(SECOND);
+    world.disconnect(0, 1);
+    let bob = world.nodes[1].id;
+    world.ask(0, |request| Input::Remove { request, doc, who: bob }).unwrap();
+    world.connect_all();
+    world.run(5 * SECOND);
+    let refused = world.put(1, doc, "after", "x");
+    assert!(matches!(refused, Err(DocError::NotAllowed { .. } | DocError::NotHere)), "{refused:?}");
+    // A new ticket lets him in again.
+    world.invite(0, 1, doc, Role::Writer);
+    world.run(5 * SECOND);
+    world.put(1, doc, "again", "x").unwrap();
+    world.run(5 * SECOND);
+    assert!(world.keys(0, doc).contains("again"));
+}
+
+#[test]
+fn the_last_admin_stays() {
+    let mut world = World::new(2, 15, Faults::NONE);
+    let doc = world.create(0);
+    world.invite(0, 1, doc, Role::Writer);
+    world.run(SECOND);
+    let [alice, bob] = [0, 1].map(|node| world.nodes[node].id);
+    let refused = world.ask(0, |request| Input::Remove { request, doc, who: alice });
+    assert!(matches!(refused, Err(DocError::Refused(_))), "{refused:?}");
+    world.ask(0, |request| Input::Grant { request, doc, to: bob, role: Role::Admin }).unwrap();
+    world.ask(0, |request| Input::Remove { request, doc, who: alice }).unwrap();
+}
+
+#[test]
 fn what_was_acknowledged_survives_a_crash() {
     let mut world = World::new(1, 5, Faults { disk_ms: 20, ..Faults::NONE });
     let doc = world.create(0);

@@ -1,0 +1,234 @@
+//! Goals about many documents, and about one with many entries.
+
+use std::time::{Duration, Instant};
+
+use automerge::transaction::Transactable;
+use automerge::{Automerge, ObjType, ROOT, ReadDoc};
+use futures::StreamExt;
+use samod::{DocHandle, Repo};
+use wattle_types::DocId;
+
+use crate::documents::{letter, their_small};
+use crate::ours::Node;
+use crate::report::{aside, goal, median, ms, percentile, process_cpu};
+use crate::{PATIENCE, Plan, Result, theirs, trace};
+
+/// What a round of edits cost.
+struct Round {
+    p50: Duration,
+    cpu: Duration,
+}
+
+/// Goal 4: one edit among many open documents, until all peers have it.
+pub async fn many(plan: &Plan) -> Result<()> {
+    let (docs, peers) = (plan.pick(100, 1000), plan.pick(2, 5));
+    let edits = plan.pick(50, 200);
+    let one = ours(plan, 1, peers, edits).await?;
+    let all = ours(plan, docs, peers, edits).await?;
+    let their_one = samod(1, peers, edits).await?;
+    let their_all = samod(docs, peers, edits).await?;
+    let show = |span: Duration| format!("{:.2} ms", ms(span));
+    let ratio = all.p50.as_secs_f64() / one.p50.as_secs_f64();
+    let theirs = format!("{} of {}", show(their_all.p50), show(their_one.p50));
+    let mine = format!("{} of {}", show(all.p50), show(one.p50));
+    let what = format!("4 one edit, {docs} documents, {peers} peers, p50 (of with 1 document)");
+    goal(&what, &mine, &theirs, ratio, "<= 3 x with 1", ratio <= 3.0);
+    let ratio = all.cpu.as_secs_f64() / their_all.cpu.as_secs_f64();
+    let what = "4 the same, CPU an edit";
+    goal(what, &show(all.cpu), &show(their_all.cpu), ratio, "<= 0.05 x", ratio <= 0.05);
+    Ok(())
+}
+
+/// Waits until this process has little to do.
+async fn quiet() {
+    let begun = Instant::now();
+    loop {
+        let cpu = process_cpu();
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        if process_cpu() - cpu < Duration::from_millis(25) || begun.elapsed() > Duration::from_secs(60) {
+            return;
+        }
+    }
+}
+
+async fn ours(plan: &Plan, docs: usize, peers: usize, edits: usize) -> Result<Round> {
+    let directory = plan.directory()?;
+    let a = Node::start(1, &directory.path().join("a")).await?;
+    let mut others = Vec::new();
+    for number in 0..peers {
+        let other =
+            Node::start(u8::try_from(number)? + 2, &directory.path().join(format!("{number}"))).await?;
+        a.connect(&other).await?;
+        others.push(other);
+    }
+    let guests: Vec<&Node> = others.iter().collect();
+    let (host, guests) = (&a, &guests);
+    let made = futures::stream::iter(0..docs).map(|_| async move {
+        let doc = host.documents.create(Box::new(|transaction| trace::begin(transaction))).await?;
+        host.share(doc, guests).await?;
+        Result::<DocId>::Ok(doc)
+    });
+    let ids: Vec<DocId> =
+        made.buffered(64).collect::<Vec<_>>().await.into_iter().collect::<Result<Vec<_>>>()?;
+    for doc in &ids {
+        let heads = a.heads(*doc).await;
+        for guest in guests {
+            guest.until(*doc, &heads).await?;
+        }
+    }
+    quiet().await;
+    for doc in &ids {
+        a.documents.read(*doc, |_| ()).await?;
+    }
+    let (mut spans, cpu) = (Vec::new(), process_cpu());
+    for round in 0..edits {
+        let doc = ids[round * 37 % ids.len()];
+        let begun = Instant::now();
+        let heads = a.edit(doc, letter()).await?;
+        let all = guests.iter().map(|guest| guest.until(doc, &heads));
+        futures::future::try_join_all(all).await?;
+        spans.push(begun.elapsed());
+    }
+    let cpu = (process_cpu() - cpu) / u32::try_from(edits)?;
+    for other in others {
+        other.stop().await;
+    }
+    a.stop().await;
+    Ok(Round { p50: median(&spans), cpu })
+}
+
+async fn samod(docs: usize, peers: usize, edits: usize) -> Result<Round> {
+    let one = theirs::repository().await;
+    let address = theirs::listen(&one).await?;
+    let mut originals = Vec::new();
+    for _ in 0..docs {
+        originals.push(their_small(&one).await?);
+    }
+    let mut others: Vec<(Repo, Vec<DocHandle>)> = Vec::new();
+    for _ in 0..peers {
+        let other = theirs::repository().await;
+        theirs::dial(&other, address).await?;
+        let found = originals.iter().map(|original| theirs::find(&other, original));
+        let found = futures::future::try_join_all(found).await?;
+        others.push((other, found));
+    }
+    quiet().await;
+    let (mut spans, cpu) = (Vec::new(), process_cpu());
+    for round in 0..edits {
+        let which = round * 37 % docs;
+        let begun = Instant::now();
+        let heads = theirs::type_letter(&originals[which]).await?;
+        let all = others.iter().map(|(_, copies)| theirs::until(&copies[which], &heads));
+        futures::future::try_join_all(all).await?;
+        spans.push(begun.elapsed());
+    }
+    let cpu = (process_cpu() - cpu) / u32::try_from(edits)?;
+    for (other, _) in others {
+        other.stop().await;
+    }
+    one.stop().await;
+    Ok(Round { p50: median(&spans), cpu })
+}
+
+fn body(number: usize) -> String {
+    format!("message {number:06}, about as long as what people say to each other")
+}
+
+/// Goal 9: a room with many entries.
+pub async fn room(plan: &Plan) -> Result<()> {
+    let entries = plan.pick(20_000, 100_000);
+    let directory = plan.directory()?;
+    let place = directory.path().join("a");
+    let a = Node::start(1, &place).await?;
+    let doc = a.documents.create(Box::new(|transaction| trace::begin(transaction))).await?;
+    let begun = Instant::now();
+    let appended =
+        futures::stream::iter(0..entries).map(|number| a.documents.append(doc, body(number).into()));
+    let appended: Vec<_> = appended.buffered(200).collect().await;
+    for append in appended {
+        append?;
+    }
+    let rate = entries as f64 / begun.elapsed().as_secs_f64();
+    aside("9 appended and durable, 200 at once", &format!("{rate:.0} entries/s"));
+    let mut spans = Vec::new();
+    for number in 0..plan.pick(200, 500) {
+        let begun = Instant::now();
+        a.documents.append(doc, body(number).into()).await?;
+        spans.push(begun.elapsed());
+    }
+    let p50 = median(&spans);
+    let show = |span: Duration| format!("{:.2} ms", ms(span));
+    let seen = format!("{} (p99 {})", show(p50), show(percentile(&spans, 99)));
+    goal("9 append, durable, p50", &seen, "", f64::NAN, "<= 3 ms", ms(p50) <= 3.0);
+    a.stop().await;
+
+    let a = Node::start(1, &place).await?;
+    aside("9 the database opens after a restart in", &show(a.opened));
+    let begun = Instant::now();
+    let newest = a.documents.posts(doc, None, 50).await?;
+    let span = begun.elapsed();
+    if newest.len() != 50 {
+        return Err("the newest entries are not there".into());
+    }
+    let their_span = as_one_document(entries)?;
+    let ratio = span.as_secs_f64() / their_span.as_secs_f64();
+    let what = format!("9 the newest 50 of {entries} after a restart (theirs: one Automerge list)");
+    let met = ms(span) <= 20.0 && ratio <= 0.03;
+    goal(&what, &show(span), &show(their_span), ratio, "<= 20 ms, <= 0.03 x", met);
+    fetch(&a, directory.path(), doc).await?;
+    a.stop().await;
+    Ok(())
+}
+
+/// How long an Automerge document of the same messages takes until the newest are read.
+fn as_one_document(entries: usize) -> Result<Duration> {
+    let mut document = Automerge::new();
+    let mut transaction = document.transaction();
+    let list = transaction.put_object(ROOT, "messages", ObjType::List)?;
+    transaction.commit();
+    // A change for each message takes a minute to make; a hundred to a change makes loading cheaper for them.
+    for first in (0..entries).step_by(100) {
+        let mut transaction = document.transaction();
+        for number in first..first + 100 {
+            let message = transaction.insert_object(&list, number, ObjType::Map)?;
+            transaction.put(&message, "author", i64::try_from(number % 10)?)?;
+            transaction.put(&message, "at", i64::try_from(number)?)?;
+            transaction.put(&message, "body", body(number))?;
+        }
+        transaction.commit();
+    }
+    let saved = document.save();
+    let begun = Instant::now();
+    let document = Automerge::load(&saved)?;
+    for number in entries - 50..entries {
+        let (_, message) = document.get(&list, number)?.ok_or("a message is not there")?;
+        document.get(message, "body")?.ok_or("a message without a body")?;
+    }
+    Ok(begun.elapsed())
+}
+
+/// Goal 9: a newcomer fetches and verifies all entries.
+async fn fetch(a: &Node, directory: &std::path::Path, doc: DocId) -> Result<()> {
+    let wanted = a.documents.status(doc).await.map_or(0, |status| status.posts);
+    let b = Node::start(2, &directory.join("b")).await?;
+    b.connect(a).await?;
+    let (begun, cpu) = (Instant::now(), process_cpu());
+    a.share(doc, &[&b]).await?;
+    loop {
+        let here = b.documents.status(doc).await.map_or(0, |status| status.posts);
+        if here >= wanted {
+            break;
+        }
+        if begun.elapsed() > PATIENCE {
+            return Err("entries stay behind".into());
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let rate = wanted as f64 / begun.elapsed().as_secs_f64();
+    let each = (process_cpu() - cpu).as_secs_f64() * 1e6 / wanted as f64;
+    let what = "9 entries fetched, verified and durable at a newcomer";
+    let seen = format!("{rate:.0}/s ({each:.0} us CPU each, both nodes)");
+    goal(what, &seen, "", f64::NAN, ">= 15000/s, floor 10000/s", rate >= 15_000.0);
+    b.stop().await;
+    Ok(())
+}

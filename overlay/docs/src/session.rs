@@ -31,6 +31,8 @@ pub(crate) struct Session {
     pub heard: bool,
     /// What it was last told about this replica.
     pub told: Option<Standing>,
+    /// When that was.
+    pub told_at: Time,
     /// What it last told.
     pub theirs: Option<Standing>,
     /// A transfer to it.

@@ -217,7 +217,7 @@ impl Replica {
         out.push(Output::Notify(Event::PeersChanged { doc }));
         entry.used = now;
         self.send_operations(doc, peer, out);
-        self.summarise_to(doc, peer, out);
+        self.summarise_to(now, doc, peer, out);
         self.set_due(doc, now.after(REPEAT));
     }
 
@@ -338,7 +338,7 @@ impl Replica {
         // Whoever told something may know changes that were not for this replica until now.
         if let Some(peer) = from {
             self.send_operations(doc, peer, out);
-            self.summarise_to(doc, peer, out);
+            self.summarise_to(now, doc, peer, out);
         }
     }
 
@@ -363,8 +363,10 @@ impl Replica {
             let Some(session) = self.entries.get(&doc).and_then(|entry| entry.sessions.get(&peer)) else {
                 return;
             };
-            if session.told.as_ref() != Some(&mine) {
-                self.summarise_to(doc, peer, out);
+            // Who says the same again does not know that it was answered.
+            let again = !news && now.since(session.told_at) >= REPEAT / 2;
+            if again || session.told.as_ref() != Some(&mine) {
+                self.summarise_to(now, doc, peer, out);
             }
             return;
         }
@@ -535,7 +537,7 @@ impl Replica {
     }
 
     /// Tells a peer where this replica stands.
-    pub(super) fn summarise_to(&mut self, doc: DocId, peer: NodeId, out: &mut Outbox<Output>) {
+    pub(super) fn summarise_to(&mut self, now: Time, doc: DocId, peer: NodeId, out: &mut Outbox<Output>) {
         let Some(entry) = self.entries.get_mut(&doc) else { return };
         if entry.members.role(&peer).is_none() {
             return;
@@ -543,6 +545,7 @@ impl Replica {
         let standing = entry.standing();
         let Some(session) = entry.sessions.get_mut(&peer) else { return };
         session.told = Some(standing.clone());
+        session.told_at = now;
         let Standing { control, heads, feeds } = standing;
         self.send(&doc, peer, &Message::Summary { control, heads, feeds }, out);
     }
@@ -564,7 +567,7 @@ impl Replica {
             open |= !equal;
         }
         for (peer, equal, control) in tell {
-            self.summarise_to(doc, peer, out);
+            self.summarise_to(now, doc, peer, out);
             // Who has not said where it stands may not know yet whom it may tell.
             if control != Some(mine.control) {
                 self.send_operations(doc, peer, out);

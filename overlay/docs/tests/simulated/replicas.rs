@@ -317,6 +317,25 @@ fn equal_heads_end_a_reconnect_without_loading_the_document() {
 }
 
 #[test]
+fn who_missed_the_word_that_another_is_equal_hears_it_again() {
+    for seed in 0..60 {
+        let mut world = World::new(2, seed, Faults::NONE);
+        let doc = world.create(0);
+        world.invite(0, 1, doc, Role::Writer);
+        world.run(SECOND);
+        world.faults.loss = 40;
+        world.put(0, doc, "more", "x").unwrap();
+        world.run(7 * SECOND);
+        world.faults.loss = 0;
+        world.run(20 * SECOND);
+        for node in 0..2 {
+            let status = world.nodes[node].replica.as_ref().unwrap().status(&doc).unwrap();
+            assert!(status.peers.iter().all(|peer| peer.in_sync), "seed {seed}: at node {node} {status:?}");
+        }
+    }
+}
+
+#[test]
 fn a_document_of_megabytes_crosses_in_parts_and_is_stored_in_parts() {
     let mut world = World::new(2, 8, Faults { delay_ms: 3, ..Faults::NONE });
     let doc = world.create(0);
@@ -337,7 +356,7 @@ fn a_document_of_megabytes_crosses_in_parts_and_is_stored_in_parts() {
 
 /// The bytes of a document whose changes were applied in an order of their own: by what they build on, then by
 /// hash. Automerge saves changes in the order in which they came.
-fn again(saved: &[u8]) -> Vec<u8> {
+pub(crate) fn again(saved: &[u8]) -> Vec<u8> {
     let mut left = Automerge::load(saved).unwrap().get_changes(&[]);
     left.sort_by_key(|change| change.hash());
     let mut document = Automerge::new();

@@ -234,6 +234,19 @@ fn a_ticket_that_ran_out_lets_nobody_in_by_any_door() {
     }
 }
 
+/// Whoever holds a ticket can sign with its key, also in the name of somebody who is a member already.
+#[test]
+fn a_readers_ticket_that_is_redeemed_in_a_writers_name_takes_nothing_from_it() {
+    let (mut desk, doc, writer) = shared(2, Role::Writer);
+    let (access, bearer) = desk.invite(doc, Role::Reader, &FREE);
+    let guest = Speaker::new(key(3), access, Some(bearer));
+    desk.meet(&guest, guest.redemption(guest.id()));
+    let redemptions = [writer.id(), desk.id()].map(|who| guest.redemption(who).unwrap());
+    desk.hears(guest.id(), guest.frame(&Message::Learn { operations: redemptions.to_vec() }));
+    assert_eq!(role_of(&desk, doc, writer.id()), Some(Role::Writer));
+    assert_eq!(role_of(&desk, doc, desk.id()), Some(Role::Admin));
+}
+
 #[test]
 fn a_flood_of_operations_by_a_ticket_takes_nothing_from_the_owner() {
     let (mut desk, doc, reader) = shared(2, Role::Reader);
@@ -241,7 +254,7 @@ fn a_flood_of_operations_by_a_ticket_takes_nothing_from_the_owner() {
     // What only admins may sign, at the last epoch there is; then as many guests as fit, and more.
     let last = [
         Act::Grant { to: reader.id(), role: Role::Writer, bearer: None },
-        Act::Remove { who: desk.id(), cut: Vec::new(), feeds: Vec::new(), keep: Vec::new() },
+        Act::Remove { who: desk.id(), cut: Vec::new(), feeds: Vec::new(), keep: Vec::new(), stays: None },
     ];
     let mut flood: Vec<Envelope> =
         last.into_iter().map(|act| reader.operation(&bearer, u32::MAX, act)).collect();

@@ -129,10 +129,25 @@ pub struct Operation {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the fields are those of the protocol, as overlay/docs says")]
 pub enum Act {
-    Grant { to: NodeId, role: Role, bearer: Option<Bearer> },
-    Remove { who: NodeId, cut: Vec<Root>, feeds: Vec<FeedEnd>, keep: Vec<ByteArray<32>> },
-    Redeem { member: NodeId },
-    Admit { redemption: ByteArray<32> },
+    Grant {
+        to: NodeId,
+        role: Role,
+        bearer: Option<Bearer>,
+    },
+    Remove {
+        who: NodeId,
+        cut: Vec<Root>,
+        feeds: Vec<FeedEnd>,
+        keep: Vec<ByteArray<32>>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        stays: Option<Role>,
+    },
+    Redeem {
+        member: NodeId,
+    },
+    Admit {
+        redemption: ByteArray<32>,
+    },
 }
 
 /// Where a removed author's feed ends.

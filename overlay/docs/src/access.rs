@@ -55,12 +55,19 @@ pub(crate) struct Operation {
 /// What an operation does.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Act {
-    /// Gives a role to a key. A bearer's key is the one inside a ticket: it takes no part itself, it lets
-    /// others in by [`Act::Redeem`].
+    /// Gives a role to a key, and takes none away: of two grants the higher role holds. A bearer's key is the
+    /// one inside a ticket: it takes no part itself, it lets others in by [`Act::Redeem`].
     Grant { to: NodeId, role: Role, bearer: Option<Bearer> },
-    /// Takes every role from a key. Its changes end at `cut`, its feeds at `feeds`; of what it signed, `keep`
-    /// stays valid.
-    Remove { who: NodeId, cut: Vec<Root>, feeds: Vec<FeedEnd>, keep: Vec<OpHash> },
+    /// Takes every role from a key, or those above the one that `stays`. Where that ends its writing, its
+    /// changes end at `cut` and its feeds at `feeds`; of what it signed, `keep` stays valid.
+    Remove {
+        who: NodeId,
+        cut: Vec<Root>,
+        feeds: Vec<FeedEnd>,
+        keep: Vec<OpHash>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        stays: Option<Role>,
+    },
     /// Signed by a bearer's key: lets a member in with the bearer's role.
     Redeem { member: NodeId },
     /// Signed by a member: this redemption came while its ticket's limits held.
@@ -169,7 +176,39 @@ impl Members {
     }
 }
 
-/// The strongest word about one key.
+/// All that was said of one key.
+#[derive(Clone, Debug, Default)]
+struct Said {
+    /// The highest role that was granted at each epoch.
+    granted: BTreeMap<u32, Role>,
+    /// The lowest role that was left to it, at each epoch at which something was taken away.
+    left: BTreeMap<u32, Option<Role>>,
+}
+
+impl Said {
+    fn grant(&mut self, epoch: u32, role: Role) {
+        let granted = self.granted.entry(epoch).or_insert(role);
+        *granted = role.max(*granted);
+    }
+
+    fn lower(&mut self, epoch: u32, stays: Option<Role>) {
+        let left = self.left.entry(epoch).or_insert(stays);
+        *left = stays.min(*left);
+    }
+
+    /// In the order of epochs. A grant never takes away: otherwise whoever holds a reader's ticket could redeem
+    /// it for a writer, and two admins that let somebody in at once could undo what it wrote. What takes away
+    /// never gives, and at one epoch it holds.
+    fn role(&self) -> Option<Role> {
+        let epochs: BTreeSet<u32> = self.granted.keys().chain(self.left.keys()).copied().collect();
+        epochs.into_iter().fold(None, |role, epoch| {
+            let role = role.max(self.granted.get(&epoch).copied());
+            self.left.get(&epoch).map_or(role, |left| role.min(*left))
+        })
+    }
+}
+
+/// The strongest word about one ticket's key.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Verdict {
     epoch: u32,
@@ -177,7 +216,6 @@ struct Verdict {
     removed: bool,
     hash: [u8; 32],
     role: Role,
-    bearer: bool,
 }
 
 impl ControlLog {
@@ -314,9 +352,8 @@ impl ControlLog {
 
     /// The members, and the redemptions that let somebody in; as if `admitted` came in time.
     fn judged(&self, access: &DocAccess, admitted: Option<&OpHash>) -> (Members, BTreeSet<OpHash>) {
-        let owners = self.verdicts(|signed, _| access.is_owner(&signed.author));
-        let is_admin =
-            |node: &NodeId| owners.get(node).is_some_and(|it| !it.removed && it.role == Role::Admin);
+        let owners = self.said(|signed, _| access.is_owner(&signed.author));
+        let is_admin = |node: &NodeId| owners.get(node).is_some_and(|it| it.role() == Some(Role::Admin));
         let kept = self.kept(|author| access.is_owner(author));
         let holds = |signed: &Signed, hash: &OpHash| {
             if access.is_owner(&signed.author) {
@@ -329,21 +366,34 @@ impl ControlLog {
             };
             within && (is_admin(&signed.author) || kept.contains(hash))
         };
-        let mut verdicts = self.verdicts(holds);
+        let mut said = self.said(holds);
+        let tickets = self.tickets(holds);
         let kept_redemptions = self.kept(|author| access.is_owner(author) || is_admin(author));
-        let cuts = self.cuts(holds);
-        let feed_ends = self.feed_ends(holds);
         let mut waiting: Vec<(OpHash, NodeId, Verdict)> = Vec::new();
         for (hash, signed) in &self.operations {
             let Act::Redeem { member } = &signed.operation.act else { continue };
-            let Some(bearer) = verdicts.get(&signed.author).copied() else { continue };
-            let grant = if bearer.removed && kept_redemptions.contains(hash) {
+            let Some(ticket) = tickets.get(&signed.author).copied() else { continue };
+            let grant = if ticket.removed && kept_redemptions.contains(hash) {
                 self.last_grant(&signed.author, holds)
             } else {
-                Some(bearer).filter(|it| it.bearer && !it.removed)
+                Some(ticket).filter(|it| !it.removed)
             };
             waiting.extend(grant.map(|grant| (*hash, *member, grant)));
         }
+        let counted = self.let_in(access, admitted, waiting, &mut said);
+        let roles = said.iter().filter_map(|(node, said)| Some((*node, said.role()?))).collect();
+        (Members { roles, cuts: self.cuts(holds), feed_ends: self.feed_ends(holds) }, counted)
+    }
+
+    /// Of redemptions with their tickets' grants those that let somebody in; who was let in may have let in
+    /// others.
+    fn let_in(
+        &self,
+        access: &DocAccess,
+        admitted: Option<&OpHash>,
+        mut waiting: Vec<(OpHash, NodeId, Verdict)>,
+        said: &mut BTreeMap<NodeId, Said>,
+    ) -> BTreeSet<OpHash> {
         let mut words: BTreeMap<OpHash, Vec<NodeId>> = BTreeMap::new();
         for signed in self.operations.values() {
             if let Act::Admit { redemption } = &signed.operation.act {
@@ -351,32 +401,26 @@ impl ControlLog {
             }
         }
         let mut counted = BTreeSet::new();
-        // Who was let in may have let in others.
         loop {
             let before = waiting.len();
             waiting.retain(|(hash, member, grant)| {
                 let holds = |by: &NodeId| {
-                    let role = verdicts.get(by).filter(|it| !it.removed && !it.bearer).map(|it| it.role);
-                    access.is_owner(by) || role >= Some(grant.role)
+                    access.is_owner(by) || said.get(by).and_then(Said::role) >= Some(grant.role)
                 };
                 let is_in = admitted == Some(hash)
                     || !self.has_limits(grant)
                     || words.get(hash).is_some_and(|by| by.iter().any(holds));
                 if is_in {
                     // With the epoch of its ticket: who was removed since does not come back with it.
-                    let verdict = Verdict { hash: **hash, bearer: false, ..*grant };
-                    raise(&mut verdicts, *member, verdict);
+                    said.entry(*member).or_default().grant(grant.epoch, grant.role);
                     counted.insert(*hash);
                 }
                 !is_in
             });
             if waiting.len() == before {
-                break;
+                return counted;
             }
         }
-        let members = verdicts.into_iter().filter(|(_, verdict)| !verdict.removed && !verdict.bearer);
-        let roles = members.map(|(node, verdict)| (node, verdict.role)).collect();
-        (Members { roles, cuts, feed_ends }, counted)
     }
 
     fn has_limits(&self, grant: &Verdict) -> bool {
@@ -386,21 +430,37 @@ impl ControlLog {
         })
     }
 
-    fn verdicts(&self, holds: impl Fn(&Signed, &OpHash) -> bool) -> BTreeMap<NodeId, Verdict> {
-        let mut verdicts = BTreeMap::new();
-        for (hash, signed) in self.operations.iter().filter(|(hash, signed)| holds(signed, hash)) {
-            if let Some((node, verdict)) = verdict(signed, hash) {
-                raise(&mut verdicts, node, verdict);
+    /// What was said of each member's key by operations that hold.
+    fn said(&self, holds: impl Fn(&Signed, &OpHash) -> bool) -> BTreeMap<NodeId, Said> {
+        let mut said: BTreeMap<NodeId, Said> = BTreeMap::new();
+        for (_, signed) in self.operations.iter().filter(|(hash, signed)| holds(signed, hash)) {
+            let epoch = signed.operation.epoch;
+            match &signed.operation.act {
+                Act::Grant { to, role, bearer: None } => said.entry(*to).or_default().grant(epoch, *role),
+                Act::Remove { who, stays, .. } => said.entry(*who).or_default().lower(epoch, *stays),
+                Act::Grant { .. } | Act::Redeem { .. } | Act::Admit { .. } => {}
             }
         }
-        verdicts
+        said
+    }
+
+    /// The strongest word about each ticket's key, by operations that hold.
+    fn tickets(&self, holds: impl Fn(&Signed, &OpHash) -> bool) -> BTreeMap<NodeId, Verdict> {
+        let mut tickets = BTreeMap::new();
+        for (hash, signed) in self.operations.iter().filter(|(hash, signed)| holds(signed, hash)) {
+            if let Some((node, verdict)) = verdict(signed, hash) {
+                let strongest = tickets.entry(node).or_insert(verdict);
+                *strongest = (*strongest).max(verdict);
+            }
+        }
+        tickets
     }
 
     /// The strongest grant of a bearer, whatever removed it.
     fn last_grant(&self, node: &NodeId, holds: impl Fn(&Signed, &OpHash) -> bool) -> Option<Verdict> {
         let valid = self.operations.iter().filter(|(hash, signed)| holds(signed, hash));
         let grants = valid.filter_map(|(hash, signed)| verdict(signed, hash));
-        grants.filter(|(to, it)| to == node && !it.removed && it.bearer).map(|(_, it)| it).max()
+        grants.filter(|(to, it)| to == node && !it.removed).map(|(_, it)| it).max()
     }
 
     /// What removals by such authors leave valid.
@@ -471,13 +531,19 @@ impl ControlLog {
         envelopes.iter().filter(is_about).cloned().collect()
     }
 
-    /// The tickets by which a member came in.
-    pub(crate) fn bearers_of(&self, node: &NodeId) -> Vec<NodeId> {
+    /// The tickets by which a member came in, as far as they give more than `role`.
+    pub(crate) fn bearers_of(&self, node: &NodeId, role: Option<Role>) -> BTreeSet<NodeId> {
+        let gives_more = |ticket: &NodeId| {
+            self.operations.values().any(|signed| {
+                matches!(&signed.operation.act, Act::Grant { to, role: given, bearer: Some(_) }
+                    if to == ticket && Some(*given) > role)
+            })
+        };
         let redeemed = self
             .operations
             .values()
             .filter(|signed| matches!(&signed.operation.act, Act::Redeem { member } if member == node));
-        redeemed.map(|signed| signed.author).collect()
+        redeemed.map(|signed| signed.author).filter(gives_more).collect()
     }
 
     /// Whether a redemption may let its member in now, and how.
@@ -519,24 +585,14 @@ impl ControlLog {
     }
 }
 
+/// What an operation says of a ticket's key.
 fn verdict(signed: &Signed, hash: &OpHash) -> Option<(NodeId, Verdict)> {
-    let verdict = |removed, role, bearer| Verdict {
-        epoch: signed.operation.epoch,
-        removed,
-        hash: **hash,
-        role,
-        bearer,
-    };
+    let verdict = |removed, role| Verdict { epoch: signed.operation.epoch, removed, hash: **hash, role };
     match &signed.operation.act {
-        Act::Grant { to, role, bearer } => Some((*to, verdict(false, *role, bearer.is_some()))),
-        Act::Remove { who, .. } => Some((*who, verdict(true, Role::Reader, false))),
-        Act::Redeem { .. } | Act::Admit { .. } => None,
+        Act::Grant { to, role, bearer: Some(_) } => Some((*to, verdict(false, *role))),
+        Act::Remove { who, .. } => Some((*who, verdict(true, Role::Reader))),
+        Act::Grant { .. } | Act::Redeem { .. } | Act::Admit { .. } => None,
     }
-}
-
-fn raise(verdicts: &mut BTreeMap<NodeId, Verdict>, node: NodeId, verdict: Verdict) {
-    let strongest = verdicts.entry(node).or_insert(verdict);
-    *strongest = (*strongest).max(verdict);
 }
 
 #[cfg(test)]

@@ -12,7 +12,9 @@
 //! remove roles ([`Role`]); who is a member follows from the set of operations alone ([`Members`]). Writers
 //! vouch for changes: one signature on an actor's newest change covers the chain before it, and all that the
 //! chain builds on. **A document holds exactly the ancestors of the changes that its writers vouch for.** A
-//! removal names the last changes of the removed that stay, so every replica cuts at the same place.
+//! removal names the last changes of the removed that stay, so every replica cuts at the same place, also one
+//! that joins later. Making a writer a reader is a removal that leaves it a role, in one signed operation. A grant
+//! takes nothing away: of several the highest role holds, until an operation of a later epoch takes it.
 //!
 //! A ticket's limits hold against whoever has it: a redemption of one that expires or is counted is worth
 //! nothing until a member, whose role is no lower than the ticket's, signs that it came in time. That word

@@ -132,7 +132,7 @@ pub enum Input {
         /// How many.
         uses: Option<u32>,
     },
-    /// A local caller gives a node a role.
+    /// A local caller gives a node a role, or leaves it no more than this one.
     Grant {
         /// Who asks.
         request: RequestId,
@@ -426,7 +426,7 @@ struct Flight {
 enum Job {
     Edit { request: RequestId, at: Option<Vec<Hash>>, edit: Edit },
     Read { request: RequestId, read: Read },
-    Remove { request: RequestId, who: NodeId },
+    Lower { request: RequestId, who: NodeId, stays: Option<Role> },
     Accept { peer: NodeId, payload: Payload },
     Want { peer: NodeId, heads: Vec<Hash>, clock: Vec<(serde_bytes::ByteBuf, u64)> },
     Ask { peer: NodeId },
@@ -681,7 +681,7 @@ impl Machine for Replica {
             }
             Input::Grant { request, doc, to, role } => self.grant(now, request, doc, to, role, out),
             Input::Remove { request, doc, who } => {
-                self.local_job(now, doc, request, Job::Remove { request, who }, out);
+                self.local_job(now, doc, request, Job::Lower { request, who, stays: None }, out);
             }
             Input::Forget { request, doc } => self.forget(request, doc, out),
             Input::Sync { request, doc, conversation, message } => {

@@ -34,7 +34,12 @@ fn admit(by: u8, redemption: &Envelope) -> Envelope {
 }
 
 fn remove(by: u8, epoch: u32, who: u8, keep: Vec<OpHash>) -> Envelope {
-    signed(by, epoch, Act::Remove { who: key(who).node_id(), cut: Vec::new(), feeds: Vec::new(), keep })
+    lower(by, epoch, who, None, keep)
+}
+
+fn lower(by: u8, epoch: u32, who: u8, stays: Option<Role>, keep: Vec<OpHash>) -> Envelope {
+    let who = key(who).node_id();
+    signed(by, epoch, Act::Remove { who, cut: Vec::new(), feeds: Vec::new(), keep, stays })
 }
 
 const FREE: Bearer = Bearer { expires: None, uses: None };
@@ -177,6 +182,39 @@ fn a_tickets_key_signs_redemptions_and_leaves_room_for_others() {
     assert_eq!(role(&full, 3), Some(Role::Writer), "another ticket lets in");
     assert!(full.insert(&access(), &NetworkName::default(), &remove(1, 2, 20, Vec::new())));
     assert_eq!(full.members(&access()).iter().count(), 1);
+}
+
+#[test]
+fn a_grant_takes_nothing_away_and_what_takes_away_gives_nothing() {
+    let role_after = |operations: &[Envelope]| role(&log(operations), 3);
+    let (reader, writer) = (Some(Role::Reader), Some(Role::Writer));
+    // Two admins that let somebody in at once, and a reader's ticket that is redeemed in a writer's name.
+    assert_eq!(role_after(&[grant(1, 1, 3, Role::Writer), grant(1, 1, 3, Role::Reader)]), writer);
+    assert_eq!(role_after(&[grant(1, 1, 3, Role::Writer), grant(1, 2, 3, Role::Reader)]), writer);
+    let act = Act::Grant { to: key(20).node_id(), role: Role::Reader, bearer: Some(FREE) };
+    assert_eq!(role_after(&[grant(1, 1, 3, Role::Writer), signed(1, 2, act), redeem(20, 3)]), writer);
+    // What lowers holds until a later grant, also against one of its own epoch.
+    let lowered = [grant(1, 1, 3, Role::Writer), lower(1, 2, 3, reader, Vec::new())];
+    let with = |more: Envelope| role_after(&[&lowered[..], &[more]].concat());
+    assert_eq!(role_after(&lowered), reader);
+    assert_eq!(with(grant(1, 2, 3, Role::Writer)), reader);
+    assert_eq!(with(grant(1, 3, 3, Role::Writer)), writer);
+    // One who was removed does not come back by it, whichever came first.
+    for epoch in [1, 2, 3] {
+        assert_eq!(with(lower(1, epoch, 3, None, Vec::new())), None, "removed at {epoch}");
+    }
+    assert_eq!(role_after(&[lower(1, 2, 3, writer, Vec::new())]), None);
+}
+
+#[test]
+fn what_an_admin_signed_holds_when_it_becomes_less() {
+    let granted = grant(2, 2, 3, Role::Writer);
+    let keep = vec![OpHash::new(granted.hash())];
+    let stays = Some(Role::Writer);
+    let log = log(&[grant(1, 1, 2, Role::Admin), granted, lower(1, 3, 2, stays, keep), {
+        grant(2, 4, 4, Role::Writer)
+    }]);
+    assert_eq!([2, 3, 4].map(|node| role(&log, node)), [stays, stays, None]);
 }
 
 #[test]

@@ -651,8 +651,8 @@ impl Entry {
     fn to_cut(&self) -> Vec<(FeedId, u64)> {
         let end = |id: &FeedId| match self.members.feed_ends().get(id) {
             Some(end) => Some(end.last),
-            // Who was removed without having said anything that the remover knew of ends before its first word.
-            None => self.members.role(&id.author).is_none().then_some(0),
+            // Who lost its right without having said anything that the remover knew of ends before its first word.
+            None => (!self.members.may_write(&id.author)).then_some(0),
         };
         let ends = self.feeds.here.iter().filter_map(|(id, feed)| Some((*id, feed, end(id)?)));
         ends.filter(|(_, feed, last)| feed.is_behind(*last)).map(|(id, _, last)| (id, last)).collect()

@@ -161,7 +161,7 @@ impl Replica {
                 let outcome = Err(DocError::Damaged(why.clone()));
                 if let Job::Edit { request, .. }
                 | Job::Read { request, .. }
-                | Job::Remove { request, .. }
+                | Job::Lower { request, .. }
                 | Job::Sync { request, .. } = job
                 {
                     out.push(Output::Reply { request, outcome });
@@ -180,7 +180,7 @@ impl Replica {
         match job {
             Job::Edit { request, at, edit } => self.edit(now, doc, request, at.as_deref(), edit, out),
             Job::Read { request, read } => self.read(doc, request, read, out),
-            Job::Remove { request, who } => self.remove(now, doc, request, who, out),
+            Job::Lower { request, who, stays } => self.lower(now, doc, request, (who, stays), out),
             Job::Accept { peer, payload } => self.accept(now, doc, peer, &payload, out),
             Job::Want { peer, heads, clock } => self.give(doc, peer, &heads, &clock, out),
             Job::Ask { peer } => self.ask(now, doc, peer, out),
@@ -311,43 +311,58 @@ impl Replica {
         out: &mut Outbox<Output>,
     ) {
         let held = self.entries.get(&doc).and_then(|entry| entry.members.role(&to));
+        if held > Some(role) {
+            // What it wrote so far is to stay, so where that ends is looked up in the document.
+            let job = Job::Lower { request, who: to, stays: Some(role) };
+            return self.local_job(now, doc, request, job, out);
+        }
         let needs_owner = role == Role::Admin || held == Some(Role::Admin);
         match self.authority(doc, needs_owner) {
             Ok(key) => {
-                let mut acts = vec![Act::Grant { to, role, bearer: None }];
-                if held > Some(role) {
-                    acts.extend(self.admitted_by(doc, &to));
-                }
+                let acts = vec![Act::Grant { to, role, bearer: None }];
                 self.operate(now, doc, &key, acts, Waiting::Plain { request, outcome: Outcome::Done }, out);
             }
             Err(error) => out.push(Output::Reply { request, outcome: Err(error) }),
         }
     }
 
-    /// Removes a member: its changes end where this replica has them, and so do the tickets that let it in,
-    /// though not the others who came by them.
-    fn remove(&mut self, now: Time, doc: DocId, request: RequestId, who: NodeId, out: &mut Outbox<Output>) {
+    /// Removes a member, or leaves it a lower role. Where that ends its writing its changes end where this
+    /// replica has them; and so do the tickets that gave it more, though not the others who came by them.
+    fn lower(
+        &mut self,
+        now: Time,
+        doc: DocId,
+        request: RequestId,
+        (who, stays): (NodeId, Option<Role>),
+        out: &mut Outbox<Output>,
+    ) {
         let Some(entry) = self.entries.get(&doc) else { return };
         let held = entry.members.role(&who);
+        if let Some(role) = stays.filter(|role| held <= Some(*role)) {
+            // It changed while the document was being read.
+            return self.grant(now, request, doc, who, role, out);
+        }
         if held.is_none() {
             let why = "that node is not a member of the document".to_owned();
             return out.push(Output::Reply { request, outcome: Err(DocError::Refused(why)) });
         }
         let is_other_admin = |(node, role)| node != who && role == Role::Admin;
         if held == Some(Role::Admin) && !entry.members.iter().any(is_other_admin) {
-            let why = "the last admin cannot be removed: nobody could let anybody in any more".to_owned();
+            let why = "the last admin stays what it is: nobody could let anybody in any more".to_owned();
             return out.push(Output::Reply { request, outcome: Err(DocError::Refused(why)) });
         }
         let State::Open(document) = &entry.state else { return };
-        let cut = document.roots_of(&who);
-        let mut acts =
-            vec![Act::Remove { who, cut, feeds: self.feed_ends(doc, &who), keep: entry.log.signed_by(&who) }];
-        for bearer in entry.log.bearers_of(&who) {
+        let writes_on = stays >= Some(Role::Writer);
+        let cut = if writes_on { Vec::new() } else { document.roots_of(&who) };
+        let feeds = if writes_on { Vec::new() } else { self.feed_ends(doc, &who) };
+        let mut acts = vec![Act::Remove { who, cut, feeds, keep: entry.log.signed_by(&who), stays }];
+        for bearer in entry.log.bearers_of(&who, stays) {
             acts.push(Act::Remove {
                 who: bearer,
                 cut: Vec::new(),
                 feeds: Vec::new(),
                 keep: entry.log.signed_by(&bearer),
+                stays: None,
             });
         }
         acts.extend(self.admitted_by(doc, &who));
@@ -360,7 +375,7 @@ impl Replica {
         }
     }
 
-    /// Whom a member let in stays when it goes.
+    /// Whom a member let in stays when it goes or becomes less.
     fn admitted_by(&self, doc: DocId, who: &NodeId) -> Vec<Act> {
         let Some(entry) = self.entries.get(&doc) else { return Vec::new() };
         let admitted = entry.log.admitted_by(&entry.row.access, who);
@@ -376,9 +391,10 @@ impl Replica {
             return;
         }
         // Also who wrote nothing that the remover knew of is cut: at its first change.
-        let left = entry.members.iter().any(|(node, _)| members.role(&node).is_none());
-        let cut = left || members.cuts() != entry.members.cuts();
-        let ended = left || members.feed_ends() != entry.members.feed_ends();
+        let silenced = |(node, _)| entry.members.may_write(&node) && !members.may_write(&node);
+        let silenced = entry.members.iter().any(silenced);
+        let cut = silenced || members.cuts() != entry.members.cuts();
+        let ended = silenced || members.feed_ends() != entry.members.feed_ends();
         let came: Vec<NodeId> = members
             .iter()
             .map(|(node, _)| node)

@@ -6,6 +6,7 @@ mod broken_feeds;
 mod clients;
 mod feeds;
 mod replicas;
+mod rights;
 mod world;
 
 use std::time::Duration;

@@ -211,6 +211,8 @@ impl Replica {
             Err(why) => State::Damaged(why),
         };
         let State::Loading(jobs) = std::mem::replace(&mut entry.state, state) else { return };
+        // A removal may be on disk whose cut is not: the node died between the two, or the disk was full.
+        self.prune(now, doc, out);
         for job in jobs {
             self.job(now, doc, job, out);
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use wattle_docs::{DocError, Event, Input, Outcome, Role};
-use wattle_types::DocId;
+use wattle_types::{DocId, Table};
 
 use crate::SECOND;
 use crate::replicas::again;
@@ -168,6 +168,60 @@ fn the_last_admin_is_left_what_it_is() {
     let refused = grant(&mut world, 0, doc, 0, Role::Reader);
     assert!(matches!(refused, Err(DocError::Refused(_))), "{refused:?}");
     assert_eq!(role(&world, 0, doc, 0), Some(Role::Admin));
+}
+
+/// Carol hears of it while what Bob writes is on its way to her disk, so her cut is a batch of its own. She dies as
+/// soon as the first is there. Says whether the second was not.
+fn dies_between_removal_and_cut(seed: u64, removed: bool) -> bool {
+    let (mut world, doc) = four(seed);
+    world.put(1, doc, "before", "x").unwrap();
+    world.run(SECOND);
+    for other in [0, 3] {
+        world.disconnect(other, 1);
+        world.disconnect(other, 2);
+    }
+    world.put(1, doc, "unseen", "x").unwrap();
+    world.run(SECOND);
+    let (request, who) = (world.request(), world.nodes[1].id);
+    let lower = Input::Grant { request, doc, to: who, role: Role::Reader };
+    world.handle(0, if removed { Input::Remove { request, doc, who } } else { lower });
+    world.run(SECOND);
+    world.faults.disk_ms = 50;
+    let [known, parts] = [Table::DocControl, Table::DocSnapshots].map(|table| world.rows(2, table));
+    for number in 0.. {
+        if number == 100 {
+            world.connect(0, 2);
+        }
+        let request = world.request();
+        let edit = put(&format!("unseen {number}"), "x");
+        world.handle(1, Input::Edit { request, doc, at: None, edit });
+        world.run(Duration::from_millis(1));
+        if world.rows(2, Table::DocControl) > known {
+            break;
+        }
+    }
+    let between = world.rows(2, Table::DocSnapshots) == parts;
+    world.crash_behind(2, 0);
+    world.faults.disk_ms = 1;
+    world.start(2);
+    assert!(world.keys(2, doc).contains("before"));
+    world.run(SECOND);
+    assert!(!world.keys(2, doc).contains("unseen"), "seed {seed}, removed: {removed}");
+    world.connect_all();
+    world.run(10 * SECOND);
+    assert_equal(&mut world, doc, &[0, 2], &format!("seed {seed}, removed: {removed}"));
+    world.crash(2);
+    world.start(2);
+    assert!(!world.keys(2, doc).contains("unseen"), "it stays cut");
+    between
+}
+
+#[test]
+fn a_cut_that_a_crash_kept_from_the_disk_is_made_once_the_document_is_read() {
+    for removed in [false, true] {
+        let between = (0..10).filter(|seed| dies_between_removal_and_cut(20 + seed, removed)).count();
+        assert!(between > 0, "nobody died between the two");
+    }
 }
 
 /// Five nodes of which two are admins; roles of the others rise, fall and end while links come and go, frames are

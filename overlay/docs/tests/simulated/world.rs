@@ -147,10 +147,15 @@ impl World {
 
     /// Kills a node: of what it gave to the disk a prefix is there, the rest is not.
     pub(crate) fn crash(&mut self, node: usize) {
+        let written = self.draw(self.nodes[node].writing.len() as u64 + 1) as usize;
+        self.crash_behind(node, written);
+    }
+
+    /// Kills a node: of the batches that the disk has not finished so many are there, and no more.
+    pub(crate) fn crash_behind(&mut self, node: usize, written: usize) {
         for other in 0..self.nodes.len() {
             self.disconnect(node, other);
         }
-        let written = self.draw(self.nodes[node].writing.len() as u64 + 1) as usize;
         let it = &mut self.nodes[node];
         it.replica = None;
         it.life += 1;
@@ -429,6 +434,11 @@ impl World {
     pub(crate) fn keys(&mut self, node: usize, doc: DocId) -> BTreeSet<String> {
         let saved = self.save(node, doc).unwrap();
         Automerge::load(&saved).unwrap().keys(automerge::ROOT).collect()
+    }
+
+    /// Rows of a table on a node's disk.
+    pub(crate) fn rows(&self, node: usize, table: Table) -> usize {
+        self.nodes[node].disk.keys().filter(|(of, _)| *of == table).count()
     }
 
     pub(crate) fn heads(&self, node: usize, doc: DocId) -> Vec<[u8; 32]> {

@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
-use serde_bytes::ByteArray;
+use serde_bytes::{ByteArray, ByteBuf};
 use wattle_types::{DocAccess, DocId, Domain, Envelope, FeedId, NetworkName, NodeId, UnixTime, keyed};
 
 use crate::feed::FeedEnd;
@@ -68,6 +68,9 @@ pub(crate) enum Act {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         stays: Option<Role>,
     },
+    /// Of the changes that an actor has under one number this one stays: the others go, with all that builds on
+    /// them.
+    Settle { story: Root },
     /// Signed by a bearer's key: lets a member in with the bearer's role.
     Redeem { member: NodeId },
     /// Signed by a member: this redemption came while its ticket's limits held.
@@ -139,6 +142,7 @@ pub struct Members {
     roles: BTreeMap<NodeId, Role>,
     cuts: Vec<(NodeId, Root)>,
     feed_ends: BTreeMap<FeedId, FeedEnd>,
+    settled: BTreeMap<(ByteBuf, u64), ByteArray<32>>,
 }
 
 impl Members {
@@ -168,6 +172,11 @@ impl Members {
     /// Where feeds of removed writers end.
     pub(crate) const fn feed_ends(&self) -> &BTreeMap<FeedId, FeedEnd> {
         &self.feed_ends
+    }
+
+    /// Of actors that have several changes under one number, which one stays.
+    pub(crate) const fn settled(&self) -> &BTreeMap<(ByteBuf, u64), ByteArray<32>> {
+        &self.settled
     }
 
     /// Removed writers and those of their changes that removals vouch for.
@@ -276,7 +285,7 @@ impl ControlLog {
         self.operations.values().any(|signed| match &signed.operation.act {
             Act::Grant { to, .. } => to == author,
             Act::Redeem { member } => member == author,
-            Act::Remove { .. } | Act::Admit { .. } => false,
+            Act::Remove { .. } | Act::Settle { .. } | Act::Admit { .. } => false,
         })
     }
 
@@ -290,7 +299,7 @@ impl ControlLog {
             })
         };
         match act {
-            Act::Grant { .. } | Act::Remove { .. } => {
+            Act::Grant { .. } | Act::Remove { .. } | Act::Settle { .. } => {
                 access.is_owner(author) || granted(&|role, is_bearer| role == Role::Admin && !is_bearer)
             }
             Act::Redeem { .. } => granted(&|_, is_bearer| is_bearer),
@@ -362,6 +371,7 @@ impl ControlLog {
             let within = match &signed.operation.act {
                 Act::Grant { to, role, .. } => *role < Role::Admin && !is_admin(to) && !access.is_owner(to),
                 Act::Remove { who, .. } => !is_admin(who) && !access.is_owner(who),
+                Act::Settle { .. } => true,
                 Act::Redeem { .. } | Act::Admit { .. } => false,
             };
             within && (is_admin(&signed.author) || kept.contains(hash))
@@ -382,7 +392,8 @@ impl ControlLog {
         }
         let counted = self.let_in(access, admitted, waiting, &mut said);
         let roles = said.iter().filter_map(|(node, said)| Some((*node, said.role()?))).collect();
-        (Members { roles, cuts: self.cuts(holds), feed_ends: self.feed_ends(holds) }, counted)
+        let (cuts, feed_ends) = (self.cuts(holds), self.feed_ends(holds));
+        (Members { roles, cuts, feed_ends, settled: self.settled(holds) }, counted)
     }
 
     /// Of redemptions with their tickets' grants those that let somebody in; who was let in may have let in
@@ -438,7 +449,7 @@ impl ControlLog {
             match &signed.operation.act {
                 Act::Grant { to, role, bearer: None } => said.entry(*to).or_default().grant(epoch, *role),
                 Act::Remove { who, stays, .. } => said.entry(*who).or_default().lower(epoch, *stays),
-                Act::Grant { .. } | Act::Redeem { .. } | Act::Admit { .. } => {}
+                Act::Grant { .. } | Act::Settle { .. } | Act::Redeem { .. } | Act::Admit { .. } => {}
             }
         }
         said
@@ -480,6 +491,18 @@ impl ControlLog {
             _ => None,
         });
         cuts.flatten().collect()
+    }
+
+    /// Where admins settled one place differently the first word holds: what it cut is gone.
+    fn settled(&self, holds: impl Fn(&Signed, &OpHash) -> bool) -> BTreeMap<(ByteBuf, u64), ByteArray<32>> {
+        let mut settled: BTreeMap<(ByteBuf, u64), (u32, OpHash, ByteArray<32>)> = BTreeMap::new();
+        for (hash, signed) in self.operations.iter().filter(|(hash, signed)| holds(signed, hash)) {
+            let Act::Settle { story } = &signed.operation.act else { continue };
+            let word = (signed.operation.epoch, *hash, story.change);
+            let first = settled.entry((story.actor.clone(), story.seq)).or_insert(word);
+            *first = word.min(*first);
+        }
+        settled.into_iter().map(|(place, (_, _, change))| (place, change)).collect()
     }
 
     /// Of a feed that several removals end the farthest end: nothing that one of them kept is lost.
@@ -525,7 +548,7 @@ impl ControlLog {
             signed.is_some_and(|signed| match &signed.operation.act {
                 Act::Grant { to, .. } => to == node,
                 Act::Remove { who, .. } => who == node,
-                Act::Redeem { .. } | Act::Admit { .. } => false,
+                Act::Settle { .. } | Act::Redeem { .. } | Act::Admit { .. } => false,
             })
         };
         envelopes.iter().filter(is_about).cloned().collect()
@@ -591,7 +614,7 @@ fn verdict(signed: &Signed, hash: &OpHash) -> Option<(NodeId, Verdict)> {
     match &signed.operation.act {
         Act::Grant { to, role, bearer: Some(_) } => Some((*to, verdict(false, *role))),
         Act::Remove { who, .. } => Some((*who, verdict(true, Role::Reader))),
-        Act::Grant { .. } | Act::Redeem { .. } | Act::Admit { .. } => None,
+        Act::Grant { .. } | Act::Settle { .. } | Act::Redeem { .. } | Act::Admit { .. } => None,
     }
 }
 

@@ -33,6 +33,9 @@ const IMPORTED: &str = "imported";
 /// Vouches of one payload: one for each actor that a document may have.
 const VOUCHES_MAX: usize = 64 * 1024;
 
+/// Places at which actors of one payload may have two changes, and that are looked at: the next payload shows more.
+const STORIES_MAX: usize = 16;
+
 /// Of those by nobody who may write, so many are looked at: one that knows more operations is enough.
 const STRANGERS_MAX: usize = 16;
 
@@ -93,8 +96,10 @@ pub(crate) struct Accepted {
     pub behind: bool,
     /// Changes that nobody who may write vouches for; they were left out.
     pub refused: bool,
-    /// Who vouched for a change under a number under which another one is here; it was left out.
+    /// Who vouched both for a change that is here and for another one under its number; that was left out.
     pub forked_by: BTreeSet<NodeId>,
+    /// Of such places, which change is to stay if an admin decides it now.
+    pub stories: Vec<Root>,
 }
 
 /// What a peer did wrong with a payload. The document is as it was.
@@ -320,12 +325,17 @@ impl Document {
             accepted.payload.vouches = self.keep(vouched);
             return Ok(accepted);
         }
-        let apply = || self.applied(&payload.chunks, &roots);
+        let apply = || self.applied(judge.members, &payload.chunks, &roots);
         let applied = catch_unwind(AssertUnwindSafe(apply)).map_err(|_panic| Fault::Panicked)??;
         accepted.missing = applied.missing;
         accepted.refused = applied.refused;
         let forked = vouched.iter().filter(|(root, _)| applied.forked.contains(&ChangeHash(*root.change)));
-        accepted.forked_by = forked.map(|(_, envelope)| envelope.author()).collect();
+        let both = forked.filter(|(root, envelope)| {
+            let here = applied.conflicts.iter().find(|it| it.actor == root.actor);
+            here.is_some_and(|it| self.has_word_of(&envelope.author(), it))
+        });
+        accepted.forked_by = both.map(|(_, envelope)| envelope.author()).collect();
+        accepted.stories = applied.conflicts.iter().map(|it| self.story(it, &vouched, &applied)).collect();
         if !applied.changes.is_empty() {
             self.automerge = applied.automerge;
             self.count(&applied.changes);
@@ -333,6 +343,36 @@ impl Document {
         }
         accepted.payload.vouches = self.keep(vouched);
         Ok(accepted)
+    }
+
+    /// Whether somebody vouches for the change of an actor that is here under a number.
+    fn has_word_of(&self, author: &NodeId, place: &Root) -> bool {
+        let word = self.vouches.get(&place.actor);
+        word.is_some_and(|(root, envelope)| envelope.author() == *author && root.seq >= place.seq)
+    }
+
+    /// Of the change that came under a number and the one that is here, the one that is to stay: the one that is
+    /// here, unless the actor's author vouches for the other alone.
+    fn story(&self, came: &Root, vouched: &[(Root, Envelope)], applied: &Applied) -> Root {
+        let actor = ActorId::from(came.actor.as_slice());
+        let author = applied.automerge.get_author_for_actor(&actor).and_then(|author| {
+            let key: [u8; 32] = author.as_bytes().try_into().ok()?;
+            Some(NodeId::from_public_key(key))
+        });
+        let is_by_author = |(root, envelope): &(Root, Envelope)| {
+            root.actor == came.actor
+                && Some(envelope.author()) == author
+                && applied.forked.contains(&ChangeHash(*root.change))
+        };
+        let takes_it = came.seq > 1
+            && vouched.iter().any(is_by_author)
+            && author.is_some_and(|author| !self.has_word_of(&author, came));
+        let metas = applied.automerge.get_changes_meta(&[]);
+        let here = metas.iter().find(|change| *change.actor == actor && change.seq == came.seq);
+        match here.filter(|_| !takes_it) {
+            Some(here) => Root { change: Hash::new(here.hash.0), ..came.clone() },
+            None => came.clone(),
+        }
     }
 
     /// What may be a head: what writers or removals vouch for, now or before.
@@ -347,9 +387,14 @@ impl Document {
     }
 
     /// A copy with the chunks applied: what fails, fails on the copy.
-    fn applied(&self, chunks: &[ByteBuf], roots: &BTreeSet<ChangeHash>) -> Result<Applied, Fault> {
+    fn applied(
+        &self,
+        members: &Members,
+        chunks: &[ByteBuf],
+        roots: &BTreeSet<ChangeHash>,
+    ) -> Result<Applied, Fault> {
         let incoming = self.unknown(chunks)?;
-        let Ready { mut changes, missing, forked } = self.ready(incoming)?;
+        let Ready { mut changes, missing, others } = self.ready(members, incoming)?;
         let mut next = self.automerge.clone();
         apply(&mut next, &changes)?;
         let mut refused = false;
@@ -363,8 +408,17 @@ impl Document {
         if !self.gives_back(&next, &changes) {
             return Err(Fault::Unfit("a change that does not come out as it went in".to_owned()));
         }
+        // What nobody who may write stands for contradicts nothing.
+        let others = vouched_for(others, roots);
+        let forked: BTreeSet<ChangeHash> = others.iter().map(|(change, _)| change.hash()).collect();
+        let is_first = |(change, _): &&(Change, ByteBuf)| {
+            !members.settled().contains_key(&place(change))
+                && change.deps().iter().all(|hash| !forked.contains(hash))
+        };
+        let firsts = others.iter().filter(is_first).take(STORIES_MAX);
+        let conflicts = firsts.map(|(change, _)| root(change)).collect();
         let (changes, chunks) = changes.into_iter().unzip();
-        Ok(Applied { automerge: next, changes, chunks, missing, refused, forked })
+        Ok(Applied { automerge: next, changes, chunks, missing, refused, forked, conflicts })
     }
 
     /// Whether a copy with more changes gives back exactly those. Automerge keeps operations and makes changes
@@ -407,11 +461,12 @@ impl Document {
     /// Those whose dependencies are here or among them; senders send them in order.
     ///
     /// A change under a number that its actor has used is left out, with all that builds on it: automerge
-    /// holds one change for each number. First come stays.
-    fn ready(&self, incoming: Vec<(Change, ByteBuf)>) -> Result<Ready, Fault> {
+    /// holds one change for each number. First come stays, unless an admin settled it.
+    fn ready(&self, members: &Members, incoming: Vec<(Change, ByteBuf)>) -> Result<Ready, Fault> {
         let mut here: BTreeMap<ChangeHash, u64> = BTreeMap::new();
         let mut clock: BTreeMap<ByteBuf, u64> = BTreeMap::new();
         let mut ready = Ready::default();
+        let mut others: BTreeSet<ChangeHash> = BTreeSet::new();
         for (change, bytes) in incoming {
             let actor = ByteBuf::from(change.actor_id().to_bytes());
             let last = clock.get(&actor).or_else(|| self.clock.get(&actor)).copied().unwrap_or_default();
@@ -420,12 +475,13 @@ impl Document {
                 here.get(hash).copied().or_else(known)
             };
             let below: Option<Vec<u64>> = change.deps().iter().map(last_operation).collect();
-            let builds_on_fork = change.deps().iter().any(|hash| ready.forked.contains(hash));
-            if here.contains_key(&change.hash()) {
+            let builds_on_other = change.deps().iter().any(|hash| others.contains(hash));
+            if here.contains_key(&change.hash()) || others.contains(&change.hash()) {
                 continue;
             }
-            if change.seq() <= last || builds_on_fork {
-                ready.forked.insert(change.hash());
+            if change.seq() <= last || builds_on_other || is_void(members, &change) {
+                others.insert(change.hash());
+                ready.others.push((change, bytes));
             } else if let Some(below) = below.filter(|_| change.seq() == last.saturating_add(1)) {
                 let below = below.into_iter().max().unwrap_or_default();
                 let (start, end) = (change.start_op().get(), change.max_op());
@@ -533,25 +589,57 @@ impl Document {
         theirs.map(|(root, _)| root.clone()).collect()
     }
 
-    /// Leaves out what nobody who may write vouches for any more; gives where the cut went, if something was:
-    /// the changes that were left out while all that they build on stays.
+    /// Whether a change is here that gave way to another under its number.
+    fn holds_void(&self, members: &Members) -> bool {
+        members.settled().iter().any(|((actor, seq), change)| {
+            self.clock.get(actor).is_some_and(|last| last >= seq) && !self.knows(change)
+        })
+    }
+
+    /// Leaves out what nobody who may write vouches for any more, and what gave way to another change; gives
+    /// where the cut went, if something was: the changes that were left out while all that they build on stays.
     pub(crate) fn prune(
         &mut self,
         judge: &Judge<'_>,
         author: &NodeId,
         actor: &[u8; 16],
     ) -> Result<Option<Vec<Hash>>, Fault> {
-        let roots = self.roots(judge, &[]);
-        if self.automerge.get_heads().iter().all(|head| roots.contains(head)) {
+        let mut roots = self.roots(judge, &[]);
+        if self.automerge.get_heads().iter().all(|head| roots.contains(head))
+            && !self.holds_void(judge.members)
+        {
             return Ok(None);
         }
         let all = self.answer(|automerge| automerge.get_changes(&[])).ok_or(Fault::Panicked)?;
-        let left = vouched_for(all.iter().map(|change| (change.clone(), ByteBuf::new())).collect(), &roots);
+        let mut void = BTreeSet::new();
+        let mut valid = Vec::new();
+        for change in &all {
+            if is_void(judge.members, change) || change.deps().iter().any(|hash| void.contains(hash)) {
+                void.insert(change.hash());
+            } else {
+                valid.push((change.clone(), ByteBuf::new()));
+            }
+        }
+        // What this node vouched for by a change that goes, it vouches for anew as far as it stays.
+        let mut again: BTreeMap<ByteBuf, Change> = BTreeMap::new();
+        let may_write = judge.members.may_write(author);
+        for (change, _) in valid.iter().filter(|_| may_write) {
+            let word = self.vouches.get(Bytes::new(change.actor_id().to_bytes()));
+            let is_lost = |(root, envelope): &(Root, Envelope)| {
+                envelope.author() == *author && void.contains(&ChangeHash(*root.change))
+            };
+            if word.is_some_and(is_lost) {
+                again.insert(ByteBuf::from(change.actor_id().to_bytes()), change.clone());
+            }
+        }
+        roots.extend(again.values().map(Change::hash));
+        let left = vouched_for(valid, &roots);
         let mut pruned = Self::new(author, actor);
         let work = || apply(&mut pruned.automerge, &left);
         catch_unwind(AssertUnwindSafe(work)).map_err(|_panic| Fault::Panicked)??;
         pruned.count(&left.into_iter().map(|(change, _)| change).collect::<Vec<_>>());
         pruned.keep(std::mem::take(&mut self.vouches).into_values().collect());
+        pruned.fresh = again.into_values().collect();
         let stays = |hash: &ChangeHash| pruned.automerge.get_change_meta_by_hash(hash).is_some();
         let cut = all.iter().filter(|change| !stays(&change.hash()) && change.deps().iter().all(stays));
         let cut: Vec<Hash> = cut.map(|change| Hash::new(change.hash().0)).collect();
@@ -575,7 +663,10 @@ struct Applied {
     chunks: Vec<ByteBuf>,
     missing: bool,
     refused: bool,
+    /// Changes under numbers that are taken, and what builds on them.
     forked: BTreeSet<ChangeHash>,
+    /// The first of them of each actor, where it is not settled which one stays.
+    conflicts: Vec<Root>,
 }
 
 /// What came, sorted by what can be done with it.
@@ -583,7 +674,8 @@ struct Applied {
 struct Ready {
     changes: Vec<(Change, ByteBuf)>,
     missing: bool,
-    forked: BTreeSet<ChangeHash>,
+    /// Those under numbers that are taken or were given to another, and what builds on them.
+    others: Vec<(Change, ByteBuf)>,
 }
 
 /// A change as it is stored and sent: compressed, unless that packs it so well that peers would call it a bomb.
@@ -616,6 +708,17 @@ fn vouched_for(changes: Vec<(Change, ByteBuf)>, roots: &BTreeSet<ChangeHash>) ->
         .collect();
     kept.reverse();
     kept
+}
+
+/// An actor and one of its numbers.
+fn place(change: &Change) -> (ByteBuf, u64) {
+    (ByteBuf::from(change.actor_id().to_bytes()), change.seq())
+}
+
+/// Whether an admin settled that another change stays under this one's number.
+fn is_void(members: &Members, change: &Change) -> bool {
+    let settled = members.settled();
+    !settled.is_empty() && settled.get(&place(change)).is_some_and(|stays| **stays != change.hash().0)
 }
 
 /// A time as Automerge has it.

@@ -24,10 +24,17 @@
 //! writer vouches for, whoever relays it. What it does not: a reader can pass on what it reads, a writer can
 //! vouch for another's change and let in by an old ticket, and what was read before a removal stays read.
 //!
-//! **Two stories.** Automerge holds one change for each number of an actor. A writer that signs two can tell
-//! each to another replica; first come stays, so those replicas stay apart, visibly: each counts heads that it
-//! does not know. Who told both itself is sent away; who passes one on is not. To end it, an admin removes the
-//! writer, before others have built on what it wrote.
+//! **Two stories.** Automerge holds one change for each number of an actor. A writer that signs two can tell each
+//! to another replica, and honest writers build on either. First come stays, until an admin's node has seen both: it
+//! signs by itself which one stays (`Act::Settle`), the one that the actor's author vouches for where that
+//! is one of them, else the one that it has. Every replica then cuts the other with all that builds on it, and
+//! whoever wrote on it vouches anew for what remains of its own; so all end equal. Of two such words about one place
+//! the one with the lower epoch, then hash, holds. No rule without an admin's word was taken: one that cuts both
+//! stories, or prefers one by hash or by what was built on it, lets a writer sign a second beginning years later
+//! and so take everything from everybody. The price: what honest writers wrote on the story that gives way is cut
+//! (their text is not merged back), replicas that no admin's node has heard of stay apart, visibly: each counts heads
+//! that it does not know; and beyond 256 settled places an admin has to remove the writer. Who told both itself is
+//! sent away; who passes one on is not.
 //!
 //! # Between replicas
 //!

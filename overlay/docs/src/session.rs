@@ -41,6 +41,10 @@ pub(crate) struct Session {
     pub incoming: Option<Incoming>,
     /// When its transfer is given up and asked for anew.
     pub wanted_until: Option<Time>,
+    /// Of the last questions and payloads how many brought nothing, or what misses something that it builds on.
+    pub gaps: u32,
+    /// The heads there when all that it has was asked for.
+    pub asked_whole: Option<Vec<Hash>>,
     /// How far feeds are there, as it said.
     pub feeds: BTreeMap<FeedId, Top>,
     /// Until when an answer with entries is waited for.

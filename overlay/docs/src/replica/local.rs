@@ -1,5 +1,7 @@
 //! What local callers ask.
 
+use std::collections::BTreeMap;
+
 use automerge::Automerge;
 use serde_bytes::{ByteArray, ByteBuf};
 use wattle_types::{
@@ -10,7 +12,12 @@ use super::{DocError, Event, Job, Outcome, Output, Replica, RequestId, State, WA
 use crate::access::{Act, Bearer, Operation, Role};
 use crate::document::{Document, Edit, EditFault, Hash, Read};
 use crate::message::{Message, SIGNAL_BYTES_MAX};
+use crate::payload::Root;
 use crate::row::{Label, Row, Stored};
+
+/// Places that are settled in one document without a person's word. Whoever fills them up tells stories on
+/// purpose: further ones leave replicas apart, until an admin removes it.
+const SETTLED_MAX: usize = 256;
 
 impl Replica {
     pub(super) fn create(
@@ -261,7 +268,7 @@ impl Replica {
         doc: DocId,
         key: &SecretKey,
         acts: Vec<Act>,
-        done: Waiting,
+        done: Option<Waiting>,
         out: &mut Outbox<Output>,
     ) {
         let Some(entry) = self.entries.get_mut(&doc) else { return };
@@ -272,7 +279,7 @@ impl Replica {
             entry.log.insert(&entry.row.access, &self.config.network, &envelope);
             entry.writing.next.operations.push(envelope);
         }
-        entry.writing.next.waiting.push(done);
+        entry.writing.next.waiting.extend(done);
         self.members_changed(now, doc, out);
         self.flush(doc, now, out);
     }
@@ -298,7 +305,7 @@ impl Replica {
         let act = Act::Grant { to, role, bearer: Some(limits) };
         let Some(access) = self.entries.get(&doc).map(|entry| entry.row.access.clone()) else { return };
         let done = Waiting::Plain { request, outcome: Outcome::Invited { access, bearer } };
-        self.operate(now, doc, &key, vec![act], done, out);
+        self.operate(now, doc, &key, vec![act], Some(done), out);
     }
 
     pub(super) fn grant(
@@ -320,7 +327,8 @@ impl Replica {
         match self.authority(doc, needs_owner) {
             Ok(key) => {
                 let acts = vec![Act::Grant { to, role, bearer: None }];
-                self.operate(now, doc, &key, acts, Waiting::Plain { request, outcome: Outcome::Done }, out);
+                let done = Waiting::Plain { request, outcome: Outcome::Done };
+                self.operate(now, doc, &key, acts, Some(done), out);
             }
             Err(error) => out.push(Output::Reply { request, outcome: Err(error) }),
         }
@@ -369,9 +377,29 @@ impl Replica {
         match self.authority(doc, held == Some(Role::Admin)) {
             Ok(key) => {
                 let done = Waiting::Plain { request, outcome: Outcome::Done };
-                self.operate(now, doc, &key, acts, done, out);
+                self.operate(now, doc, &key, acts, Some(done), out);
             }
             Err(error) => out.push(Output::Reply { request, outcome: Err(error) }),
+        }
+    }
+
+    /// Where actors have two changes under one number an admin's node says which one stays; others wait for it.
+    pub(super) fn settle_stories(
+        &mut self,
+        now: Time,
+        doc: DocId,
+        stories: Vec<Root>,
+        out: &mut Outbox<Output>,
+    ) {
+        let Some(entry) = self.entries.get(&doc) else { return };
+        let settled = entry.members.settled();
+        let room = SETTLED_MAX.saturating_sub(settled.len());
+        let open = |story: &Root| !settled.contains_key(&(story.actor.clone(), story.seq));
+        let stories: BTreeMap<_, _> =
+            stories.into_iter().filter(open).map(|it| ((it.actor.clone(), it.seq), it)).collect();
+        let acts: Vec<Act> = stories.into_values().take(room).map(|story| Act::Settle { story }).collect();
+        if let (Ok(key), false) = (self.authority(doc, false), acts.is_empty()) {
+            self.operate(now, doc, &key, acts, None, out);
         }
     }
 
@@ -393,7 +421,8 @@ impl Replica {
         // Also who wrote nothing that the remover knew of is cut: at its first change.
         let silenced = |(node, _)| entry.members.may_write(&node) && !members.may_write(&node);
         let silenced = entry.members.iter().any(silenced);
-        let cut = silenced || members.cuts() != entry.members.cuts();
+        let settled = members.settled() != entry.members.settled();
+        let cut = silenced || settled || members.cuts() != entry.members.cuts();
         let ended = silenced || members.feed_ends() != entry.members.feed_ends();
         let came: Vec<NodeId> = members
             .iter()

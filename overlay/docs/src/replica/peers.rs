@@ -23,6 +23,9 @@ use crate::session::{Outgoing, Progress, Session, Side, Standing, no_proof, nonc
 /// Actors named in one clock. A document with more costs a whole transfer instead.
 const CLOCK_MAX: usize = 4096;
 
+/// Questions in a row that bring nothing of use, before all is asked for, once for each version of the peer.
+const GAPS_MAX: u32 = 2;
+
 /// Bytes of a message of the handshake: two nonces, a proof, a signed redemption.
 const HANDSHAKE_BYTES_MAX: usize = 1024;
 
@@ -393,9 +396,17 @@ impl Replica {
         if !lacks || session.wanted_until.is_some_and(|until| until > now) {
             return;
         }
-        session.wanted_until = Some(now.after(REPEAT));
+        if session.wanted_until.replace(now.after(REPEAT)).is_some() {
+            // No answer, or one that was no use.
+            session.gaps = session.gaps.saturating_add(1);
+        }
         let mut clock = document.clock();
         clock.truncate(CLOCK_MAX);
+        // What is missing time and again stands under a number that is taken here, so the clock hides it.
+        if session.gaps >= GAPS_MAX && session.asked_whole.as_ref() != Some(&theirs.heads) {
+            session.asked_whole = Some(theirs.heads.clone());
+            clock.clear();
+        }
         let heads = document.heads();
         self.send(&doc, peer, &Message::Want { heads, clock }, out);
         self.set_due(doc, now.after(REPEAT));
@@ -517,8 +528,9 @@ impl Replica {
             out.push(Output::Misbehaved { peer, why: "two changes under one number" });
         }
         // What still misses something is asked for again, at the pace of the repetition.
-        if let Some(session) = entry.sessions.get_mut(&peer).filter(|_| !accepted.missing) {
-            session.wanted_until = None;
+        if let Some(session) = entry.sessions.get_mut(&peer) {
+            session.gaps = if accepted.missing { session.gaps.saturating_add(1) } else { 0 };
+            session.wanted_until = session.wanted_until.filter(|_| accepted.missing);
         }
         let next = &mut entry.writing.next;
         if !accepted.payload.chunks.is_empty() || !accepted.payload.vouches.is_empty() {
@@ -533,6 +545,9 @@ impl Replica {
         self.flush(doc, now, out);
         if accepted.missing {
             self.ask(now, doc, peer, out);
+        }
+        if !accepted.stories.is_empty() {
+            self.settle_stories(now, doc, accepted.stories, out);
         }
     }
 

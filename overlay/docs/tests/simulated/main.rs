@@ -7,6 +7,7 @@ mod clients;
 mod feeds;
 mod replicas;
 mod rights;
+mod two_stories;
 mod world;
 
 use std::time::Duration;

@@ -10,7 +10,13 @@ use crate::SECOND;
 use crate::replicas::again;
 use crate::world::{Faults, World, put};
 
-fn grant(world: &mut World, by: usize, doc: DocId, whom: usize, role: Role) -> Result<Outcome, DocError> {
+pub(crate) fn grant(
+    world: &mut World,
+    by: usize,
+    doc: DocId,
+    whom: usize,
+    role: Role,
+) -> Result<Outcome, DocError> {
     let to = world.nodes[whom].id;
     world.ask(by, |request| Input::Grant { request, doc, to, role })
 }
@@ -20,7 +26,7 @@ fn role(world: &World, at: usize, doc: DocId, of: usize) -> Option<Role> {
 }
 
 /// These replicas hold the same document and the same feeds, and know it of each other.
-fn assert_equal(world: &mut World, doc: DocId, nodes: &[usize], why: &str) {
+pub(crate) fn assert_equal(world: &mut World, doc: DocId, nodes: &[usize], why: &str) {
     let first = nodes[0];
     let saved = again(&world.save(first, doc).unwrap());
     let ids: BTreeSet<_> = nodes.iter().map(|node| world.nodes[*node].id).collect();

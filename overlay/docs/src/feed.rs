@@ -41,9 +41,10 @@ pub(crate) struct Feed {
 /// What came of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// It is new and fits.
-    Kept,
-    /// It is here, or behind a fork, or begins one piece too many.
+    /// It is new and fits. Where it began one piece too many, the oldest one gave way, but for what is whole from
+    /// the beginning; it had these entries.
+    Kept { gone: Option<(u64, u64)> },
+    /// It is here, or behind a fork, or begins one piece too many before all others.
     LeftOut,
     /// It and an entry that is here cannot both be of an honest author: the feed is not one chain from `place`
     /// on. `with` is the other one's number: the place, or the one behind it, which builds on something else.
@@ -103,8 +104,18 @@ impl Feed {
         if joins_below && below.is_some_and(|span| post.prev != Some(span.top)) {
             return Step::Conflict { place: seq - 1, with: seq - 1 };
         }
-        if !joins_above && !joins_below && self.spans.len() >= FEED_SPANS_MAX {
-            return Step::LeftOut;
+        let mut gone = None;
+        let mut at = at;
+        let base = usize::from(self.spans.first().is_some_and(|span| span.first == 1));
+        if !joins_above && !joins_below && seq > 1 && self.spans.len() - base >= FEED_SPANS_MAX - 1 {
+            // What is whole from the beginning and the newest pieces stay, so what is here does not depend on
+            // the order in which they came, and nobody who sends pieces makes the whole go.
+            if at <= base {
+                return Step::LeftOut;
+            }
+            let oldest = self.spans.remove(base);
+            gone = Some((oldest.first, oldest.last));
+            at -= 1;
         }
         let mut span = Span {
             first: seq,
@@ -123,16 +134,17 @@ impl Feed {
         } else {
             self.spans.insert(at, span);
         }
-        Step::Kept
+        Step::Kept { gone }
     }
 
-    /// The newest entries that are not here of a feed whose last is `last`, written `at`.
-    pub(crate) fn gap(&self, last: u64, at: Hlc) -> Option<Gap> {
+    /// The newest entries before `before` that are not here of a feed whose last is `last`, written `at`.
+    pub(crate) fn gap(&self, last: u64, at: Hlc, before: u64) -> Option<Gap> {
         let last = self.fork.as_ref().map_or(last, |fork| last.min(fork.seq - 1));
-        if last > self.last() {
-            return Some(Gap { first: self.last() + 1, last, at });
+        if last > self.last() && self.last() + 1 < before {
+            return Some(Gap { first: self.last() + 1, last: last.min(before - 1), at });
         }
-        let above = self.spans.iter().rev().find(|span| span.first > 1 && !self.covers(span.first - 1))?;
+        let is_gap = |span: &&Span| span.first > 1 && span.first <= before && !self.covers(span.first - 1);
+        let above = self.spans.iter().rev().find(is_gap)?;
         let first = self.spans.iter().rev().find(|span| span.last < above.first).map_or(1, |it| it.last + 1);
         Some(Gap { first, last: above.first - 1, at: above.first_at })
     }
@@ -226,6 +238,11 @@ pub(crate) fn posts_behind(doc: &DocId, feed: &FeedId, last: u64) -> KeyRange {
     let mut end = feed_key(doc, feed);
     end.extend([0xff; 9]);
     KeyRange::between(&post_key(doc, feed, last + 1), &end)
+}
+
+/// The keys of the entries from one to another.
+pub(crate) fn posts_from(doc: &DocId, feed: &FeedId, (first, last): (u64, u64)) -> KeyRange {
+    KeyRange::between(&post_key(doc, feed, first), &post_key(doc, feed, last + 1))
 }
 
 /// Opens an entry whose signature was checked before it was stored.

@@ -1,6 +1,6 @@
 //! What is known of one peer for one document: the handshake's proofs, where it stands, transfers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_bytes::{ByteArray, ByteBuf};
 use wattle_types::{DocTag, FeedId, NodeId, ReadSecret, Time, cbor, keyed};
@@ -47,8 +47,12 @@ pub(crate) struct Session {
     pub asked_whole: Option<Vec<Hash>>,
     /// How far feeds are there, as it said.
     pub feeds: BTreeMap<FeedId, Top>,
-    /// Until when an answer with entries is waited for.
-    pub fetching: Option<Time>,
+    /// Until when an answer with entries is waited for: of which feed, from which place on.
+    pub fetching: Option<(Time, FeedId, u64)>,
+    /// From where on it was asked for entries of a feed and gave none that were new: what is asked next lies below.
+    pub asked_from: BTreeMap<FeedId, u64>,
+    /// Feeds of which it claimed more than it gave when it was asked.
+    pub doubted: BTreeSet<FeedId>,
     /// How many times entries are being read for it.
     pub giving: u8,
     /// How much of presence it may still bring.

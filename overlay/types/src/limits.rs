@@ -116,6 +116,6 @@ pub const POST_SEEN_MAX: usize = 8;
 /// Feeds per document: its writers and what forks of theirs go on in.
 pub const FEEDS_PER_DOC_MAX: usize = 4096;
 
-/// Pieces of a feed that are here with gaps between them. Beyond it what would begin another is left out; it
-/// comes when the gaps below the others are closed.
+/// Pieces of a feed that are here with gaps between them: what is whole from the beginning, and the newest. Beyond
+/// it the oldest of these gives way; it comes again when the gaps behind it are closed.
 pub const FEED_SPANS_MAX: usize = 64;

@@ -16,7 +16,7 @@ use wattle_types::{
 use super::forks::{Claim, Suspect};
 use super::{DocError, Entry, Event, Fetch, FetchId, Outcome, Output, PersistId, REPEAT, Replica, RequestId};
 use crate::feed::{
-    Feed, FeedEnd, Sent, Step, Stored, Top, feed_key, post_key, posted, posts_behind, print_parts,
+    Feed, FeedEnd, Sent, Step, Stored, Top, feed_key, post_key, posted, posts_behind, posts_from, print_parts,
 };
 use crate::message::Message;
 
@@ -338,6 +338,7 @@ impl Replica {
                 continue;
             }
             let known = session.feeds.insert(top.feed, top.clone()).map_or(0, |top| top.last);
+            session.asked_from.remove(&top.feed);
             if top.feed.author == self.me && top.last > known {
                 let seq = top.last;
                 out.push(Output::Notify(Event::Reached { doc, peer, feed: top.feed, seq }));
@@ -373,17 +374,21 @@ impl Replica {
     pub(super) fn fetch_next(&mut self, now: Time, doc: DocId, peer: NodeId, out: &mut Outbox<Output>) {
         let Some(entry) = self.entries.get_mut(&doc) else { return };
         let Some(session) = entry.sessions.get_mut(&peer) else { return };
-        if session.fetching.is_some_and(|until| until > now) || entry.feeds.is_full() {
+        if session.fetching.is_some_and(|(until, ..)| until > now) || entry.feeds.is_full() {
             return;
+        }
+        if let Some((_, unanswered, _)) = session.fetching.take() {
+            session.doubted.insert(unanswered);
         }
         let nothing = Feed::default();
         let gaps = session.feeds.values().filter_map(|top| {
             let feed = entry.feeds.here.get(&top.feed).unwrap_or(&nothing);
-            let gap = feed.gap(top.last, top.link.map_or(Hlc::default(), |link| link.at))?;
+            let before = session.asked_from.get(&top.feed).copied().unwrap_or(u64::MAX);
+            let gap = feed.gap(top.last, top.link.map_or(Hlc::default(), |link| link.at), before)?;
             Some((gap, top.feed)).filter(|(gap, feed)| entry.members.may_post(feed, gap.first))
         });
         let Some((gap, feed)) = gaps.max_by_key(|(gap, feed)| (gap.at, *feed)) else { return };
-        session.fetching = Some(now.after(REPEAT));
+        session.fetching = Some((now.after(REPEAT), feed, gap.first));
         self.send(&doc, peer, &Message::Fetch { feed, first: gap.first, last: gap.last }, out);
         self.set_due(doc, now.after(REPEAT));
     }
@@ -492,10 +497,13 @@ impl Replica {
         let Some(feed) = asked else { return };
         let Some(entry) = self.entries.get_mut(&doc) else { return };
         let Some(session) = entry.sessions.get_mut(&peer) else { return };
-        session.fetching = None;
-        if !kept {
-            // It has no more than this of what it said: until it says so again.
-            session.feeds.remove(&feed);
+        let asked = session.fetching.take_if(|(_, of, _)| *of == feed);
+        if kept {
+            session.doubted.remove(&feed);
+        } else if let Some((_, _, first)) = asked {
+            // It has nothing new of this: until it says again how far the feed is there.
+            session.asked_from.insert(feed, first);
+            session.doubted.insert(feed);
         }
         self.fetch_next(now, doc, peer, out);
     }
@@ -546,7 +554,10 @@ impl Replica {
                 self.suspect(now, doc, id, Claim { place, by: None }, Some((hand, with)), out);
                 Ok(false)
             }
-            Step::Kept => {
+            Step::Kept { gone } => {
+                if let Some(entries) = gone {
+                    entry.feeds.forget(doc, id, entries);
+                }
                 let before = wall.max(entry.feeds.clock.wall());
                 let here = post.at.wall() >= self.config.started;
                 let late = here && before.since(post.at.wall()) > LATE;
@@ -684,12 +695,20 @@ impl Entry {
         forked || self.members.feed_ends().contains_key(feed)
     }
 
-    /// Entries that some peer has and this replica lacks.
+    /// Entries that some peer has and this replica lacks. A peer that claims more than it gives is not believed.
     pub(super) fn posts_missing(&self) -> u64 {
         let mut known: BTreeMap<FeedId, u64> = BTreeMap::new();
-        for top in self.sessions.values().flat_map(|session| session.feeds.values()) {
-            let last = known.entry(top.feed).or_default();
-            *last = top.last.max(*last);
+        for session in self.sessions.values() {
+            let believed = session.feeds.values().filter(|top| {
+                let (feed, last) = (&top.feed, top.last);
+                !session.doubted.contains(feed)
+                    && feed.number < FEEDS_PER_AUTHOR
+                    && self.members.may_post(feed, last)
+            });
+            for top in believed {
+                let last = known.entry(top.feed).or_default();
+                *last = top.last.max(*last);
+            }
         }
         let missing = known.into_iter().map(|(feed, last)| {
             let spans = self.feeds.saved.get(&feed).map(|feed| feed.spans.as_slice()).unwrap_or_default();
@@ -710,6 +729,15 @@ impl Feeds {
         for (request, _) in self.next.appends.extract_if(.., |(_, post)| ids.contains(post)) {
             out.push(Output::Reply { request, outcome: Err(why.clone()) });
         }
+    }
+
+    /// Takes a piece of a feed out of the next batch and off the disk. It comes again when the gaps behind it are
+    /// closed.
+    fn forget(&mut self, doc: DocId, feed: FeedId, (first, last): (u64, u64)) {
+        let is_of =
+            |grown: &Grown| grown.posted.feed() == feed && (first..=last).contains(&grown.posted.post.seq);
+        self.next.posts.retain(|grown| !is_of(grown));
+        self.next.removals.push(posts_from(&doc, &feed, (first, last)));
     }
 
     /// An entry that is on its way to the disk.

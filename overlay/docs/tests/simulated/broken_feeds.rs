@@ -93,6 +93,8 @@ fn assert_equal(world: &World, doc: DocId, nodes: &[usize], why: &str) {
         let unequal: Vec<_> =
             status.peers.iter().filter(|peer| ids.contains(&peer.peer) && !peer.in_sync).collect();
         assert!(unequal.is_empty(), "{why}: node {node} differs from {unequal:?}");
+        let rows = world.rows(*node, Table::DocPosts) as u64;
+        assert_eq!(rows, status.posts, "{why}: node {node} has other entries on disk than it says");
     }
 }
 
@@ -269,6 +271,112 @@ fn who_claims_that_feeds_differ_is_asked_for_it_and_nobody_else() {
     tell(&mut world, 1, 0, doc, &Message::Feeds { tops: vec![Top { fork: Some((1, ids)), ..top() }] });
     world.run(SECOND);
     assert_eq!(world.nodes[0].misbehaved, [(world.nodes[1].id, "a document message over its limits")]);
+}
+
+#[test]
+fn a_peer_that_claims_more_than_it_gives_is_not_believed() {
+    let (mut world, doc) = room(3, 27, Faults::NONE);
+    world.say(2, doc, "hello").unwrap();
+    world.run(2 * SECOND);
+    let [carol, nobody] = [world.nodes[2].id, SecretKey::from_bytes(&[99; 32]).node_id()];
+    let missing =
+        |world: &World| world.nodes[0].replica.as_ref().unwrap().status(&doc).unwrap().posts_missing;
+    for last in 1..30 {
+        let top =
+            |author, number| Top { feed: Feed { author, number }, last: last * 1000, link: None, fork: None };
+        let tops = vec![top(carol, 0), top(carol, 99), top(nobody, 0), top(world.nodes[1].id, 0)];
+        tell(&mut world, 1, 0, doc, &Message::Feeds { tops });
+        world.run(SECOND);
+        assert!(last < 8 || missing(&world) == 0, "{} messages are said to be missing", missing(&world));
+    }
+    // What it does have is counted again.
+    world.disconnect(0, 2);
+    world.disconnect(0, 1);
+    world.say(1, doc, "real").unwrap();
+    world.connect_all();
+    world.run(10 * SECOND);
+    assert_eq!((world.said(0, doc).len(), missing(&world)), (2, 0));
+}
+
+/// Entries of one author, of which each node was told others: never all, and never in one order.
+#[test]
+fn a_feed_in_more_pieces_than_are_kept_ends_equal_whatever_came_first() {
+    for (seed, length, least) in [(30, 6, 5), (31, 60, 48), (32, 300, 100), (33, 600, 100)] {
+        let (mut world, doc) = room(4, seed, Faults::NONE);
+        let (mut chain, mut prev) = (Vec::new(), None);
+        for seq in 1..=length {
+            let (envelope, link) = entry(&key(1), doc, seq, prev, b"x");
+            (prev, _) = (Some(link), chain.push((seq, envelope)));
+        }
+        for other in [0, 2, 3] {
+            (0..4).for_each(|it| world.disconnect(other, it));
+        }
+        let disk = world.nodes[1].disk.clone();
+        for hearer in [0, 2, 3] {
+            world.connect(1, hearer);
+            world.run(SECOND);
+            // Nobody is told the fifth, the tenth and so on; of the rest each hears most, in its own order.
+            let mut told: Vec<_> = chain.iter().filter(|(seq, _)| seq % 5 != 0).collect();
+            told.retain(|(seq, _)| (seq + hearer as u64) % 3 != 0);
+            match hearer {
+                0 => {}
+                2 => told.reverse(),
+                _ => (0..told.len()).for_each(|at| told.swap(at, (at * 7 + 3) % (at + 1))),
+            }
+            for some in told.chunks(8) {
+                let some: Vec<_> = some.iter().map(|(seq, envelope)| (*seq, envelope)).collect();
+                tell(&mut world, 1, hearer, doc, &posts(&some));
+                world.run(Duration::from_millis(5));
+            }
+            world.run(SECOND);
+            world.crash(1);
+            world.nodes[1].disk = disk.clone();
+            world.start(1);
+        }
+        world.connect_all();
+        world.run(60 * SECOND);
+        assert_equal(&world, doc, &[0, 1, 2, 3], &format!("{length} entries"));
+        let said = world.said(0, doc).len();
+        assert!(said >= least, "{said} of {length}");
+        // Once the author tells the rest, all of it is everywhere.
+        for some in chain.chunks(8) {
+            let some: Vec<_> = some.iter().map(|(seq, envelope)| (*seq, envelope)).collect();
+            tell(&mut world, 1, 0, doc, &posts(&some));
+            world.run(Duration::from_millis(20));
+        }
+        world.run(60 * SECOND);
+        assert_equal(&world, doc, &[0, 1, 2, 3], &format!("{length} entries, told whole"));
+        assert_eq!(world.said(3, doc).len() as u64, length);
+    }
+}
+
+/// While a batch is on its way a piece gives way to a newer one, and comes again once another gap is closed.
+#[test]
+fn a_piece_that_goes_and_comes_again_before_the_disk_is_free_is_there() {
+    let (mut world, doc) = room(2, 28, Faults::NONE);
+    let (mut chain, mut prev) = (Vec::new(), None);
+    for seq in 1..=140 {
+        let (envelope, link) = entry(&key(1), doc, seq, prev, b"x");
+        (prev, _) = (Some(link), chain.push((seq, envelope)));
+    }
+    let say = |world: &mut World, seq: u64| {
+        let (_, envelope) = &chain[seq as usize - 1];
+        tell(world, 1, 0, doc, &posts(&[(seq, envelope)]));
+        world.run(Duration::from_millis(1));
+    };
+    // The first, and as many pieces behind it as are kept.
+    (1..=64).for_each(|piece| say(&mut world, 2 * piece - 1));
+    world.run(SECOND);
+    world.faults.disk_ms = 20_000;
+    for seq in [127, 129, 131, 6, 3, 5] {
+        say(&mut world, seq);
+    }
+    let waiting = world.waiting(0);
+    world.faults.disk_ms = 1;
+    world.run(60 * SECOND);
+    let rows = world.rows(0, Table::DocPosts) as u64;
+    let status = world.nodes[0].replica.as_ref().unwrap().status(&doc).unwrap();
+    assert_eq!((waiting, rows), (1, status.posts), "what the row says is on disk");
 }
 
 #[test]

@@ -436,6 +436,11 @@ impl World {
         Automerge::load(&saved).unwrap().keys(automerge::ROOT).collect()
     }
 
+    /// Batches that a node's disk has not finished.
+    pub(crate) fn waiting(&self, node: usize) -> usize {
+        self.nodes[node].writing.len()
+    }
+
     /// Rows of a table on a node's disk.
     pub(crate) fn rows(&self, node: usize, table: Table) -> usize {
         self.nodes[node].disk.keys().filter(|(of, _)| *of == table).count()

@@ -29,6 +29,7 @@ use crate::row::{Label, Row};
 use crate::session::{Session, Standing};
 pub use event::Event;
 use feeds::Feeds;
+use forks::SUSPECTS_MAX;
 pub use status::{DocStatus, PeerStatus};
 
 pub(crate) use presence::Allowance;
@@ -655,6 +656,7 @@ impl Replica {
             );
             let peers_are_linked = entry.sessions.keys().all(|peer| self.links.contains_key(peer));
             assert!(peers_are_linked, "D3: a session lives within a channel");
+            assert!(entry.feeds.suspects.len() <= SUSPECTS_MAX, "so many feeds are looked into at once");
         }
     }
 }

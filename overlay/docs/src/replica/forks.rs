@@ -13,7 +13,7 @@ use crate::message::Message;
 
 /// Feeds of one document that are looked into at once. Beyond it the one that was asked about longest ago gives
 /// way: if it did fork, where peers stand brings it back.
-const SUSPECTS_MAX: usize = 64;
+pub(super) const SUSPECTS_MAX: usize = 64;
 
 /// An entry that was checked.
 pub(super) type Checked = (Envelope, Post);

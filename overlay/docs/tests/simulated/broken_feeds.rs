@@ -380,6 +380,66 @@ fn a_piece_that_goes_and_comes_again_before_the_disk_is_free_is_there() {
 }
 
 #[test]
+fn an_entry_that_is_cut_while_it_is_on_its_way_to_the_disk_is_told_to_nobody() {
+    let mut between = 0;
+    for seed in 0..10 {
+        let (mut world, doc) = room(4, 200 + seed, Faults::NONE);
+        for other in [0, 3] {
+            world.disconnect(other, 1);
+            world.disconnect(other, 2);
+        }
+        let who = world.nodes[1].id;
+        world.ask(0, |request| Input::Remove { request, doc, who }).unwrap();
+        world.faults.disk_ms = 200;
+        let request = world.request();
+        world.handle(1, Input::Append { request, doc, body: b"unseen".to_vec() });
+        while world.waiting(2) == 0 {
+            world.run(Duration::from_millis(1));
+        }
+        let is_of_bob = |event: &Event| matches!(event, Event::FeedGrew { posts, .. } if posts.iter().any(|post| post.author == who));
+        world.connect(0, 2);
+        world.run(Duration::from_millis(1));
+        let knows = world.nodes[2].replica.as_ref().unwrap().members(&doc).unwrap().role(&who).is_none();
+        let told = world.nodes[2].events.iter().any(is_of_bob);
+        between += usize::from(knows && !told);
+        world.run(10 * SECOND);
+        assert!(told || !world.nodes[2].events.iter().any(is_of_bob), "seed {seed}: told after it was cut");
+        world.connect_all();
+        world.run(10 * SECOND);
+        assert_equal(&world, doc, &[0, 2, 3], &format!("seed {seed}"));
+    }
+    assert!(between > 0, "the removal never came between");
+}
+
+#[test]
+fn so_many_feeds_are_looked_into_and_a_fork_is_found_beside_them() {
+    let (mut world, doc) = room(7, 29, Faults::NONE);
+    let feeds: Vec<(usize, u16)> =
+        (1..6).flat_map(|author| (0..16).map(move |number| (author, number))).collect();
+    let link = PostLink { at: Hlc::from_bits(7), id: PostId::from_bytes([7; 32]) };
+    for (author, number) in &feeds {
+        let (envelope, _) = entry_of(&key(*author), doc, *number, 1, None, b"x");
+        let sent = Sent { number: *number, seq: 1, envelope };
+        tell(&mut world, 6, 0, doc, &Message::Posts { posts: vec![sent], asked: None });
+    }
+    world.run(SECOND);
+    assert_eq!(world.said(0, doc).len(), 80);
+    for (author, number) in &feeds {
+        let feed = Feed { author: world.nodes[*author].id, number: *number };
+        let tops = vec![Top { feed, last: 1, link: Some(link), fork: None }];
+        // The machine itself asserts that there are not too many.
+        tell(&mut world, 6, 0, doc, &Message::Feeds { tops });
+    }
+    world.run(SECOND);
+    let (other, _) = entry_of(&key(3), doc, 9, 1, None, b"y");
+    let sent = Sent { number: 9, seq: 1, envelope: other };
+    tell(&mut world, 6, 0, doc, &Message::Posts { posts: vec![sent], asked: None });
+    world.run(20 * SECOND);
+    let forked = |event: &Event| matches!(event, Event::FeedForked { feed, .. } if feed.number == 9);
+    assert!((0..7).all(|node| world.nodes[node].events.iter().any(forked)), "the fork is known everywhere");
+}
+
+#[test]
 fn what_is_said_in_passing_is_heard_at_a_bounded_rate() {
     let (mut world, doc) = room(2, 24, Faults::NONE);
     let heard = |world: &World| {

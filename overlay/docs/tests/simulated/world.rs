@@ -145,7 +145,9 @@ impl World {
         );
     }
 
-    /// Kills a node: of what it gave to the disk a prefix is there, the rest is not.
+    /// Kills a node: of what it gave to the disk a prefix is there, the rest is not. A batch is there whole or not at
+    /// all: that is what the store promises, and its own tests tear writes apart at every step, sector by sector,
+    /// to hold it to that (`a_power_cut_in_the_middle_of_a_batch_leaves_all_of_it_or_nothing`).
     pub(crate) fn crash(&mut self, node: usize) {
         let written = self.draw(self.nodes[node].writing.len() as u64 + 1) as usize;
         self.crash_behind(node, written);

@@ -462,6 +462,64 @@ async fn a_power_cut_at_any_acknowledgement_loses_nothing() {
     }
 }
 
+/// What is there after so many batches as documents write them: a snapshot in parts took the place of the one
+/// before it and of its records, feeds were cut and went on, and the row says so.
+fn document(number: u32) -> BTreeMap<(Table, Vec<u8>), Vec<u8>> {
+    let value = |part: u32| [number, part].map(u32::to_be_bytes).concat().repeat(500);
+    let key = |part: u32| [number, part].map(u32::to_be_bytes).concat();
+    let parts = (0..number % 4).map(|part| ((Table::DocSnapshots, key(part)), value(part)));
+    let records = (0..number % 3).map(|record| ((Table::DocChanges, key(record)), value(record)));
+    let posts = (0..number % 5).map(|post| ((Table::DocPosts, post.to_be_bytes().to_vec()), value(post)));
+    let row = ((Table::Docs, b"row".to_vec()), number.to_be_bytes().to_vec());
+    parts.chain(records).chain(posts).chain([row]).collect()
+}
+
+/// Makes of one the next.
+fn next_document(number: u32) -> Vec<Write> {
+    let gone = document(number - 1).into_keys().filter(|(table, _)| *table != Table::DocPosts);
+    let gone = gone.map(|(table, key)| Write::Remove { table, key });
+    let cut = Write::RemoveRange { table: Table::DocPosts, range: KeyRange::all() };
+    let puts = document(number).into_iter().map(|((table, key), value)| Write::Put { table, key, value });
+    gone.chain([cut]).chain(puts).collect()
+}
+
+/// The simulated disks of documents do all of a batch or nothing of it, and batches in order. This is why.
+#[tokio::test]
+async fn a_power_cut_in_the_middle_of_a_batch_leaves_all_of_it_or_nothing() {
+    let mut torn = 0;
+    for step in 0.. {
+        let backend = Backend::default();
+        let (_dir, store) = store(&backend);
+        backend.disk().fails_after = Some((step, io::ErrorKind::Other));
+        let mut acknowledged = 0;
+        for number in 1..=6 {
+            match store.commit(next_document(number)).await {
+                Ok(()) => acknowledged = number,
+                Err(_failed) => break,
+            }
+        }
+        for seed in 0..8 {
+            let tables = tables(&Backend::with(backend.disk().after_power_cut(seed))).unwrap();
+            let entries = |table| {
+                let entries = scan(&tables, table).unwrap().into_iter();
+                entries.map(move |(key, value)| ((table, key), value))
+            };
+            let documents = [Table::Docs, Table::DocChanges, Table::DocSnapshots, Table::DocPosts];
+            let found: BTreeMap<_, _> = documents.into_iter().flat_map(entries).collect();
+            let is_here = |number: u32| {
+                if number == 0 { found.is_empty() } else { found == document(number) }
+            };
+            let which = [acknowledged, acknowledged + 1].into_iter().find(|number| is_here(*number));
+            assert!(which.is_some(), "step {step}, seed {seed}: {acknowledged} acknowledged, {found:?}");
+        }
+        if acknowledged == 6 {
+            break;
+        }
+        torn += 1;
+    }
+    assert!(torn > 50, "only {torn} steps failed");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn batches_that_wait_together_share_one_transaction() {
     let backend = Backend::default();

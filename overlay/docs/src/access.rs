@@ -554,14 +554,18 @@ impl ControlLog {
         envelopes.iter().filter(is_about).cloned().collect()
     }
 
+    /// The highest role that a ticket's key was ever granted.
+    pub(crate) fn given_by(&self, ticket: &NodeId) -> Option<Role> {
+        let granted = self.operations.values().filter_map(|signed| match &signed.operation.act {
+            Act::Grant { to, role, bearer: Some(_) } if to == ticket => Some(*role),
+            _ => None,
+        });
+        granted.max()
+    }
+
     /// The tickets by which a member came in, as far as they give more than `role`.
     pub(crate) fn bearers_of(&self, node: &NodeId, role: Option<Role>) -> BTreeSet<NodeId> {
-        let gives_more = |ticket: &NodeId| {
-            self.operations.values().any(|signed| {
-                matches!(&signed.operation.act, Act::Grant { to, role: given, bearer: Some(_) }
-                    if to == ticket && Some(*given) > role)
-            })
-        };
+        let gives_more = |ticket: &NodeId| self.given_by(ticket) > role;
         let redeemed = self
             .operations
             .values()

@@ -141,7 +141,12 @@ impl Replica {
             return;
         }
         let mine = proof(secret, Side::Asking, (&self.me, &asked), (&peer, &nonce));
-        let redeem = entry.row.bearer.as_ref().filter(|_| entry.members.role(&self.me).is_none());
+        let gives_more = |bearer: &&ByteArray<16>| {
+            let held = entry.members.role(&self.me);
+            let given = entry.log.given_by(&bearer_key(bearer).node_id());
+            given.is_none() || given > held
+        };
+        let redeem = entry.row.bearer.as_ref().filter(gives_more);
         let redeem = redeem.map(|bearer| {
             let act = Act::Redeem { member: self.me };
             let operation = Operation { doc, epoch: 0, act };
@@ -166,13 +171,15 @@ impl Replica {
             // As if there were no such document: what it is told must not depend on whether there is.
             return;
         }
-        if entry.members.role(&peer).is_none()
-            && let Some(redeem) = redeem
-        {
-            if let Err(why) = self.redeem(now, doc, peer, &redeem, out) {
+        let held = entry.members.role(&peer);
+        // A second ticket may give a member a better role; one that does not changes nothing.
+        let redeem = redeem.filter(|it| held.is_none() || entry.log.given_by(&it.author()) > held);
+        if let Some(redeem) = redeem {
+            let redeemed = self.redeem(now, doc, peer, &redeem, out);
+            if let (Err(why), None) = (redeemed, held) {
                 return self.send(&doc, peer, &Message::Refused { why }, out);
             }
-        } else if entry.members.role(&peer).is_none() && entry.members.iter().next().is_some() {
+        } else if held.is_none() && entry.members.iter().next().is_some() {
             // It may know of a grant that has not come here yet: the session is open for operations.
             self.send(&doc, peer, &Message::Refused { why: Refusal::NotAMember }, out);
             // Who was removed while it was away learns of it now: otherwise it would go on writing for itself.
@@ -330,10 +337,13 @@ impl Replica {
             return;
         }
         entry.writing.next.operations.extend(added);
-        if entry.members.role(&self.me).is_none()
-            && entry.log.members(&entry.row.access).role(&self.me).is_some()
-        {
-            entry.row.bearer = None;
+        let mine = entry.log.members(&entry.row.access).role(&self.me);
+        let came_in = mine.is_some() && entry.members.role(&self.me).is_none();
+        let is_of_no_use = |bearer: &mut ByteArray<16>| {
+            let given = entry.log.given_by(&bearer_key(bearer).node_id());
+            given <= mine && (came_in || given.is_some())
+        };
+        if entry.row.bearer.take_if(is_of_no_use).is_some() {
             entry.writing.next.row = true;
         }
         self.members_changed(now, doc, out);

@@ -143,6 +143,34 @@ fn a_role_that_is_taken_and_given_back_in_one_breath_leaves_the_same_everywhere(
 }
 
 #[test]
+fn a_second_ticket_makes_a_reader_a_writer_and_a_writer_no_reader() {
+    let mut world = World::new(3, 8, Faults::NONE);
+    let doc = world.create(0);
+    world.invite(0, 1, doc, Role::Reader);
+    world.invite(0, 2, doc, Role::Writer);
+    world.connect_all();
+    world.run(SECOND);
+    for (node, second) in [(1, Role::Writer), (2, Role::Reader)] {
+        // It has not heard of the ticket in any other way.
+        (0..3).for_each(|other| world.disconnect(node, other));
+        world.invite(0, node, doc, second);
+        world.run(10 * SECOND);
+        let known = [0, 1, 2].map(|at| role(&world, at, doc, node));
+        assert_eq!(known, [Some(Role::Writer); 3], "node {node}");
+        world.put(node, doc, &format!("by {node}"), "x").unwrap();
+    }
+    // Made a reader, nobody comes to write again by the ticket that it came with.
+    grant(&mut world, 0, doc, 1, Role::Reader).unwrap();
+    world.run(SECOND);
+    world.crash(1);
+    world.start(1);
+    world.connect_all();
+    world.run(10 * SECOND);
+    assert_eq!(role(&world, 0, doc, 1), Some(Role::Reader));
+    assert_equal(&mut world, doc, &[0, 1, 2], "with second tickets");
+}
+
+#[test]
 fn an_admin_that_becomes_a_writer_loses_nothing_that_it_wrote_or_signed() {
     let (mut world, doc) = four(5);
     grant(&mut world, 0, doc, 1, Role::Admin).unwrap();

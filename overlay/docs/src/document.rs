@@ -536,10 +536,16 @@ impl Document {
         self.fresh.is_empty()
     }
 
-    /// What a peer with these heads and this clock lacks, but for what nobody vouches for yet. Nothing where
-    /// the library fails.
-    pub(crate) fn beyond(&self, heads: &[Hash], clock: &[(ByteBuf, u64)]) -> Payload {
-        catch_unwind(AssertUnwindSafe(|| self.changes_beyond(heads, clock))).unwrap_or_default()
+    /// What a peer with these heads and this clock lacks, but for what nobody vouches for yet; all of the document
+    /// where that would be more bytes. Nothing where the library fails.
+    pub(crate) fn beyond(&self, heads: &[Hash], clock: &[(ByteBuf, u64)], bytes_max: usize) -> Payload {
+        let beyond = || {
+            let changes = self.changes_beyond(heads, clock);
+            // A change by itself takes some hundred bytes, and a few in the document.
+            let too_large = changes.bytes() > bytes_max && self.is_vouched();
+            if too_large { self.whole() } else { changes }
+        };
+        catch_unwind(AssertUnwindSafe(beyond)).unwrap_or_default()
     }
 
     fn changes_beyond(&self, heads: &[Hash], clock: &[(ByteBuf, u64)]) -> Payload {

@@ -64,7 +64,8 @@
 //! behind all that its author had seen, so the order of times is an order of causes everywhere ([`FeedLog::page`]).
 //! Peers tell how far each feed is with them; what one lacks it asks for, the newest first. Two entries for one place
 //! prove a fork: the feed ends before them on every replica, both are kept, and the author goes on in its next. A
-//! removal names where the removed author's feeds end.
+//! removal names where the removed author's feeds end. Of a feed with gaps what is whole from the beginning stays, and
+//! the newest pieces behind it, whatever came first.
 //!
 //! # Invariants
 //!
@@ -79,7 +80,8 @@
 //!
 //! # Bounds
 //!
-//! A frame has at most [`FRAME_BYTES_MAX`], a transfer [`PAYLOAD_BYTES_MAX`], a document
+//! A frame has at most [`FRAME_BYTES_MAX`], a transfer [`PAYLOAD_BYTES_MAX`]; changes that are more are sent as the
+//! whole document, which packs them some tenfold, and one that is larger itself is not given. A document has
 //! [`OPERATIONS_MAX`] operations, a quarter of them kept free for admins, 512 by one ticket; one transfer each
 //! way per session; [`WAITING_MAX`] requests wait for a document that is being loaded. Presence has at most
 //! [`PRESENCE_BYTES_MAX`] and [`PRESENCE_PER_SECOND`]. A document that is not here costs nothing, however often

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use serde_bytes::{ByteArray, ByteBuf};
-use wattle_types::{DocId, Envelope};
+use wattle_types::{DocId, Envelope, cbor};
 
 /// Bytes of one transfer after reassembly, and of a document's changes as stored: 64 MiB of Automerge is some
 /// hundred megabytes of text history.
@@ -40,4 +40,13 @@ pub(crate) struct Payload {
     pub vouches: Vec<Envelope>,
     /// Automerge chunks: single changes, or one whole document.
     pub chunks: Vec<ByteBuf>,
+}
+
+impl Payload {
+    /// Bytes of it, encoded, at most.
+    pub(crate) fn bytes(&self) -> usize {
+        let chunks: usize = self.chunks.iter().map(|chunk| chunk.len() + 16).sum();
+        let vouches: usize = self.vouches.iter().map(|vouch| cbor::encode(vouch).len() + 16).sum();
+        chunks + vouches + 64
+    }
 }

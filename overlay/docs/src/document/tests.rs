@@ -174,3 +174,25 @@ fn a_change_that_skips_numbers_waits_and_a_second_under_one_number_stays_out() {
     let accepted = accept(&mut document, &vouched(skipping)).unwrap();
     assert!(accepted.missing && document.heads() == heads);
 }
+
+#[test]
+fn who_lacks_more_changes_than_fit_is_given_the_document() {
+    let mut document = empty();
+    for number in 0..200 {
+        let edit: Edit = Box::new(move |tx| tx.put(ROOT, "key", number).map_err(|error| error.to_string()));
+        document.edit(None, UnixTime::from_millis(0), edit).unwrap();
+    }
+    let (doc, _) = members();
+    document.take_fresh(doc, &key(2), &NetworkName::default(), 1);
+    // It has one change of its own that nobody knows, so it is not at the beginning.
+    let mut other = empty();
+    accept(&mut other, &written(2, &Payload::default())).unwrap();
+    let lacks = |max| document.beyond(&other.heads(), &other.clock(), max);
+    assert_eq!(lacks(1 << 20).chunks.len(), 200);
+    let whole = lacks(4096);
+    assert_eq!(whole.chunks.len(), 1);
+    assert!(whole.bytes() < 4096, "{} bytes", whole.bytes());
+    let accepted = accept(&mut other, &whole).unwrap();
+    assert_eq!((accepted.refused, accepted.missing), (false, false));
+    assert!(document.heads().iter().all(|head| other.knows(head)));
+}

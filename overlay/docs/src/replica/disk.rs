@@ -50,7 +50,7 @@ impl Replica {
             let record = if empty { Vec::new() } else { cbor::encode(&flight.payload) };
             let is_due = entry.row.stored.is_due() && entry.row.stored.next >= entry.unproven_until;
             snapshot |= record.len() > RECORD_BYTES_MAX || is_due;
-            let proven = if snapshot { proven_snapshot(document) } else { None };
+            let proven = if snapshot { proven_snapshot(document, PAYLOAD_BYTES_MAX) } else { None };
             if snapshot && proven.is_none() {
                 // The records stay. Trying again costs as much as the document is large.
                 entry.unproven_until = entry.row.stored.next.saturating_add(TRY_AFTER_RECORDS);
@@ -320,11 +320,12 @@ fn payloads(entry: &Entry, values: Vec<Option<Vec<u8>>>) -> Result<Vec<Payload>,
     snapshot.into_iter().chain(records).map(decode).collect()
 }
 
-/// D4: a snapshot that was read back and has the same heads.
-fn proven_snapshot(document: &Document) -> Option<Vec<u8>> {
+/// D4: a snapshot that was read back and has the same heads. One that is larger than what is read takes nothing's
+/// place.
+fn proven_snapshot(document: &Document, bytes_max: usize) -> Option<Vec<u8>> {
     let prove = || {
         let payload = document.whole();
-        let chunk = payload.chunks.first()?;
+        let chunk = payload.chunks.first().filter(|_| payload.bytes() <= bytes_max)?;
         reads_back(chunk, &document.heads()).then(|| cbor::encode(&payload))
     };
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(prove)).ok()?
@@ -338,3 +339,6 @@ fn reads_back(bytes: &[u8], heads: &[Hash]) -> bool {
         found == heads
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,7 +17,7 @@ use crate::message::{
     FRAME_BYTES_MAX, HEADS_MAX, Message, Nonce, PART_BYTES, PRESENCE_BYTES_MAX, SIGNAL_BYTES_MAX, frame,
     split,
 };
-use crate::payload::Payload;
+use crate::payload::{PAYLOAD_BYTES_MAX, Payload};
 use crate::session::{Outgoing, Progress, Session, Side, Standing, no_proof, nonce_for, proof};
 
 /// Actors named in one clock. A document with more costs a whole transfer instead.
@@ -441,7 +441,7 @@ impl Replica {
             return;
         }
         let State::Open(document) = &entry.state else { return };
-        let payload = document.beyond(heads, clock);
+        let payload = document.beyond(heads, clock, PAYLOAD_BYTES_MAX);
         if !payload.chunks.is_empty() {
             self.transfer(doc, peer, &payload, out);
         }

@@ -196,12 +196,21 @@ fn table(docs: &[DocRow]) -> String {
             if doc.title.is_empty() { "-".to_owned() } else { tame(&doc.title) },
             tame(&doc.id),
             bytes(doc.bytes),
-            doc.role.map_or("not let in yet", DocRole::word).to_owned(),
+            standing(doc.role, doc.members).to_owned(),
             doc.members.to_string(),
             in_sync(doc),
         ]);
     }
     table.render()
+}
+
+/// What this node may do. Who is no member and knows who is was one: others are told nothing.
+fn standing(role: Option<DocRole>, members: u64) -> &'static str {
+    match (role, members) {
+        (Some(role), _) => role.word(),
+        (None, 0) => "not let in yet",
+        (None, _) => "no member any more",
+    }
 }
 
 /// Who is here, and whether they hold the same.
@@ -407,4 +416,16 @@ async fn rm(session: &Session, args: &Rm) -> Result<(), Failure> {
         text: "forgotten here; other members keep theirs\n".to_owned(),
         ids: vec![answer.id.clone()],
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_was_removed_is_not_told_to_wait() {
+        assert_eq!(standing(None, 0), "not let in yet");
+        assert_eq!(standing(None, 2), "no member any more");
+        assert_eq!(standing(Some(DocRole::Reader), 2), DocRole::Reader.word());
+    }
 }

@@ -191,7 +191,11 @@ async fn leave(session: &Session, room: &str) -> Result<(), Failure> {
     let path = routes::room(room, "/leave");
     let answer = session.client()?.post::<RoomDoneDocument>(&path, &serde_json::json!({})).await?;
     session.show(&answer, |answer| Shown {
-        text: format!("left #{}; what was said in it is forgotten here\n", tame(&answer.name)),
+        text: format!(
+            "left #{}; what was said in it is forgotten here\n  this node may come back by any ticket, as what it \
+             was, until an admin removes it\n",
+            tame(&answer.name)
+        ),
         ids: vec![answer.id.clone()],
     })
 }

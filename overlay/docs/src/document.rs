@@ -335,7 +335,9 @@ impl Document {
             here.is_some_and(|it| self.has_word_of(&envelope.author(), it))
         });
         accepted.forked_by = both.map(|(_, envelope)| envelope.author()).collect();
-        accepted.stories = applied.conflicts.iter().map(|it| self.story(it, &vouched, &applied)).collect();
+        let settled = judge.members.settled();
+        let open = applied.conflicts.iter().filter(|it| !settled.contains_key(&(it.actor.clone(), it.seq)));
+        accepted.stories = open.map(|it| self.story(it, &vouched, &applied)).collect();
         if !applied.changes.is_empty() {
             self.automerge = applied.automerge;
             self.count(&applied.changes);
@@ -411,10 +413,8 @@ impl Document {
         // What nobody who may write stands for contradicts nothing.
         let others = vouched_for(others, roots);
         let forked: BTreeSet<ChangeHash> = others.iter().map(|(change, _)| change.hash()).collect();
-        let is_first = |(change, _): &&(Change, ByteBuf)| {
-            !members.settled().contains_key(&place(change))
-                && change.deps().iter().all(|hash| !forked.contains(hash))
-        };
+        let is_first =
+            |(change, _): &&(Change, ByteBuf)| change.deps().iter().all(|hash| !forked.contains(hash));
         let firsts = others.iter().filter(is_first).take(STORIES_MAX);
         let conflicts = firsts.map(|(change, _)| root(change)).collect();
         let (changes, chunks) = changes.into_iter().unzip();
@@ -671,7 +671,7 @@ struct Applied {
     refused: bool,
     /// Changes under numbers that are taken, and what builds on them.
     forked: BTreeSet<ChangeHash>,
-    /// The first of them of each actor, where it is not settled which one stays.
+    /// The first of them of each actor.
     conflicts: Vec<Root>,
 }
 

@@ -396,7 +396,10 @@ fn an_entry_that_is_cut_while_it_is_on_its_way_to_the_disk_is_told_to_nobody() {
         while world.waiting(2) == 0 {
             world.run(Duration::from_millis(1));
         }
-        let is_of_bob = |event: &Event| matches!(event, Event::FeedGrew { posts, .. } if posts.iter().any(|post| post.author == who));
+        let is_of_bob = |event: &Event| match event {
+            Event::FeedGrew { posts, .. } => posts.iter().any(|post| post.author == who),
+            _ => false,
+        };
         world.connect(0, 2);
         world.run(Duration::from_millis(1));
         let knows = world.nodes[2].replica.as_ref().unwrap().members(&doc).unwrap().role(&who).is_none();

@@ -223,7 +223,9 @@ impl Replica {
 
     fn open_session(&mut self, now: Time, doc: DocId, peer: NodeId, out: &mut Outbox<Output>) {
         let Some(entry) = self.entries.get_mut(&doc) else { return };
-        entry.sessions.insert(peer, Session { opened: now, ..Session::default() });
+        // Both may have said hello: what a peer told in the meantime holds still.
+        let Session { theirs, feeds, .. } = entry.sessions.remove(&peer).unwrap_or_default();
+        entry.sessions.insert(peer, Session { opened: now, theirs, feeds, ..Session::default() });
         out.push(Output::Notify(Event::PeersChanged { doc }));
         entry.used = now;
         self.send_operations(doc, peer, out);
@@ -367,7 +369,7 @@ impl Replica {
         let mine = entry.standing();
         let Some(session) = entry.sessions.get_mut(&peer) else { return };
         let news = session.theirs.as_ref() != Some(&theirs);
-        session.theirs = Some(theirs.clone());
+        let first = session.theirs.replace(theirs.clone()).is_none();
         if theirs == mine {
             if news {
                 out.push(Output::Notify(Event::InSync { doc, peer }));
@@ -382,6 +384,10 @@ impl Replica {
                 self.summarise_to(now, doc, peer, out);
             }
             return;
+        }
+        if first {
+            // What it was told may have come before it knew who may tell it.
+            self.summarise_to(now, doc, peer, out);
         }
         if theirs.control != mine.control {
             self.send_operations(doc, peer, out);

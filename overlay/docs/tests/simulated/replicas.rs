@@ -37,6 +37,17 @@ fn a_document_arrives_with_its_ticket_and_edits_cross_both_ways() {
 }
 
 #[test]
+fn who_joins_has_the_document_at_once_whichever_frame_comes_first() {
+    for seed in 0..200 {
+        let mut world = World::new(2, seed, Faults { delay_ms: 15, disk_ms: 20, ..Faults::NONE });
+        let doc = world.create(0);
+        world.invite(0, 1, doc, Role::Writer);
+        world.run(SECOND);
+        assert_eq!(world.heads(0, doc), world.heads(1, doc), "seed {seed}");
+    }
+}
+
+#[test]
 fn a_reader_reads_and_cannot_write() {
     let mut world = World::new(2, 2, Faults::NONE);
     let doc = world.create(0);

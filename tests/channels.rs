@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test's helper ends the test like the test itself")]
 
 use std::num::NonZeroUsize;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use libp2p::PeerId;
 use libp2p::kad::KBucketKey;
@@ -103,6 +103,31 @@ async fn a_channel_ends_with_the_connection_and_a_listener_with_the_node() {
         assert!(soon(listener.next()).await.is_none());
         let stopped = other.overlay.open_channel(one.id(), DOCUMENTS).await.err();
         assert_eq!(stopped, Some(OpenChannelError::Connect(ConnectError::Stopped(Stopped))));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_channel_to_a_peer_that_was_sent_away_ends_at_once_on_both_sides() {
+    for transport in TRANSPORTS {
+        for block in [false, true] {
+            let (one, other, mut listener) = two(transport).await;
+            let here = one.overlay.open_channel(other.id(), DOCUMENTS).await.unwrap();
+            let there = accepted(&mut listener).await;
+            if block {
+                other.overlay.block(one.id(), true).await.unwrap();
+            } else {
+                other.overlay.disconnect(one.id()).await.unwrap();
+            }
+            // Nobody has anything to send: who only listens must hear of it too.
+            let began = Instant::now();
+            let mut held = Vec::new();
+            for channel in [there, here] {
+                let (sender, mut receiver) = channel.split();
+                held.push(sender);
+                while soon(receiver.next()).await.is_some() {}
+            }
+            assert!(began.elapsed() < Duration::from_secs(2), "{transport}: {:?}", began.elapsed());
+        }
     }
 }
 

@@ -184,7 +184,7 @@ fn who_was_away_catches_up_and_what_came_late_is_marked() {
     assert_eq!(texts(&home.tail("bob", 1)), ["hello"]);
     let bob = home.ok(&["-n", "bob", "id", "-q"]).trim().to_owned();
     home.ok(&["-n", "alice", "peers", "block", &bob]);
-    home.until("bob is gone", Duration::from_secs(30), |home| {
+    home.until("bob is gone", Duration::from_secs(5), |home| {
         home.room("alice")["room"]["members"]
             .as_array()
             .unwrap()

@@ -19,6 +19,7 @@ use wattle_types::limits::{RECORD_TTL_MAX_MS, TOPIC_BYTES_MAX, TOPIC_MESSAGE_BYT
 use wattle_types::{ContentHash, NetworkKey, NetworkName, NodeId, TopicRoot};
 
 use crate::dht::store::Records;
+use crate::ends::Ending;
 use crate::traffic::Traffic;
 use crate::{Config, DhtMode, Profile, StartError};
 
@@ -120,7 +121,7 @@ fn transport(
         .authenticate(noise)
         .multiplex(yamux::Config::default())
         .timeout(Duration::from_secs(10))
-        .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
+        .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(Ending::new(muxer))));
     let quic = match network_key {
         Some(_) => OptionalTransport::none(),
         None => {

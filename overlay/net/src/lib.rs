@@ -9,6 +9,7 @@ mod command;
 mod config;
 mod connections;
 mod dht;
+mod ends;
 mod event;
 mod handle;
 mod meeting;

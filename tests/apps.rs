@@ -5,10 +5,10 @@
 use std::time::Duration;
 
 use wattle_app::AppId;
-use wattle_chat::{Answer, Ask, Chat, Happened, Kind, Mark, Message, Said};
+use wattle_chat::{Answer, Ask, Chat, Happened, Kept, KeptId, Kind, Mark, Message, Said};
 use wattle_tests::tally::Tally;
 use wattle_tests::village::Village;
-use wattle_types::{DocId, PostId, cbor};
+use wattle_types::{DocId, Hlc, PostId, UnixTime, cbor};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -44,7 +44,11 @@ struct Room(Village);
 
 impl Room {
     fn new() -> Self {
-        let mut room = Self(Village::new(4, || Box::new(Chat::new())));
+        Self::with_clocks([Duration::ZERO; 4])
+    }
+
+    fn with_clocks(clocks: [Duration; 4]) -> Self {
+        let mut room = Self(Village::with_clocks(&clocks, || Box::new(Chat::new())));
         let Answer::Room(made) = room.ask(0, &Ask::New { name: "#dev".to_owned() }).unwrap() else {
             panic!()
         };
@@ -60,6 +64,15 @@ impl Room {
 
     fn say(&mut self, node: usize, said: Said) -> PostId {
         match self.ask(node, &Ask::Say { room: "dev".to_owned(), said }) {
+            Ok(Answer::Said { id }) => id,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Says what a program kept, as one does that does not know what became of its first attempt.
+    fn once(&mut self, node: usize, id: u64, written: UnixTime, text: &str, after: Option<Hlc>) -> PostId {
+        let kept = Kept { id: KeptId(id), written, action: false, text: text.to_owned() };
+        match self.ask(node, &Ask::SayOnce { room: "dev".to_owned(), kept, after }) {
             Ok(Answer::Said { id }) => id,
             other => panic!("{other:?}"),
         }
@@ -199,4 +212,95 @@ fn what_makes_no_sense_is_refused_in_words() {
     assert!(garbage.text.contains("understand"), "{garbage}");
     let nobody = room.0.ask(0, AppId("nothing/1"), Vec::new()).unwrap_err();
     assert!(nobody.text.contains("no app"), "{nobody}");
+}
+
+#[test]
+fn what_a_program_kept_is_said_once_also_after_a_restart_and_behind_a_thousand_messages() {
+    let mut room = Room::new();
+    let before = room.say(0, Said::Text("before".to_owned()));
+    room.0.wait(SECOND);
+    let after = room.page(1, None, 1).0[0].at;
+    assert_eq!(room.page(1, None, 1).0[0].id, before);
+    let written = UnixTime::from_millis(1_800_000_000_000);
+    let first = room.once(1, 7, written, "kept", None);
+    // The answer was lost: it is asked for again, by another program too, at once and after others spoke.
+    assert_eq!(room.once(1, 7, written, "kept", Some(after)), first);
+    for number in 0..1200 {
+        room.say(0, Said::Text(number.to_string()));
+    }
+    room.0.restart(1, Box::new(Chat::new()));
+    room.0.wait(5 * SECOND);
+    assert_eq!(room.once(1, 7, written, "kept", Some(after)), first);
+    room.0.restart(1, Box::new(Chat::new()));
+    assert_eq!(room.once(1, 7, written, "kept", Some(Hlc::default())), first, "none is known before it");
+    // Another number is another message, and so is the same number of somebody else.
+    assert_ne!(room.once(1, 8, written, "kept", Some(after)), first);
+    assert_ne!(room.once(2, 7, written, "kept", Some(after)), first);
+    room.0.wait(5 * SECOND);
+    for node in 0..4 {
+        let (mut all, mut before) = (Vec::new(), None);
+        loop {
+            let (messages, more) = room.page(node, before, 500);
+            all.splice(0..0, messages);
+            before = more;
+            if before.is_none() {
+                break;
+            }
+        }
+        assert_eq!(all.len(), 1 + 1200 + 3, "node {node}");
+        assert_eq!(all.iter().filter(|message| message.text == "kept").count(), 3, "node {node}");
+    }
+}
+
+#[test]
+fn two_programs_that_ask_for_one_kept_message_at_the_same_time_get_one_answer() {
+    let mut room = Room::new();
+    room.0.restart(0, Box::new(Chat::new()));
+    let kept =
+        Kept { id: KeptId(3), written: UnixTime::from_millis(0), action: true, text: "waves".to_owned() };
+    let ask = Ask::SayOnce { room: "dev".to_owned(), kept, after: Some(Hlc::default()) };
+    let answers = room.0.ask_all(0, wattle_chat::ID, vec![cbor::encode(&ask); 3]);
+    let ids: Vec<Answer> =
+        answers.into_iter().map(|it| it.unwrap()).map(|it| cbor::decode(&it, it.len()).unwrap()).collect();
+    assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
+    assert_eq!(room.page(0, None, 10).0.iter().filter(|it| it.kind == Kind::Action).count(), 1);
+}
+
+#[test]
+fn what_was_kept_long_is_late_and_says_when_it_was_written() {
+    let mut room = Room::new();
+    let earlier = room.0.clock(1);
+    room.0.wait(60 * SECOND);
+    let now = room.0.clock(1);
+    let long = room.once(1, 1, earlier, "on the train", None);
+    let short = room.once(1, 2, room.0.clock(1), "at once", None);
+    // Nobody writes in the future.
+    let ahead = room.once(1, 3, now.after(3600 * SECOND), "tomorrow", None);
+    room.0.wait(5 * SECOND);
+    let messages = room.page(3, None, 10).0;
+    let of = |id| messages.iter().find(|message| message.id == id).unwrap();
+    assert_eq!((of(long).late, of(long).written), (true, earlier));
+    assert!(!of(short).late && !of(ahead).late);
+    assert_eq!(of(ahead).written, of(ahead).at.wall());
+    // Its place is where it was sent: what was read before it stays before it.
+    assert!(messages.is_sorted_by_key(|message| message.at));
+}
+
+#[test]
+fn clocks_a_minute_apart_change_nothing_in_the_order_of_a_talk() {
+    let clocks = [0, 60, 0, 30].map(Duration::from_secs);
+    let mut room = Room::with_clocks(clocks);
+    let mut said = Vec::new();
+    for round in 0..5 {
+        for node in [1, 0, 3, 2] {
+            let text = format!("{round} {node}");
+            room.say(node, Said::Text(text.clone()));
+            room.0.wait(SECOND);
+            said.push(text);
+        }
+    }
+    room.0.wait(5 * SECOND);
+    for node in 0..4 {
+        assert_eq!(room.texts(node), said, "node {node}: each had read what it answers to");
+    }
 }

@@ -20,6 +20,8 @@ enum Event {
 }
 
 struct Villager {
+    seed: u8,
+    started: UnixTime,
     id: NodeId,
     replica: Replica,
     host: Host,
@@ -43,6 +45,13 @@ impl Village {
     /// So many nodes, each with one app.
     #[must_use]
     pub fn new(nodes: usize, app: impl Fn() -> Box<dyn App>) -> Self {
+        Self::with_clocks(&vec![Duration::ZERO; nodes], app)
+    }
+
+    /// A node for each of these clocks, which are so far ahead.
+    #[must_use]
+    pub fn with_clocks(clocks: &[Duration], app: impl Fn() -> Box<dyn App>) -> Self {
+        let nodes = clocks.len();
         let mut village = Self {
             now: Time::ZERO,
             nodes: Vec::new(),
@@ -52,22 +61,12 @@ impl Village {
             outcomes: BTreeMap::new(),
             told: Vec::new(),
         };
-        for seed in 1..=u8::try_from(nodes).unwrap_or_default() {
-            let key = SecretKey::from_bytes(&[seed; 32]);
-            let id = key.node_id();
-            let config = Config {
-                key,
-                network: NetworkName::default(),
-                seed: [seed; 32],
-                started: STARTED,
-                label: |automerge| Label { kind: wattle_app::kind_of(automerge), title: title(automerge) },
-            };
-            let replica = Replica::new(config, Vec::new(), Vec::new(), Vec::new());
-            let replica = replica.unwrap_or_else(|error| fail(&error.to_string()));
-            let config =
-                wattle_app::Config { me: id, seed: [seed; 32], started: STARTED, quota: Quota::default() };
-            let host = Host::new(config, vec![app()]);
-            village.nodes.push(Villager { id, replica, host, disk: BTreeMap::new(), calls: BTreeMap::new() });
+        for (seed, ahead) in (1..=u8::MAX).zip(clocks) {
+            let id = SecretKey::from_bytes(&[seed; 32]).node_id();
+            let started = STARTED.after(*ahead);
+            let (disk, calls) = (BTreeMap::new(), BTreeMap::new());
+            let (replica, host) = start(seed, started, &disk, app());
+            village.nodes.push(Villager { seed, started, id, replica, host, disk, calls });
         }
         for one in 0..nodes {
             for other in 0..nodes {
@@ -80,10 +79,36 @@ impl Village {
         village
     }
 
+    /// Ends a node, whatever it was doing, and starts it again from its disk. Time goes on.
+    pub fn restart(&mut self, node: usize, app: Box<dyn App>) {
+        self.queue.retain(|(of, _)| *of != node);
+        let others: Vec<(usize, NodeId)> =
+            self.nodes.iter().map(|node| node.id).enumerate().filter(|(of, _)| *of != node).collect();
+        let Some(villager) = self.nodes.get_mut(node) else { fail("no such node") };
+        let peer = villager.id;
+        villager.calls.clear();
+        (villager.replica, villager.host) = start(villager.seed, villager.started, &villager.disk, app);
+        let told = wattle_weave::at_start(&villager.replica);
+        self.queue.extend(told.into_iter().map(|input| (node, Event::Apps(input))));
+        for (other, id) in others {
+            self.queue.push_back((other, Event::Docs(Input::PeerDown { peer })));
+            self.queue.push_back((other, Event::Docs(Input::PeerUp { peer })));
+            self.queue.push_back((node, Event::Docs(Input::PeerUp { peer: id })));
+        }
+        self.settle();
+    }
+
     /// Who a node is.
     #[must_use]
     pub fn id(&self, node: usize) -> NodeId {
         self.nodes.get(node).map_or_else(|| fail("no such node"), |node| node.id)
+    }
+
+    /// What a node's clock says.
+    #[must_use]
+    pub fn clock(&self, node: usize) -> UnixTime {
+        let started = self.nodes.get(node).map_or_else(|| fail("no such node"), |node| node.started);
+        started.after(self.now.since(Time::ZERO))
     }
 
     /// Lets time pass, and everything happen that happens meanwhile.
@@ -200,6 +225,20 @@ impl Village {
         self.answers.remove(&id).unwrap_or_else(|| fail("the app gave no answer"))
     }
 
+    /// The same for several questions that come at once.
+    pub fn ask_all(&mut self, node: usize, app: AppId, bodies: Vec<Vec<u8>>) -> Vec<Result<Vec<u8>, Reject>> {
+        let first = self.made + 1;
+        for body in bodies {
+            self.made += 1;
+            let input = wattle_app::Input::Request { id: wattle_app::RequestId(self.made), app, body };
+            self.queue.push_back((node, Event::Apps(input)));
+        }
+        let last = self.made;
+        self.wait(Duration::from_secs(1));
+        let answer = |id| self.answers.remove(&id).unwrap_or_else(|| fail("the app gave no answer"));
+        (first..=last).map(answer).collect()
+    }
+
     fn docs_ask(&mut self, node: usize, input: impl FnOnce(RequestId) -> Input) -> Outcome {
         self.made += 1;
         let request = RequestId(self.made);
@@ -229,6 +268,31 @@ impl Village {
         let read = |bytes: &[u8]| cbor::decode(bytes, bytes.len());
         told.map(|(_, bytes)| read(bytes).unwrap_or_else(|error| fail(&error.to_string()))).collect()
     }
+}
+
+fn start(
+    seed: u8,
+    started: UnixTime,
+    disk: &BTreeMap<(Table, Vec<u8>), Vec<u8>>,
+    app: Box<dyn App>,
+) -> (Replica, Host) {
+    let key = SecretKey::from_bytes(&[seed; 32]);
+    let me = key.node_id();
+    let config = Config {
+        key,
+        network: NetworkName::default(),
+        seed: [seed; 32],
+        started,
+        label: |automerge| Label { kind: wattle_app::kind_of(automerge), title: title(automerge) },
+    };
+    let rows = |table| {
+        let rows = disk.iter().filter(move |((of, _), _)| *of == table);
+        rows.map(|((_, key), value)| (key.clone(), value.clone())).collect()
+    };
+    let replica = Replica::new(config, rows(Table::Docs), rows(Table::DocControl), rows(Table::DocFeeds));
+    let replica = replica.unwrap_or_else(|error| fail(&error.to_string()));
+    let config = wattle_app::Config { me, seed: [seed; 32], started, quota: Quota::default() };
+    (replica, Host::new(config, vec![app]))
 }
 
 fn title(automerge: &automerge::Automerge) -> String {

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use wattle_types::{DocId, Hlc, NodeId, PostId, PostLink, UnixTime};
 
-use crate::said::Said;
+use crate::said::{Kept, Said};
 
 /// Messages in one answer.
 pub const PAGE_MAX: usize = 500;
@@ -44,6 +44,15 @@ pub enum Ask {
         room: String,
         /// What.
         said: Said,
+    },
+    /// Say what a program kept: once, however often it is asked for.
+    SayOnce {
+        /// In which room.
+        room: String,
+        /// What.
+        kept: Kept,
+        /// Where it was tried before: a place in the room that it would stand behind. None for what was not tried.
+        after: Option<Hlc>,
     },
     /// What this node is called in a room.
     Nick {
@@ -160,11 +169,13 @@ pub struct Message {
     pub nick: String,
     /// When, by its author's hybrid clock.
     pub at: Hlc,
+    /// When it was written, by its author's word: earlier, where a program kept it until the node had it.
+    pub written: UnixTime,
     /// What its author had seen and answers to.
     pub parents: Vec<PostId>,
     /// When it came here.
     pub received: UnixTime,
-    /// It came long after it was written, although this node was up.
+    /// It came long after it was written, although this node was up, or its author's node was away.
     pub late: bool,
     /// Its author signed another in the same place.
     pub forked: bool,

@@ -8,11 +8,11 @@ use wattle_app::{
     Answer as Did, App, AppEvent, AppId, CallError, CallId, Context, DocInfo, Reject, RejectCode, Request,
     RequestId,
 };
-use wattle_types::{DocId, Hlc, PostId, PostLink, Posted, cbor};
+use wattle_types::{DocId, Hlc, NodeId, PostId, PostLink, Posted, cbor};
 
 use crate::ask::{Answer, Ask, Happened, Message, NICK_CHARS_MAX, PAGE_MAX, Room, TOPIC_BYTES_MAX};
 use crate::room::{Facts, Known, facts, found, is_nick, set_nick, set_topic};
-use crate::said::{Said, check_name, clean_name};
+use crate::said::{Kept, KeptId, Said, check_name, clean_name};
 
 /// This app.
 pub const ID: AppId = AppId("chat/1");
@@ -43,7 +43,17 @@ enum Pending {
     Facts { doc: DocId },
     Plain { request: RequestId },
     Page(Paging),
+    Once(Once),
+    Kept { doc: DocId, id: KeptId },
     Passing,
+}
+
+/// What a program kept, while it is looked for whether the room has it already.
+struct Once {
+    request: RequestId,
+    doc: DocId,
+    after: Option<Hlc>,
+    kept: Kept,
 }
 
 /// A page that is being put together.
@@ -124,6 +134,13 @@ impl Chat {
                 let doc = self.find(&room)?.info.doc;
                 (cx.append(doc, said.encode()), Pending::Said { request })
             }
+            Ask::SayOnce { room, kept, after } => {
+                let said = Said::Kept(kept.clone());
+                said.check()?;
+                let doc = self.find(&room)?.info.doc;
+                self.say_once(Once { request, doc, after, kept }, cx);
+                return Ok(None);
+            }
             Ask::Nick { room, nick } => {
                 let nick = nick.trim().to_owned();
                 if nick.chars().count() > NICK_CHARS_MAX || !(nick.is_empty() || is_nick(&nick)) {
@@ -159,6 +176,40 @@ impl Chat {
         Ok(None)
     }
 
+    /// Says what a program kept, unless the room has it: everything behind the place where it was tried before is
+    /// looked through first.
+    fn say_once(&mut self, once: Once, cx: &mut Context<'_>) {
+        let Once { request, doc, after, ref kept } = once;
+        let Some(room) = self.rooms.get_mut(&doc) else {
+            return reply(cx, request, Err(CallError::Unknown(doc).into()));
+        };
+        if let Some(id) = room.kept(kept.id) {
+            return reply(cx, request, Ok(Answer::Said { id }));
+        }
+        if let Some(waiting) = room.keeping.get_mut(&kept.id) {
+            return waiting.push(request);
+        }
+        if let Some(after) = after
+            && room.scanned.is_none_or(|scanned| scanned.at > after)
+        {
+            let call = cx.page(doc, room.scanned, SCAN);
+            self.pending.insert(call, Pending::Once(once));
+            return;
+        }
+        let id = kept.id;
+        room.keeping.insert(id, vec![request]);
+        let call = cx.append(doc, Said::Kept(once.kept).encode());
+        self.pending.insert(call, Pending::Kept { doc, id });
+    }
+
+    /// Whoever asked for a kept message hears what came of it.
+    fn on_kept(&mut self, doc: DocId, id: KeptId, outcome: &Result<PostId, Reject>, cx: &mut Context<'_>) {
+        let waiting = self.rooms.get_mut(&doc).and_then(|room| room.keeping.remove(&id));
+        for request in waiting.unwrap_or_default() {
+            reply(cx, request, outcome.clone().map(|id| Answer::Said { id }));
+        }
+    }
+
     /// Reads on: first what lies between what was looked through and the page, then the page.
     fn turn(&mut self, mut paging: Paging, cx: &mut Context<'_>) {
         let Some(room) = self.rooms.get(&paging.doc) else {
@@ -180,22 +231,7 @@ impl Chat {
         let whole = posts.len() < paging.asked;
         let first = posts.first().map(Posted::link);
         let limit = Hlc::at(cx.now().after(AHEAD_MAX));
-        let mut messages = Vec::new();
-        for posted in posts {
-            let said = Said::decode(&posted.post.body);
-            if let Some(said) = &said {
-                room.note(&posted, said);
-            }
-            if Known::is_message(said.as_ref()) && posted.post.at <= limit {
-                messages.push(posted);
-            }
-        }
-        let nothing = PostLink { at: Hlc::default(), id: PostId::from_bytes([0; 32]) };
-        let reached = if whole { Some(nothing) } else { first };
-        room.scanned = match (room.scanned, reached) {
-            (Some(scanned), Some(reached)) => Some(scanned.min(reached)),
-            (scanned, reached) => reached.or(scanned),
-        };
+        let messages = look_through(room, cx.me(), posts, whole, limit);
         if paging.scanning {
             return self.turn(paging, cx);
         }
@@ -211,6 +247,15 @@ impl Chat {
         let more = !whole || surplus > 0;
         let before = messages.first().filter(|_| more).map(Message::link);
         reply(cx, paging.request, Ok(Answer::Messages { messages, before }));
+    }
+
+    /// More of the room was looked through for a kept message.
+    fn on_looked(&mut self, once: Once, posts: Vec<Posted>, cx: &mut Context<'_>) {
+        if let Some(room) = self.rooms.get_mut(&once.doc) {
+            let whole = posts.len() < SCAN;
+            look_through(room, cx.me(), posts, whole, Hlc::default());
+        }
+        self.say_once(once, cx);
     }
 
     fn on_done(&mut self, call: CallId, result: Result<Did, CallError>, cx: &mut Context<'_>) {
@@ -242,17 +287,28 @@ impl Chat {
                 }
             }
             (Pending::Page(paging), Ok(Did::Page(posts))) => self.on_page(paging, posts, cx),
+            (Pending::Once(once), Ok(Did::Page(posts))) => self.on_looked(once, posts, cx),
+            (Pending::Kept { doc, id }, result) => {
+                let outcome = match result {
+                    Ok(Did::Appended { post }) => Ok(post),
+                    Ok(_) => Err(Reject::new(RejectCode::Failed, "an answer of another kind")),
+                    Err(error) => Err(error.into()),
+                };
+                self.on_kept(doc, id, &outcome, cx);
+            }
             (Pending::Facts { .. } | Pending::Passing, _) => {}
             (
                 Pending::Found { request, .. }
                 | Pending::Said { request }
                 | Pending::Plain { request }
+                | Pending::Once(Once { request, .. })
                 | Pending::Page(Paging { request, .. }),
                 Err(error),
             ) => reply(cx, request, Err(error.into())),
             (
                 Pending::Found { request, .. }
                 | Pending::Said { request }
+                | Pending::Once(Once { request, .. })
                 | Pending::Page(Paging { request, .. }),
                 Ok(_),
             ) => {
@@ -286,7 +342,7 @@ impl Chat {
         for posted in posts {
             let said = Said::decode(&posted.post.body);
             if let Some(said) = &said {
-                room.note(posted, said);
+                room.note(cx.me(), posted, said);
             }
             if posted.author == cx.me() {
                 room.follow(posted);
@@ -325,6 +381,28 @@ impl Chat {
             emit(cx, &Happened::Marks { room: doc, marks });
         }
     }
+}
+
+/// Takes note of what entries change, and that the room was looked through so far; gives the messages among them.
+fn look_through(room: &mut Known, me: NodeId, posts: Vec<Posted>, whole: bool, limit: Hlc) -> Vec<Posted> {
+    let first = posts.first().map(Posted::link);
+    let mut messages = Vec::new();
+    for posted in posts {
+        let said = Said::decode(&posted.post.body);
+        if let Some(said) = &said {
+            room.note(me, &posted, said);
+        }
+        if Known::is_message(said.as_ref()) && posted.post.at <= limit {
+            messages.push(posted);
+        }
+    }
+    let nothing = PostLink { at: Hlc::default(), id: PostId::from_bytes([0; 32]) };
+    let reached = if whole { Some(nothing) } else { first };
+    room.scanned = match (room.scanned, reached) {
+        (Some(scanned), Some(reached)) => Some(scanned.min(reached)),
+        (scanned, reached) => reached.or(scanned),
+    };
+    messages
 }
 
 fn reply(cx: &mut Context<'_>, request: RequestId, answer: Result<Answer, Reject>) {

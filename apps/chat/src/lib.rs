@@ -19,6 +19,13 @@
 //! answer stands behind its question whatever the clocks say. One dated more than ten minutes ahead is shown
 //! when its time has come.
 //!
+//! # What a program kept
+//!
+//! A program that is told something while its node is away keeps it, and says it when the node is back
+//! ([`Ask::SayOnce`]). It may not know whether the node had it before it went: so such a message has a number, and
+//! is answered with the message that is there when this author's feed has one with that number already. It says
+//! when it was written; one that waited long is shown as late.
+//!
 //! # Edits and deletions
 //!
 //! They are entries that name another; they hold when the same author wrote both, the newest wins, and the
@@ -33,7 +40,7 @@
 //! # Bounds
 //!
 //! A message has [`TEXT_BYTES_MAX`] bytes, a page [`PAGE_MAX`] messages; of each room the edits and the newest
-//! own messages are in memory, the rest is on disk.
+//! own messages are in memory, the numbers of the newest kept ones too; the rest is on disk.
 //!
 //! # Not here
 //!
@@ -49,4 +56,4 @@ pub use ask::{
     TOPIC_BYTES_MAX,
 };
 pub use chat::{Chat, ID, KIND};
-pub use said::{Said, TEXT_BYTES_MAX, check_name, clean_name};
+pub use said::{Kept, KeptId, Said, TEXT_BYTES_MAX, check_name, clean_name};

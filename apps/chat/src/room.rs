@@ -1,23 +1,29 @@
 //! One room: what is known of it in memory.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
 
 use automerge::transaction::{Transactable as _, Transaction};
 use automerge::{Automerge, ObjId, ObjType, ROOT, ReadDoc as _, ScalarValue, Value};
 use serde::{Deserialize, Serialize};
-use wattle_app::{DocInfo, set_kind};
+use wattle_app::{DocInfo, RequestId, set_kind};
 use wattle_types::limits::FEEDS_PER_DOC_MAX;
 use wattle_types::{FeedId, NodeId, PostId, PostLink, Posted};
 
 use crate::ask::{Kind, Mark, MarkOf, Member, Message, NICK_CHARS_MAX, Room, TOPIC_BYTES_MAX};
 use crate::chat::KIND;
-use crate::said::Said;
+use crate::said::{Kept, KeptId, Said};
 
 /// Own messages whose way is followed.
 const OWN_MAX: usize = 256;
 /// Bytes of edits that are known of: some ten thousand. The oldest are forgotten first, and what they changed is
 /// shown as it was.
 const CHANGES_BYTES_MAX: usize = 8 << 20;
+/// Own messages that programs kept and whose numbers are known; the oldest are forgotten first, and would be said
+/// twice if a program still asked for them.
+const KEPT_MAX: usize = 16 * 1024;
+/// A message that a program kept for longer is late.
+const LATE: Duration = Duration::from_secs(5);
 /// What an edit takes beside its text.
 const CHANGE_BYTES: usize = 256;
 
@@ -58,7 +64,12 @@ pub(crate) struct Known {
     /// The same by age.
     changed: BTreeMap<PostLink, (PostId, NodeId)>,
     change_bytes: usize,
-    /// Everything from here on was looked through for them.
+    /// Own messages that programs kept, by number and by age.
+    kept: BTreeMap<KeptId, PostLink>,
+    kept_by_age: BTreeMap<PostLink, KeptId>,
+    /// Those on their way to the disk, and who waits for them.
+    pub keeping: BTreeMap<KeptId, Vec<RequestId>>,
+    /// Everything from here on was looked through for edits and for kept messages.
     pub scanned: Option<PostLink>,
     reached: BTreeMap<NodeId, (FeedId, u64)>,
     own: VecDeque<Own>,
@@ -72,6 +83,9 @@ impl Known {
             changes: BTreeMap::new(),
             changed: BTreeMap::new(),
             change_bytes: 0,
+            kept: BTreeMap::new(),
+            kept_by_age: BTreeMap::new(),
+            keeping: BTreeMap::new(),
             scanned: None,
             reached: BTreeMap::new(),
             own: VecDeque::new(),
@@ -103,12 +117,34 @@ impl Known {
         }
     }
 
-    /// Takes note of an edit or a deletion.
-    pub(crate) fn note(&mut self, posted: &Posted, said: &Said) {
+    /// The own message with this number.
+    pub(crate) fn kept(&self, id: KeptId) -> Option<PostId> {
+        self.kept.get(&id).map(|link| link.id)
+    }
+
+    fn note_kept(&mut self, id: KeptId, link: PostLink) {
+        // Of two with one number, which only another copy of this node can have made, the first counts.
+        if self.kept.get(&id).is_some_and(|known| *known <= link) {
+            return;
+        }
+        if let Some(before) = self.kept.insert(id, link) {
+            self.kept_by_age.remove(&before);
+        }
+        self.kept_by_age.insert(link, id);
+        if self.kept_by_age.len() > KEPT_MAX
+            && let Some((_, oldest)) = self.kept_by_age.pop_first()
+        {
+            self.kept.remove(&oldest);
+        }
+    }
+
+    /// Takes note of an edit, a deletion, or the number of an own message.
+    pub(crate) fn note(&mut self, me: NodeId, posted: &Posted, said: &Said) {
         let (of, text) = match said {
             Said::Edit { of, text } => (*of, Some(text.clone())),
             Said::Delete { of } => (*of, None),
-            Said::Text(_) | Said::Action(_) => return,
+            Said::Kept(kept) if posted.author == me => return self.note_kept(kept.id, posted.link()),
+            Said::Text(_) | Said::Action(_) | Said::Kept(_) => return,
         };
         let change = Change { link: posted.link(), text };
         let key = (of, posted.author);
@@ -134,9 +170,15 @@ impl Known {
 
     /// An entry as it is shown; none for one that only changes another.
     pub(crate) fn message(&self, me: NodeId, posted: &Posted) -> Option<Message> {
+        let signed = posted.post.at.wall();
+        let mut written = signed;
         let (kind, text) = match Said::decode(&posted.post.body) {
             Some(Said::Text(text)) => (Kind::Text, text),
             Some(Said::Action(text)) => (Kind::Action, text),
+            Some(Said::Kept(Kept { written: at, action, text, .. })) => {
+                written = at.min(signed);
+                (if action { Kind::Action } else { Kind::Text }, text)
+            }
             Some(Said::Edit { .. } | Said::Delete { .. }) => return None,
             None => (Kind::Unknown, String::new()),
         };
@@ -153,9 +195,10 @@ impl Known {
             from: posted.author,
             nick: self.nick(&posted.author),
             at: posted.post.at,
+            written,
             parents: posted.post.prev.iter().chain(&posted.post.seen).map(|link| link.id).collect(),
             received: posted.received,
-            late: posted.late,
+            late: posted.late || signed.since(written) > LATE,
             forked: posted.forked,
             kind,
             text,

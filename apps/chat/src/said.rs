@@ -3,13 +3,31 @@
 use serde::{Deserialize, Serialize};
 use wattle_app::{Reject, RejectCode};
 use wattle_types::limits::POST_BYTES_MAX;
-use wattle_types::{PostId, cbor};
+use wattle_types::{PostId, UnixTime, cbor};
 
 /// Bytes of a message: an entry less what is around it.
 pub const TEXT_BYTES_MAX: usize = POST_BYTES_MAX - 128;
 
 /// Characters of a room's name.
 const NAME_CHARS_MAX: usize = 64;
+
+/// What a program calls a message that it keeps until the node has it: a number nobody else draws.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct KeptId(pub u64);
+
+/// A message that a program kept until the node had it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// It is in the room once, however often it is said.
+    pub id: KeptId,
+    /// When somebody wrote it.
+    pub written: UnixTime,
+    /// Whether something is done: `/me waves`.
+    pub action: bool,
+    /// What it says.
+    pub text: String,
+}
 
 /// The body of an entry. What a newer version adds is shown as something that this one cannot read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +37,8 @@ pub enum Said {
     Text(String),
     /// Something done: `/me waves`.
     Action(String),
+    /// Either of them, which a program kept until the node had it.
+    Kept(Kept),
     /// Another text for an earlier message of the same author.
     Edit {
         /// Which.
@@ -47,7 +67,11 @@ impl Said {
     /// # Errors
     /// [`RejectCode::Usage`].
     pub fn check(&self) -> Result<(), Reject> {
-        let (Self::Text(text) | Self::Action(text) | Self::Edit { text, .. }) = self else { return Ok(()) };
+        let (Self::Text(text) | Self::Action(text) | Self::Edit { text, .. } | Self::Kept(Kept { text, .. })) =
+            self
+        else {
+            return Ok(());
+        };
         if text.trim().is_empty() {
             return Err(Reject::new(RejectCode::Usage, "there is nothing to say in an empty message"));
         }

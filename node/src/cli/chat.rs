@@ -2,8 +2,8 @@
 //!
 //! The full screen is in the modules below. `model` is what the screen is told and what it asks for; `screen`
 //! (with `keys`, `log`, `commands` and `editor`) is the state, a pure function of those events; `draw` and
-//! `view` show it. `run` is the thin loop around it, which owns the terminal (`terminal`), the signals and the
-//! tasks that talk to the node (`api`).
+//! `view` show it. What was typed and is not at the node is in files (`outbox`). `run` is the thin loop around it,
+//! which owns the terminal (`terminal`), the signals and the tasks that talk to the node (`api`).
 
 mod api;
 mod commands;
@@ -12,6 +12,7 @@ mod editor;
 mod keys;
 mod log;
 mod model;
+mod outbox;
 mod run;
 mod screen;
 mod terminal;

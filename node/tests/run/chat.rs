@@ -256,33 +256,162 @@ fn however_the_chat_ends_the_terminal_is_as_before() {
 }
 
 #[test]
-fn a_node_that_comes_back_finds_the_text_where_it_was() {
+fn a_chat_whose_node_does_not_come_back_ends_and_what_was_sent_meanwhile_goes_with_the_next() {
     let home = tempfile::tempdir().unwrap();
     let mut node = node_with_room(home.path());
     say(&node, "before");
-    let Some(terminal) = Terminal::start(home.path(), home.path(), 80, 24) else { return };
-    terminal.chat("", "-n alice chat dev --timeout 20s");
+    let Some(terminal) = Terminal::start(home.path(), home.path(), 100, 24) else { return };
+    terminal.chat("", "-n alice chat dev --timeout 2s");
     terminal.until_shows("you     before");
     node.signal(rustix::process::Signal::KILL);
     node.end();
     terminal.until_shows("the node is away");
+    terminal.until_shows("what you send is kept");
     terminal.line("do not lose me");
-    terminal.until_shows("> do not lose me");
-    let mut node = run(home.path(), "alice");
-    terminal.until("the node", |screen| !screen.contains("the node is away"));
-    terminal.key("Enter");
-    terminal.until_shows("you     do not lose me");
-    until_said(&node, &["before", "do not lose me"]);
-
-    terminal.key("C-c");
-    terminal.is_as_before();
-    terminal.chat("", "-n alice chat dev --timeout 1s");
-    terminal.until_shows("you     do not lose me");
+    terminal.line("/me waits");
+    terminal.until("both wait", |screen| {
+        screen.contains("you     do not lose me") && screen.contains("* you waits")
+    });
     terminal.types("a draft");
-    node.signal(rustix::process::Signal::TERM);
-    node.end();
     let screen = terminal.is_as_before();
     assert!(screen.contains("exit=3") && screen.contains("not sent to #dev: a draft"), "{screen}");
+    assert!(screen.contains("2 texts for #dev wait on this machine"), "{screen}");
+    assert!(!screen.contains("not sent to #dev: do not"), "{screen}");
+
+    let node = run(home.path(), "alice");
+    assert_eq!(said(&node), ["before"]);
+    terminal.chat("", "-n alice chat dev");
+    until_said(&node, &["before", "do not lose me", "waits"]);
+    terminal.until("both were sent", |screen| screen.matches("()").count() == 4);
+    terminal.key("C-c");
+    assert!(!terminal.is_as_before().contains("wait on this machine"));
+    // Nothing is left that would go again.
+    terminal.chat("", "-n alice chat dev");
+    terminal.until_shows("you     do not lose me");
+    terminal.line("last");
+    until_said(&node, &["before", "do not lose me", "waits", "last"]);
+}
+
+/// Waits until so many texts are on disk that no node has.
+fn until_kept(home: &Path, count: usize) {
+    fn kept(directory: &Path) -> usize {
+        let entries = std::fs::read_dir(directory).into_iter().flatten().map(|entry| entry.unwrap().path());
+        let of = |path: std::path::PathBuf| match path.is_dir() {
+            true => kept(&path),
+            false => usize::from(path.extension().is_some_and(|extension| extension == "json")),
+        };
+        entries.map(of).sum()
+    }
+    let begun = Instant::now();
+    while kept(&home.join("state/nodes/bob/outbox")) != count {
+        assert!(begun.elapsed() < DEADLINE, "{count} texts are not on disk");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Offline and back (journey J10): the node is off, its owner goes on writing, even in a chat that is killed.
+#[test]
+fn what_is_written_while_the_node_is_off_is_sent_once_when_it_is_back() {
+    let home = tempfile::tempdir().unwrap();
+    let (alice, mut bob) = (node_with_room(home.path()), run(home.path(), "bob"));
+    let_in(&alice, &bob);
+    let Some(terminal) = Terminal::start(home.path(), home.path(), 100, 40) else { return };
+    terminal.chat("", "-n bob chat dev");
+    terminal.until_shows("* alice");
+    bob.signal(rustix::process::Signal::TERM);
+    bob.end();
+    terminal.until_shows("the node is away");
+    let off = Instant::now();
+    for number in 0..3 {
+        terminal.line(&format!("written offline {number}"));
+        terminal.until("it waits", |screen| {
+            screen.lines().any(|line| line.contains(&format!("offline {number}")) && line.contains("()"))
+        });
+    }
+    until_kept(home.path(), 3);
+    (0..20).for_each(|number| say(&alice, &format!("from alice {number}")));
+    // The chat is killed, and what it had not sent goes with the next one.
+    terminal.signal("-KILL");
+    terminal.until("the shell", |screen| screen.contains("over"));
+    terminal.types("stty sane; printf '\\033[?1049l'; echo sane");
+    terminal.key("C-j");
+    terminal.until("a terminal", |screen| screen.lines().any(|line| line == "sane"));
+    std::thread::sleep(Duration::from_secs(6).saturating_sub(off.elapsed()));
+    let mut bob = run(home.path(), "bob");
+    bob.connected();
+    let connected = Instant::now();
+    let has_all = |node: &Running| said(node).iter().filter(|text| text.starts_with("from alice")).count();
+    while has_all(&bob) < 20 {
+        assert!(connected.elapsed() < Duration::from_secs(3), "bob has {:?}", said(&bob));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    terminal.chat("", "-n bob chat dev");
+    let own = |screen: &str, mark: &str| {
+        (0..3).all(|number| {
+            let own = |line: &&str| line.contains(&format!("offline {number}"));
+            screen.lines().find(own).is_some_and(|line| line.contains(mark))
+        })
+    };
+    let screen = terminal.until("everyone has them", |screen| own(screen, "(**)"));
+    assert!(screen.contains("from alice 0") && screen.contains("from alice 19"), "{screen}");
+    let (_, page) = alice.call("GET /api/v1/rooms/dev/messages?limit=100", "");
+    let late = page["messages"].as_array().unwrap().iter().filter(|message| message["late"] == true);
+    let late: Vec<_> = late.map(|message| message["text"].as_str().unwrap()).collect();
+    assert_eq!(late, ["written offline 0", "written offline 1", "written offline 2"]);
+    assert_eq!((said(&alice).len(), said(&alice)), (23, said(&bob)));
+}
+
+/// Kills of one run; the long run takes another number: `WATTLE_KILLS=200`.
+fn kills() -> u64 {
+    std::env::var("WATTLE_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(8)
+}
+
+#[test]
+fn what_a_program_says_once_is_there_once_however_often_the_node_is_killed() {
+    let home = tempfile::tempdir().unwrap();
+    let mut node = node_with_room(home.path());
+    let (mut expected, mut answered) = (Vec::new(), 0);
+    let say = |socket: &Path, number: u64, again: bool| {
+        let mut once = serde_json::json!({ "id": format!("{number:016x}") });
+        if again {
+            once["after"] = "0".into();
+        }
+        let body = serde_json::json!({ "text": number.to_string(), "once": once }).to_string();
+        crate::documents::try_call(socket, "POST /api/v1/rooms/dev/messages", &body)
+    };
+    let mut draw = 0x0dd_u64;
+    for kill in 0..kills() {
+        draw = draw.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let socket = node.socket();
+        // The first of them are answered, and the node dies in the middle of another.
+        let tried = std::thread::scope(|scope| {
+            let sender = scope.spawn(|| {
+                let mut numbers = (1000 * kill)..;
+                numbers.find(|number| say(&socket, *number, false).is_none())
+            });
+            std::thread::sleep(Duration::from_millis(5 + (draw >> 33) % 60));
+            node.signal(rustix::process::Signal::KILL);
+            node.end();
+            sender.join().unwrap().unwrap()
+        });
+        node = run(home.path(), "alice");
+        answered += tried - 1000 * kill;
+        expected.extend((1000 * kill..=tried).map(|number| number.to_string()));
+        // Whatever became of the last, and of the one before: both are asked for again, twice.
+        for number in [tried.saturating_sub(1).max(1000 * kill), tried, tried] {
+            let begun = Instant::now();
+            while !say(&node.socket(), number, true).is_some_and(|(status, _)| status == 200) {
+                assert!(begun.elapsed() < DEADLINE, "{number} is not taken");
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+        let (_, page) = node.call("GET /api/v1/rooms/dev/messages?limit=500", "");
+        let texts =
+            page["messages"].as_array().unwrap().iter().map(|it| it["text"].as_str().unwrap().to_owned());
+        let texts: Vec<String> = texts.collect();
+        assert!(expected.ends_with(&texts) && !texts.is_empty(), "kill {kill}: {texts:?}");
+    }
+    assert!(answered > 0, "nothing was said before a kill");
 }
 
 /// Lets the second node into the room of the first.

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use crate::process::{LOOPBACK, Running, run, started};
 
 /// A call that may find nobody, or lose its node half way.
-fn try_call(socket: &Path, request: &str, body: &str) -> Option<(u16, Value)> {
+pub(crate) fn try_call(socket: &Path, request: &str, body: &str) -> Option<(u16, Value)> {
     let mut stream = UnixStream::connect(socket).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(20))).ok()?;
     let length = body.len();

@@ -31,12 +31,32 @@ pub struct SayRequest {
     /// The own message that is taken back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deletes: Option<String>,
+    /// Say it once, however often it is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub once: Option<SayOnce>,
     /// Answer when so many members hold it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wait_acks: Option<u64>,
     /// Answer then at the latest; 30 s when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
+}
+
+/// What makes a message of a program that is said once, however often it is asked for: one that was kept while
+/// the node was away, or whose answer was lost.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SayOnce {
+    /// A number nobody else draws: 16 hexadecimal digits.
+    pub id: String,
+    /// When it was written; now, when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub written: Option<Timestamp>,
+    /// Where it was asked for before: the `hlc` of a message that was in the room before the first attempt, `0` when
+    /// none is known. Absent for the first attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
 }
 
 /// What this node is called in a room.
@@ -168,7 +188,8 @@ pub struct ChatMessage {
     pub nick: String,
     /// By this node.
     pub own: bool,
-    /// When, by its author's clock, never before what it answers to.
+    /// When it was written, by its author's clock. Of one that was sent at once it is never before what it answers
+    /// to.
     #[schema(value_type = String, format = DateTime)]
     pub sent: Timestamp,
     /// Its place in the order: a hybrid time in hexadecimal, then by id.
@@ -178,7 +199,7 @@ pub struct ChatMessage {
     /// When it came here.
     #[schema(value_type = String, format = DateTime)]
     pub received: Timestamp,
-    /// It came long after it was written, although this node was up.
+    /// It came long after it was written, although this node was up, or its author's node was away.
     pub late: bool,
     /// Its author signed another one in its place.
     pub forked: bool,

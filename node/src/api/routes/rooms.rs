@@ -13,9 +13,9 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, mpsc};
 use utoipa::IntoParams;
 use wattle_app::{Reject, RejectCode};
-use wattle_chat::{Answer as ChatAnswer, Ask, Happened, Kind, Mark, Message, PAGE_MAX, Said};
+use wattle_chat::{Answer as ChatAnswer, Ask, Happened, Kept, KeptId, Kind, Mark, Message, PAGE_MAX, Said};
 use wattle_net::{PathKind, PeerInfo, Transport};
-use wattle_types::{DocId, Hlc, NodeId, PostId, PostLink, cbor};
+use wattle_types::{DocId, Hlc, NodeId, PostId, PostLink, UnixTime, cbor};
 
 use super::super::documents::{
     ChatMessage, ErrorDocument, MarkRow, MessageKind, MessageMark, NickRequest, Room, RoomDocument,
@@ -26,7 +26,7 @@ use super::super::documents::{
 use super::super::extract::{Json, Parameters, Part, STREAM_LINES_MAX, json_lines, timeout};
 use super::super::failure::ApiFailure;
 use crate::apps::Told;
-use crate::clock::timestamp;
+use crate::clock::{timestamp, unix_now};
 use crate::exit::ErrorCode;
 use crate::node::Node;
 
@@ -59,7 +59,11 @@ impl From<Reject> for ApiFailure {
 }
 
 async fn ask(node: &Node, question: Ask) -> Result<ChatAnswer> {
-    Ok(node.apps.ask(wattle_chat::ID, &question).await?)
+    match node.apps.ask(wattle_chat::ID, &question).await {
+        // Whatever went wrong then: it may be done all the same, and whoever asked should ask again.
+        Err(_) if node.stop.is_cancelled() => Err(wattle_net::Stopped.into()),
+        answer => Ok(answer?),
+    }
 }
 
 fn unexpected() -> ApiFailure {
@@ -167,7 +171,7 @@ fn message_row(node: &Node, room: &str, message: Message) -> ChatMessage {
         from: message.from,
         nick: called(node, message.from, &message.nick),
         own: message.from == node.overlay.id(),
-        sent: timestamp(message.at.wall()),
+        sent: timestamp(message.written),
         hlc: format!("{:016x}", message.at.bits()),
         parents: message.parents.iter().map(ToString::to_string).collect(),
         received: timestamp(message.received),
@@ -191,9 +195,8 @@ fn place_text(link: PostLink) -> String {
 }
 
 fn read_place(text: &str) -> Result<PostLink> {
-    let parts = text.split_once('-').and_then(|(at, id)| {
-        Some(PostLink { at: Hlc::from_bits(u64::from_str_radix(at, 16).ok()?), id: id.parse().ok()? })
-    });
+    let parts =
+        text.split_once('-').and_then(|(at, id)| Some(PostLink { at: read_hlc(at)?, id: id.parse().ok()? }));
     parts.ok_or_else(|| ApiFailure::usage("`before` is a place that an answer named"))
 }
 
@@ -276,6 +279,35 @@ fn said_of(request: &SayRequest) -> Result<Said> {
     }
 }
 
+fn read_hlc(text: &str) -> Option<Hlc> {
+    u64::from_str_radix(text, 16).ok().map(Hlc::from_bits)
+}
+
+/// The question for something that is said once, or for anything else.
+fn saying(room: DocId, request: &SayRequest) -> Result<Ask> {
+    let (room, said) = (room.to_string(), said_of(request)?);
+    let Some(once) = &request.once else { return Ok(Ask::Say { room, said }) };
+    let (action, text) = match said {
+        Said::Text(text) => (false, text),
+        Said::Action(text) => (true, text),
+        Said::Kept(_) | Said::Edit { .. } | Said::Delete { .. } => {
+            return Err(ApiFailure::usage("`once` is for what is said, not for what changes it"));
+        }
+    };
+    let id = Some(&once.id).filter(|id| id.len() == 16).and_then(|id| u64::from_str_radix(id, 16).ok());
+    let id = KeptId(id.ok_or_else(|| ApiFailure::usage("`once.id` is 16 hexadecimal digits"))?);
+    let after = match once.after.as_deref() {
+        Some(text) => {
+            Some(read_hlc(text).ok_or_else(|| ApiFailure::usage("`once.after` is the `hlc` of a message"))?)
+        }
+        None => None,
+    };
+    let written = once.written.map_or_else(unix_now, |at| {
+        UnixTime::from_millis(u64::try_from(at.as_millisecond()).unwrap_or_default())
+    });
+    Ok(Ask::SayOnce { room, kept: Kept { id, written, action, text }, after })
+}
+
 /// Say something; it is on disk when this answers, and at as many members as was asked.
 #[utoipa::path(post, path = "/rooms/{room}/messages", tag = "chat", request_body = SayRequest,
     params(("room" = String, Path, description = "A name or an id")),
@@ -285,10 +317,9 @@ pub(super) async fn say(
     Part(which): Part,
     Json(request): Json<SayRequest>,
 ) -> Result<Answer<SaidDocument>> {
-    let said = said_of(&request)?;
     let room = find(&node, which).await?;
+    let question = saying(room.doc, &request)?;
     let mut events = node.apps.events();
-    let question = Ask::Say { room: room.doc.to_string(), said };
     let ChatAnswer::Said { id } = ask(&node, question).await? else { return Err(unexpected()) };
     let mut reached = (Mark::Local, 0);
     if let Some(wanted) = request.wait_acks.filter(|wanted| *wanted > 0) {

@@ -1,19 +1,22 @@
 //! The chat's side of the API: each question runs in a task of its own, and what comes of it is an event.
 //! Nothing here waits for the screen, and the screen waits for nothing here.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use hyper::Method;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::Instant;
 
 use super::model::{
     Action, Batch, Event, Kind, Link, Mark, Member, Message, Page, Place, Presence, Room, SendId, Sync,
 };
+use super::outbox::{Letter, Outbox, forget};
+use super::screen::OUTGOING_MAX;
 use crate::api::documents::{
     self, ChatMessage, ErrorDocument, InviteDocument, InviteRequest, JoinDocument, JoinRequest, MessageKind,
     MessageMark, NickRequest, RoomDoneDocument, RoomLine, RoomTopicRequest, RoomsDocument, SaidDocument,
-    SayRequest,
 };
 use crate::cli::client::{Client, read_line};
 use crate::cli::errors::Failure;
@@ -29,8 +32,8 @@ const POLL_MAX: Duration = Duration::from_secs(5);
 /// A lost stream is asked for again after this, and then after twice as long each time.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(1);
-/// Texts on their way; the screen holds back more.
-const SENDS_MAX: usize = 64;
+/// A room that is not there for so long was left.
+const MISSING_MAX: Duration = Duration::from_secs(5);
 /// Commands that run at one time; more are refused.
 const COMMANDS_MAX: usize = 16;
 
@@ -40,6 +43,16 @@ struct Send {
     room: String,
     text: String,
     action: bool,
+    after: u64,
+}
+
+/// A text that is on disk.
+struct Waiting {
+    id: SendId,
+    letter: Letter,
+    file: PathBuf,
+    /// The node may have it already.
+    again: bool,
 }
 
 /// The tasks that talk to the node.
@@ -54,14 +67,34 @@ pub(super) struct Node {
 }
 
 impl Node {
-    /// Begins to look after the rooms.
-    pub(super) fn start(client: &Client, events: mpsc::Sender<Event>) -> Self {
-        let (sends, queue) = mpsc::channel(SENDS_MAX);
+    /// Begins to look after the rooms, and to send what an earlier chat left; what the screen must know of that.
+    pub(super) fn start(
+        client: &Client,
+        events: mpsc::Sender<Event>,
+        outbox: Outbox,
+        left: Vec<(PathBuf, Letter)>,
+    ) -> (Self, Vec<Event>) {
+        // The screen counts from the other end.
+        let ids = (0..=u64::MAX).rev().map(SendId);
+        let left = ids.zip(left).map(|(id, (file, letter))| Waiting { id, letter, file, again: true });
+        let left: Vec<Waiting> = left.collect();
+        let known = left.iter().map(|Waiting { id, letter, .. }| Event::Waiting {
+            id: *id,
+            room: letter.room.clone(),
+            text: letter.text.clone(),
+            action: letter.action,
+            written: letter.written,
+        });
+        let known = known.collect();
+        // The screen holds back what is more.
+        let (sends, queue) = mpsc::channel(OUTGOING_MAX);
+        let (kept, waiting) = mpsc::channel(OUTGOING_MAX);
         let mut tasks = JoinSet::new();
         tasks.spawn(poll(client.clone(), events.clone()));
-        tasks.spawn(send_each(client.clone(), events.clone(), queue));
+        tasks.spawn(keep_each(outbox, events.clone(), queue, kept));
+        tasks.spawn(send_each(client.clone(), events.clone(), left, waiting));
         let commands = JoinSet::new();
-        Self { client: client.clone(), events, sends, tasks, following: None, commands }
+        (Self { client: client.clone(), events, sends, tasks, following: None, commands }, known)
     }
 
     /// Does what the screen asked for. Never waits; what cannot be begun is said.
@@ -75,8 +108,8 @@ impl Node {
                 self.following = Some(self.tasks.spawn(task));
                 None
             }
-            Action::Send { id, room, text, action } => {
-                let full = self.sends.try_send(Send { id, room, text, action }).is_err();
+            Action::Send { id, room, text, action, after } => {
+                let full = self.sends.try_send(Send { id, room, text, action, after }).is_err();
                 full.then(|| Event::NotSent(id, "too many texts wait for the node".to_owned()))
             }
             Action::Quit | Action::Redraw => None,
@@ -156,17 +189,80 @@ async fn poll(client: Client, events: mpsc::Sender<Event>) {
     }
 }
 
-/// Sends texts one after another, so that they stand in the order in which they were typed.
-async fn send_each(client: Client, events: mpsc::Sender<Event>, mut queue: mpsc::Receiver<Send>) {
-    while let Some(Send { id, room, text, action }) = queue.recv().await {
+/// Puts texts on disk, each before it is sent.
+async fn keep_each(
+    mut outbox: Outbox,
+    events: mpsc::Sender<Event>,
+    mut queue: mpsc::Receiver<Send>,
+    kept: mpsc::Sender<Waiting>,
+) {
+    while let Some(Send { id, room, text, action, after }) = queue.recv().await {
         test_panic(&text);
-        let request = SayRequest { text, action, ..SayRequest::default() };
-        let event = match client.post::<SaidDocument>(&routes::room(&room, "/messages"), &request).await {
-            Ok(_said) => Event::Sent(id),
-            Err(failure) => Event::NotSent(id, why(&failure)),
+        let keep = move || {
+            let letter = Letter::new(room, text, action, after);
+            let kept = letter.and_then(|letter| Ok((outbox.keep(&letter)?, letter)));
+            (outbox, kept)
         };
-        tell(&events, event).await;
+        let Ok((back, outcome)) = tokio::task::spawn_blocking(keep).await else { return };
+        outbox = back;
+        match outcome {
+            Ok((file, letter)) => {
+                tell(&events, Event::Kept(id)).await;
+                if kept.send(Waiting { id, letter, file, again: false }).await.is_err() {
+                    return;
+                }
+            }
+            Err(error) => {
+                let why = format!("it cannot be kept on this machine: {error}");
+                tell(&events, Event::NotSent(id, why)).await;
+            }
+        }
     }
+}
+
+/// Sends texts one after another, so that they stand in the order in which they were typed: first what was left.
+async fn send_each(
+    client: Client,
+    events: mpsc::Sender<Event>,
+    left: Vec<Waiting>,
+    mut queue: mpsc::Receiver<Waiting>,
+) {
+    for waiting in left {
+        let outcome = send(&client, waiting).await;
+        tell(&events, outcome).await;
+    }
+    while let Some(waiting) = queue.recv().await {
+        let outcome = send(&client, waiting).await;
+        tell(&events, outcome).await;
+    }
+}
+
+/// Sends one text: again and again until a node that is there has it or refuses it.
+async fn send(client: &Client, mut waiting: Waiting) -> Event {
+    let mut wait = RETRY_FIRST;
+    let mut missing = None;
+    loop {
+        let path = routes::room(&waiting.letter.room, "/messages");
+        let request = waiting.letter.request(waiting.again);
+        let event = match client.post::<SaidDocument>(&path, &request).await {
+            Ok(_said) => Event::Sent(waiting.id),
+            Err(failure) if is_away(&failure) || is_missing(&failure, &mut missing) => {
+                waiting.again = true;
+                tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(RETRY_MAX);
+                continue;
+            }
+            Err(failure) => Event::NotSent(waiting.id, why(&failure)),
+        };
+        forget(&waiting.file);
+        return event;
+    }
+}
+
+/// Whether the room may still come: a node that just began does not know its rooms yet.
+fn is_missing(failure: &Failure, since: &mut Option<Instant>) -> bool {
+    let gone = matches!(failure, Failure::Error(document) if document.code == ErrorCode::NotFound);
+    gone && since.get_or_insert_with(Instant::now).elapsed() < MISSING_MAX
 }
 
 /// Lets a test see that a panic gives the terminal back. Not in the program that ships.
@@ -184,12 +280,12 @@ async fn follow(client: Client, events: mpsc::Sender<Event>, room: String) {
     let mut wait = RETRY_FIRST;
     let mut down = false;
     loop {
-        let before = tokio::time::Instant::now();
+        let before = Instant::now();
         match follow_once(&client, &events, &room, &mut down).await {
             Ok(()) => return,
             Err(failure) if is_away(&failure) => {
                 // The first attempt to come back is made at once: a stream may end without the node ending.
-                if tokio::time::Instant::now().duration_since(before) > RETRY_MAX {
+                if before.elapsed() > RETRY_MAX {
                     wait = RETRY_FIRST;
                 } else {
                     down = true;
@@ -311,7 +407,7 @@ async fn invite(client: &Client, room: &str) -> Result<Event, Failure> {
 async fn export(client: &Client, room: &str, file: Option<String>) -> Result<Event, Failure> {
     let messages = crate::cli::room::all(client, room).await?;
     let name = messages.first().map_or("room", |message| message.room.as_str());
-    let file = std::path::PathBuf::from(file.unwrap_or_else(|| format!("{name}.txt")));
+    let file = PathBuf::from(file.unwrap_or_else(|| format!("{name}.txt")));
     let lines: String =
         messages.iter().map(|message| format!("{}\n", crate::cli::room::plain(message))).collect();
     let done = format!("{} messages are in {}", messages.len(), file.display());

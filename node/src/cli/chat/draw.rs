@@ -386,7 +386,7 @@ fn draw_foot(screen: &Screen, frame: &mut Frame<'_>, area: Rect) {
 fn foot_text(screen: &Screen, width: usize) -> (Vec<String>, Style) {
     let bold = |color| screen.look.colored(color).add_modifier(Modifier::BOLD);
     let (text, style) = if let Link::Down(why) = &screen.link {
-        let text = format!("the node is away ({}); trying again, what you type stays", one_line(why));
+        let text = format!("the node is away ({}); trying again, what you send is kept", one_line(why));
         (text, bold(Color::Red))
     } else if let Some(status) = &screen.status {
         (one_line(&status.text), bold(if status.bad { Color::Red } else { Color::Green }))

@@ -169,6 +169,16 @@ pub(super) enum Event {
     Typing(String, String),
     Members(String, Vec<Member>),
     Sync(String, Sync),
+    /// A text of an earlier chat that the node does not have yet.
+    Waiting {
+        id: SendId,
+        room: String,
+        text: String,
+        action: bool,
+        written: Timestamp,
+    },
+    /// A text is on disk: it goes as soon as the node takes it.
+    Kept(SendId),
     Sent(SendId),
     NotSent(SendId, String),
     /// What a command did, in one line.
@@ -194,6 +204,8 @@ pub(super) enum Action {
         room: String,
         text: String,
         action: bool,
+        /// The place of the newest message here: 0 where none is known.
+        after: u64,
     },
     Nick {
         room: String,

@@ -12,10 +12,11 @@ use tokio::time::Instant;
 
 use super::api::{Node, read_room};
 use super::model::{Action, Event, Link, Room};
+use super::outbox::Outbox;
 use super::screen::Screen;
 use super::terminal::{self, Owned};
 use super::view::Look;
-use crate::api::documents::{ErrorDocument, RoomsDocument};
+use crate::api::documents::{ErrorDocument, IdDocument, RoomsDocument};
 use crate::cli::errors::{Failure, advise};
 use crate::cli::routes;
 use crate::cli::session::Session;
@@ -49,26 +50,36 @@ pub(super) async fn run(session: &Session, room: Option<&str>) -> Result<(), Fai
         None => rooms.first().map(|room| room.id.clone()),
         Some(name) => Some(find(&rooms, name)?),
     };
+    let node = client.get::<IdDocument>(routes::ID).await?.document.id;
+    let outbox = Outbox::open(&session.paths()?, &node.to_string())?;
+    let found = outbox.all()?;
+    for file in &found.strange {
+        session.out.warn(&format!("{} is no text of a chat; it stays where it is", file.display()));
+    }
     let mut signals = Signals::listen().map_err(|error| no_terminal(&error))?;
     let mut terminal = Owned::take().map_err(|error| no_terminal(&error))?;
     let size = terminal.size().map_err(|error| no_terminal(&error))?;
     let look = Look { color: session.out.colored(), zone: TimeZone::system() };
     let mut screen = Screen::new(look, Timestamp::now(), size);
     let (events, inbox) = mpsc::channel(EVENTS_MAX);
-    let mut chat = Chat {
-        node: Node::start(&client, events),
-        inbox,
-        patience: session.timeout(),
-        away: None,
-        redraw: false,
-    };
     let mut first = vec![Event::Rooms(rooms)];
     first.extend(open.map(Event::Open));
+    let (node, waiting) = Node::start(&client, events, outbox, found.letters);
+    first.extend(waiting);
+    let mut chat = Chat { node, inbox, patience: session.timeout(), away: None, redraw: false };
     let end = chat.until_the_end(&mut screen, &mut terminal, &mut signals, first).await;
     drop(terminal);
     chat.hear_the_last(&mut screen).await;
     for (room, text) in screen.unsent() {
         session.out.warn(&format!("not sent to #{}: {}", tame(&room), tame(&text.replace('\n', "\n  "))));
+    }
+    for (room, count) in screen.waiting() {
+        let texts = if count == 1 { "1 text".to_owned() } else { format!("{count} texts") };
+        let room = tame(&room);
+        session.out.warn(&format!(
+            "{texts} for #{room} wait on this machine: they are sent when the node runs and `{} chat` is opened",
+            session.program()
+        ));
     }
     match end {
         End::Quit => Ok(()),

@@ -1,7 +1,8 @@
 //! The state of the chat: a pure function of what happened.
 //!
 //! `on` takes one event and gives what must be done; `draw` shows the state. Neither waits, reads a clock
-//! or knows the API. What a person typed is given up only when the node has it.
+//! or knows the API. What a person typed is given up only when it is on disk, and shown as on its way until the
+//! node has it.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +20,7 @@ pub(super) use wattle_chat::TEXT_BYTES_MAX;
 const ROOMS_MAX: usize = 1000;
 const MEMBERS_MAX: usize = 1000;
 /// Texts on their way to the node or refused by it; with so many, no more are taken.
-const OUTGOING_MAX: usize = 64;
+pub(super) const OUTGOING_MAX: usize = 256;
 const TYPING_MAX: usize = 8;
 /// A person is typing until they send, or for so long after the last sign.
 const TYPING_LASTS: SignedDuration = SignedDuration::from_secs(6);
@@ -60,7 +61,15 @@ pub(super) struct Status {
 struct Outgoing {
     id: SendId,
     room: String,
+    /// It is on disk.
+    kept: bool,
     pending: Pending,
+}
+
+impl Outgoing {
+    const fn waits(&self) -> bool {
+        self.kept && self.pending.failed.is_none()
+    }
 }
 
 /// A page that is open, and its first row that is shown.
@@ -188,6 +197,11 @@ impl Screen {
                 }
             }
             Event::Sync(room, sync) => self.on_sync(&room, sync),
+            Event::Waiting { id, room, text, action, written } => {
+                let pending = Pending { text, action, written, failed: None };
+                self.outgoing.push(Outgoing { id, room, kept: true, pending });
+            }
+            Event::Kept(id) => self.on_kept(id),
             Event::Sent(id) => self.outgoing.retain(|outgoing| outgoing.id != id),
             Event::NotSent(id, why) => self.on_not_sent(id, &why),
             Event::Done(text) => self.tell(text),
@@ -197,15 +211,25 @@ impl Screen {
         Vec::new()
     }
 
-    /// Whether the node has not answered yet for something that was sent.
+    /// Whether something that was sent will be answered for in a moment: by the disk, or by a node that is there.
     pub(super) fn is_sending(&self) -> bool {
-        !self.outgoing.is_empty()
+        let up = self.link == Link::Up;
+        self.outgoing.iter().any(|outgoing| outgoing.pending.failed.is_none() && (up || !outgoing.kept))
     }
 
-    /// What was typed and is not at the node: shown when the chat ends, so that it is not lost.
+    /// What is on disk and waits for the node: how many texts for which room.
+    pub(super) fn waiting(&self) -> BTreeMap<String, usize> {
+        let mut rooms = BTreeMap::new();
+        for outgoing in self.outgoing.iter().filter(|outgoing| outgoing.waits()) {
+            *rooms.entry(self.name_of(&outgoing.room)).or_default() += 1;
+        }
+        rooms
+    }
+
+    /// What was typed and is neither at the node nor on disk: shown when the chat ends, so that it is not lost.
     pub(super) fn unsent(&self) -> Vec<(String, String)> {
         let mut texts: Vec<(String, String)> = Vec::new();
-        for outgoing in &self.outgoing {
+        for outgoing in self.outgoing.iter().filter(|outgoing| !outgoing.waits()) {
             let text = as_typed(&outgoing.pending.text, outgoing.pending.action);
             texts.push((self.name_of(&outgoing.room), text));
         }
@@ -274,30 +298,27 @@ impl Screen {
         vec![Action::OpenRoom(room)]
     }
 
-    /// Gives a text to the node; `None` when it cannot be taken now and must stay where it is.
+    /// Sends a text, or keeps it until the node is there; `None` when it cannot be taken now and must stay where it is.
     pub(super) fn send(&mut self, text: &str, action: bool) -> Option<Action> {
         let Some(room) = self.open.clone() else {
             self.warn("no room is open: /join TICKET enters one");
             return None;
         };
-        if let Link::Down(_) = self.link {
-            self.warn("not sent: the node is away; your text stays here until it is back");
-            return None;
-        }
         if text.len() > TEXT_BYTES_MAX {
             self.warn(too_long("the text", text.len()));
             return None;
         }
         if self.outgoing.len() >= OUTGOING_MAX {
-            self.warn("not sent: the node has not taken the last 64 texts yet");
+            self.warn(format!("not sent: the node has not taken the last {OUTGOING_MAX} texts yet"));
             return None;
         }
         let id = SendId(self.sends);
         self.sends += 1;
-        let pending = Pending { text: text.to_owned(), action, failed: None };
-        self.outgoing.push(Outgoing { id, room: room.clone(), pending });
-        (self.anchor, self.typing_told) = (None, None);
-        Some(Action::Send { id, room, text: text.to_owned(), action })
+        let pending = Pending { text: text.to_owned(), action, written: self.now, failed: None };
+        self.outgoing.push(Outgoing { id, room: room.clone(), kept: false, pending });
+        (self.anchor, self.typing_told, self.status) = (None, None, None);
+        let after = self.log.messages().last().map_or(0, |message| message.place.0);
+        Some(Action::Send { id, room, text: text.to_owned(), action, after })
     }
 
     /// The oldest text that was refused, taken back.
@@ -410,6 +431,12 @@ impl Screen {
         if let Some(room) = self.rooms.iter_mut().find(|other| other.id == room) {
             room.sync = sync;
             room.here = sync.peers + 1;
+        }
+    }
+
+    fn on_kept(&mut self, id: SendId) {
+        if let Some(outgoing) = self.outgoing.iter_mut().find(|outgoing| outgoing.id == id) {
+            outgoing.kept = true;
         }
     }
 

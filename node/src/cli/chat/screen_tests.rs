@@ -270,7 +270,8 @@ fn a_line_is_sent_and_its_mark_rises() {
     let mut chat = Chat::start(80, 24);
     let sent = chat.line("hello");
     let (room, text) = ("id-dev".to_owned(), "hello".to_owned());
-    assert_eq!(sent, [Action::Send { id: SendId(0), room, text, action: false }]);
+    let after = message(1, "alice", "").place.0;
+    assert_eq!(sent, [Action::Send { id: SendId(0), room, text, action: false, after }]);
     assert!(chat.0.editor.is_empty());
     let marked = |chat: &Chat| {
         let line = chat.text().lines().find(|line| line.contains("hello")).map(str::to_owned).unwrap();
@@ -307,17 +308,47 @@ fn actions_and_slashes_are_sent_as_meant() {
 }
 
 #[test]
-fn while_the_node_is_away_the_text_stays_in_the_line() {
+fn what_is_sent_while_the_node_is_away_waits_for_it() {
     let mut chat = Chat::start(80, 24);
     chat.on(Event::Link(Link::Down("it is not running".to_owned())));
-    assert!(chat.line("do not lose me").is_empty());
-    assert_eq!(chat.0.editor.text(), "do not lose me");
     let text = chat.text();
     assert!(text.contains("the node is away (it is not running); trying again"), "{text}");
+    assert_eq!(chat.line("do not lose me").len(), 1);
+    assert!(chat.0.editor.is_empty() && chat.0.is_sending(), "the disk has not answered");
+    assert_eq!(chat.0.unsent(), [("dev".to_owned(), "do not lose me".to_owned())]);
+    chat.on(Event::Kept(SendId(0)));
+    assert!(chat.text().contains("what you send is kept"), "{}", chat.text());
+    assert!(chat.text().lines().any(|line| line.contains("do not lose me") && line.contains("()")));
+    assert!(chat.0.unsent().is_empty() && !chat.0.is_sending(), "nobody waits for a node that is away");
+    assert_eq!(chat.0.waiting().into_iter().collect::<Vec<_>>(), [("dev".to_owned(), 1)]);
     chat.on(Event::Link(Link::Up));
-    assert!(!chat.text().contains("away"), "{}", chat.text());
-    assert_eq!(chat.key(KeyCode::Enter).len(), 1);
-    assert!(chat.0.editor.is_empty());
+    assert!(!chat.text().contains("away") && chat.0.is_sending(), "{}", chat.text());
+    chat.on(Event::Sent(SendId(0)));
+    assert!(chat.0.waiting().is_empty() && !chat.text().contains("do not lose me"));
+}
+
+#[test]
+fn what_an_earlier_chat_left_is_shown_with_its_time_until_the_node_has_it() {
+    let mut chat = Chat::start(80, 24);
+    let left = |id, room: &str, text: &str| Event::Waiting {
+        id: SendId(id),
+        room: format!("id-{room}"),
+        text: text.to_owned(),
+        action: false,
+        written: at(-30),
+    };
+    chat.on(left(u64::MAX, "dev", "from the train"));
+    chat.on(left(u64::MAX - 1, "ops", "elsewhere"));
+    let text = chat.text();
+    assert!(text.contains("10:11 you     from the train") && !text.contains("elsewhere"), "{text}");
+    assert_eq!(chat.0.waiting().len(), 2);
+    assert!(matches!(chat.line("new")[..], [Action::Send { id: SendId(0), .. }]));
+    chat.on(Event::Sent(SendId(u64::MAX)));
+    assert!(!chat.text().contains("from the train"));
+    // Refused, it is given back like any other.
+    chat.on(Event::NotSent(SendId(u64::MAX - 1), "no room".to_owned()));
+    let elsewhere = ("ops".to_owned(), "elsewhere".to_owned());
+    assert!(chat.0.unsent().contains(&elsewhere), "{:?}", chat.0.unsent());
 }
 
 #[test]

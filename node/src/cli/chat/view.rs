@@ -60,6 +60,7 @@ impl Look {
 pub(super) struct Pending {
     pub(super) text: String,
     pub(super) action: bool,
+    pub(super) written: Timestamp,
     /// Why it could not be sent; it will not be tried again by itself.
     pub(super) failed: Option<String>,
 }
@@ -164,7 +165,7 @@ impl View<'_> {
             text.push_str(&format!("\n-- not sent: {why}; Up on an empty line brings it back"));
         }
         let (style, body) = (self.look.faint(), self.look.faint());
-        let time = self.look.clock(self.now);
+        let time = self.look.clock(pending.written);
         self.lay(&Entry { time, label, style, text, body, mark: Some(Mark::Local) })
     }
 

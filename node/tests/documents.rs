@@ -202,7 +202,8 @@ fn two_editors_on_both_sides_of_a_cut_lose_nothing() {
     assert_ne!(home.doc("alice", "notes")["heads"], home.doc("bob", "notes")["heads"]);
     home.ok(&["-n", "alice", "peers", "unblock", &bob]);
     home.ok(&["-n", "alice", "connect", &bob]);
-    home.until_equal("alice", "bob", "notes");
+    let took = home.until_equal("alice", "bob", "notes");
+    assert!(took <= Duration::from_secs(1), "after the cut they took {took:?}");
     let text = home.ok(&["-n", "alice", "doc", "show", "notes"]);
     assert_eq!(home.ok(&["-n", "bob", "doc", "show", "notes"]), text);
     for part in ["zero", "by alice", "by bob", "four"] {
@@ -386,6 +387,19 @@ fn an_id_alone_opens_what_is_here_and_says_what_is_missing_elsewhere() {
     let said = home.fails(&["-n", "bob", "doc", "join", &id], 4);
     assert!(said.contains("an id alone opens nothing") && said.contains("wattle doc share"), "{said}");
     assert_eq!(home.ok(&["-n", "bob", "doc", "list", "-q"]), "");
+
+    // What is not there is not there, whether it is a document or a part of one, and hints are for this node.
+    let said = home.fails(&["-n", "alice", "doc", "show", "notes", "--path", "tea"], 4);
+    assert!(said.contains("nothing at `tea`"), "{said}");
+    let said = home.fails(&["-n", "alice", "doc", "show", "news"], 4);
+    assert!(said.contains("wattle -n alice --home") && said.contains("doc list"), "{said}");
+    home.fails(&["-n", "alice", "doc", "show", "notes", "--path", "a[["], 2);
+    let file = home.path().join("text.md").display().to_string();
+    std::fs::write(&file, "text\n").unwrap();
+    home.ok(&["-n", "alice", "doc", "new", "text", "--from", &file]);
+    let unchanged = home.edit("alice", "text", "");
+    assert_eq!(String::from_utf8_lossy(&unchanged.stdout), "nothing was changed\n");
+    assert!(!String::from_utf8_lossy(&unchanged.stderr).contains("changed"), "{unchanged:?}");
 }
 
 #[test]

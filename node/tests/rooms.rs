@@ -129,12 +129,19 @@ fn a_friend_is_invited_with_one_ticket() {
     // Within it a node started; a busy machine is given more than the three seconds of a quiet one.
     assert!(began.elapsed() < Duration::from_secs(10), "it took {:?}", began.elapsed());
 
-    let mut damaged = ticket;
-    let last = damaged.pop().unwrap();
-    damaged.push(if last == 'q' { 'p' } else { 'q' });
-    let output = home.wattle(&["-n", "bob", "join", &damaged]);
-    assert_eq!(output.status.code(), Some(9), "{output:?}");
-    assert!(String::from_utf8_lossy(&output.stderr).contains("damaged"), "{output:?}");
+    // A name that its owner gave is stronger than what a peer calls itself.
+    let bob = home.ok(&["-n", "bob", "id", "-q"]).trim().to_owned();
+    home.ok(&["-n", "alice", "peers", "name", &bob, "robert"]);
+    assert!(home.nicks("alice").contains(&"robert".to_owned()), "{:?}", home.nicks("alice"));
+    assert!(home.nicks("bob").contains(&"bobby".to_owned()), "{:?}", home.nicks("bob"));
+
+    for at in (9..ticket.len()).step_by(31).chain([ticket.len() - 1]) {
+        let mut damaged = ticket.clone().into_bytes();
+        damaged[at] = if damaged[at] == b'q' { b'p' } else { b'q' };
+        let output = home.wattle(&["-n", "bob", "join", &String::from_utf8(damaged).unwrap()]);
+        assert_eq!(output.status.code(), Some(9), "{output:?}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains("ticket is damaged"), "{output:?}");
+    }
     let brief = home.ok(&["-n", "alice", "invite", "--room", "dev", "--expires", "1s", "-q"]);
     std::thread::sleep(Duration::from_millis(1100));
     let output = home.wattle(&["-n", "bob", "join", brief.trim()]);
@@ -158,6 +165,11 @@ fn scripts_talk_through_pipes() {
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
     assert_eq!(texts(&lines), ["a", "b"]);
+    for line in &lines {
+        let at = |name: &str| line[name].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+        let took = at("received").duration_since(at("sent"));
+        assert!(took <= jiff::SignedDuration::from_millis(500), "{line} took {took}");
+    }
     let alice = home.ok(&["-n", "alice", "id", "-q"]).trim().to_owned();
     for line in &lines {
         assert_eq!(
@@ -169,6 +181,14 @@ fn scripts_talk_through_pipes() {
     let plain = home.ok(&["-n", "bob", "chat", "tail", "dev"]);
     let fields: Vec<Vec<&str>> = plain.lines().map(|line| line.split('\t').collect()).collect();
     assert_eq!((fields[0][1], fields[0][2], fields[1][2]), ("alice", "a", "b"), "{plain}");
+    // Fewer than were asked for are no error, unless somebody said how long to wait for them.
+    assert_eq!(home.ok(&["-n", "bob", "chat", "tail", "dev", "-c", "9"]), plain);
+    let waited = home.wattle(&["-n", "bob", "chat", "tail", "dev", "-c", "9", "--timeout", "300ms"]);
+    assert_eq!(waited.status.code(), Some(5), "{waited:?}");
+    for (words, stdin) in [(&["chat", "send", "dev", "-"][..], ""), (&["chat", "send", "dev"], "\n \n")] {
+        let nothing = home.pipe(&[&["-n", "alice"], words].concat(), stdin);
+        assert_eq!(nothing.status.code(), Some(2), "{nothing:?}");
+    }
     let acked = home.ok(&["-n", "alice", "chat", "send", "dev", "c", "--wait-ack", "1", "--json"]);
     let acked: Value = serde_json::from_str(&acked).unwrap();
     assert_eq!((&acked["acks"], &acked["mark"]), (&1.into(), &"everyone".into()), "{acked}");

@@ -21,6 +21,7 @@ mod view;
 
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, IsTerminal as _};
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use hyper::Method;
@@ -40,6 +41,8 @@ use crate::exit::ErrorCode;
 
 /// Messages that are printed when nothing is said.
 const TAIL: usize = 50;
+/// How long fewer messages than were asked for are waited for when nobody said how long.
+const TAIL_WAITS: Duration = Duration::from_secs(2);
 
 /// Chat on the whole terminal; plain lines where there is none
 #[derive(Args)]
@@ -78,7 +81,7 @@ struct Send {
 struct Tail {
     /// A name or an id
     room: String,
-    /// The newest N (50 when not given); waits for more when fewer are there, unless -f
+    /// The newest N (50 when not given); where fewer are there, the next are waited for: 2 s, or --timeout
     #[arg(short, long, value_name = "N")]
     count: Option<usize>,
     /// Go on with what is said from now on
@@ -135,6 +138,11 @@ async fn send(session: &Session, args: &Send) -> Result<(), Failure> {
                 if !line.trim().is_empty() {
                     say(session, &client, args, line, &mut tally).await?;
                 }
+            }
+            if tally.sent == 0 {
+                let message = "nothing was sent: there was no message on stdin";
+                let document = ErrorDocument::new(ErrorCode::Usage, message);
+                return Err(advise(document, "say one", "wattle chat send ROOM TEXT", "").into());
             }
         }
     }
@@ -234,9 +242,11 @@ async fn tail(session: &Session, args: &Tail) -> Result<(), Failure> {
         }
         Ok(())
     };
-    let (Some(wanted), Some(within)) = (wanted, session.timeout()) else { return work.await };
+    let within = if session.patient { session.timeout() } else { Some(TAIL_WAITS) };
+    let (Some(wanted), Some(within)) = (wanted, within) else { return work.await };
     match tokio::time::timeout(within, work).await {
         Ok(result) => result,
+        Err(_elapsed) if !session.patient => Ok(()),
         Err(_elapsed) => {
             let message = format!("timed out after {} waiting for {wanted} messages", short(within));
             let document = ErrorDocument::new(ErrorCode::Timeout, message);

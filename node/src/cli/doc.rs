@@ -181,7 +181,9 @@ async fn list(session: &Session) -> Result<(), Failure> {
     let answer = session.client()?.get::<DocsDocument>(routes::DOCS).await?;
     session.show(&answer, |answer| Shown {
         text: if answer.docs.is_empty() {
-            "no documents here\n  make one     wattle doc new notes\n  open one     wattle doc join <ticket>\n".to_owned()
+            session.commands(
+                "no documents here\n  make one     wattle doc new notes\n  open one     wattle doc join <ticket>\n",
+            )
         } else {
             table(&answer.docs)
         },
@@ -261,13 +263,14 @@ async fn edit(session: &Session, args: &Edit) -> Result<(), Failure> {
             .into());
     };
     let edited = in_editor(session, &before.title, text)?;
-    if edited == text.as_bytes() {
-        session.out.note("nothing was changed");
-    }
+    let unchanged = edited == text.as_bytes();
     let request = DocTextRequest { at: before.heads.clone(), text_b64: Bytes(edited) };
     let answer =
         session.client()?.post::<DocEditDocument>(&routes::doc(&before.id, "text"), &request).await?;
     session.show(&answer, |answer| {
+        if unchanged {
+            return Shown { text: "nothing was changed\n".to_owned(), ids: answer.after.clone() };
+        }
         let merged =
             if answer.before == before.heads { "" } else { "; edits by others meanwhile were merged" };
         let text = format!(
@@ -368,10 +371,11 @@ async fn join(session: &Session, args: &Join) -> Result<(), Failure> {
         let role = doc.role.map_or("member", DocRole::word);
         let joined = if by_id { "here already:" } else { "joined" };
         let text = format!(
-            "{joined} {called} as a {role}: {}, {} members\n  id         {}\n  read it    wattle doc show {}\n",
+            "{joined} {called} as a {role}: {}, {} members\n  id         {}\n  read it    {} doc show {}\n",
             bytes(doc.bytes),
             doc.members,
             tame(&doc.id),
+            session.program(),
             tame(&doc.id),
         );
         Shown { text, ids: vec![doc.id.clone()] }

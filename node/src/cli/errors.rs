@@ -42,6 +42,36 @@ pub(crate) fn advise(mut document: ErrorDocument, label: &str, command: &str, mo
     document.detail(label, text)
 }
 
+/// A text with its commands as one would type them for this node: `wattle status` becomes `wattle -n bob status`. A
+/// command between backticks is for somebody else to type.
+pub(crate) fn for_node(text: &str, program: &str) -> String {
+    let mut whole = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find("wattle ") {
+        let (before, from) = rest.split_at(at);
+        let after = from.get("wattle ".len()..).unwrap_or_default();
+        let begins = before.chars().next_back().is_none_or(|c| c.is_whitespace() || "(,:".contains(c));
+        let command = begins && after.starts_with(|c: char| c.is_ascii_lowercase());
+        whole.push_str(before);
+        whole.push_str(if command { program } else { "wattle" });
+        whole.push(' ');
+        rest = after;
+    }
+    whole.push_str(rest);
+    whole
+}
+
+/// An error with what to type as one would type it for this node. What to ask others for stays.
+pub(crate) fn of_node(mut document: ErrorDocument, program: &str) -> ErrorDocument {
+    document.hint = document.hint.map(|hint| for_node(&hint, program));
+    for [label, row] in &mut document.details {
+        if !label.starts_with("ask") {
+            *row = for_node(row, program);
+        }
+    }
+    document
+}
+
 /// The layout of the catalogue: the message, then rows whose texts start in one column.
 pub(crate) fn to_text(document: &ErrorDocument, color: bool) -> String {
     let mut text = format!("{} {}", paint(color, Meaning::Bad, "error:"), tame(&document.message));
@@ -133,4 +163,33 @@ pub(crate) fn of_io(what: &str, path: &Path, error: &std::io::Error) -> ErrorDoc
         _ => ErrorCode::Failed,
     };
     ErrorDocument::new(code, format!("cannot {what} {}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_in_hints_are_those_for_the_node_that_was_meant() {
+        for (text, expected) in [
+            ("wattle status", "wattle -n bob status"),
+            (
+                "wattle connect <multiaddr>, or wattle join <ticket>",
+                "wattle -n bob connect <multiaddr>, or wattle -n bob join <ticket>",
+            ),
+            ("make one     wattle room new dev\n", "make one     wattle -n bob room new dev\n"),
+            ("wattle -n carol run", "wattle -n carol run"),
+            ("whoever invited you types `wattle invite`", "whoever invited you types `wattle invite`"),
+            ("this is wattle 0.1.0", "this is wattle 0.1.0"),
+            ("a wattle", "a wattle"),
+        ] {
+            assert_eq!(for_node(text, "wattle -n bob"), expected);
+        }
+        let document = ErrorDocument::new(ErrorCode::Denied, "no")
+            .detail("ask for", "a new ticket: wattle doc share <id>")
+            .detail("see", "wattle doc list");
+        let document = of_node(document, "wattle -n bob");
+        assert_eq!(document.details[0][1], "a new ticket: wattle doc share <id>");
+        assert_eq!(document.details[1][1], "wattle -n bob doc list");
+    }
 }

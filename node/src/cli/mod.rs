@@ -42,6 +42,7 @@ mod watch;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+use clap::parser::ValueSource;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 pub(crate) use table::tame;
@@ -113,7 +114,15 @@ pub fn main() -> ExitCode {
     let output = Output::new(&cli.globals);
     let result = match cli.command {
         None => output.text(help::overview()),
-        Some(command) => dispatch(Session::new(cli.globals, output), command),
+        Some(command) => {
+            let patient = matches.value_source("timeout") == Some(ValueSource::CommandLine);
+            let session = Session::new(cli.globals, output, patient);
+            let program = session.program();
+            dispatch(session, command).map_err(|failure| match failure {
+                Failure::Error(document) => errors::of_node(*document, &program).into(),
+                other => other,
+            })
+        }
     };
     output::end(&asked, result)
 }

@@ -381,9 +381,9 @@ pub(super) async fn import(session: &Session, args: &Import) -> Result<(), Failu
     let request = DocImportRequest { name, title: args.title.clone(), data_b64: Bytes(data) };
     let answer = client.post::<DocDocument>(routes::DOCS_IMPORT, &request).await?;
     session.show(&answer, |answer| {
-        let doc = &answer.doc;
+        let (doc, wattle) = (&answer.doc, session.program());
         let text = format!(
-            "imported \"{}\": {}\n  id         {}\n  read it    wattle doc show {}\n  history    wattle doc history {}\n",
+            "imported \"{}\": {}\n  id         {}\n  read it    {wattle} doc show {}\n  history    {wattle} doc history {}\n",
             tame(&doc.title),
             bytes(doc.bytes),
             tame(&doc.id),

@@ -108,8 +108,9 @@ async fn list(session: &Session) -> Result<(), Failure> {
     let answer = session.client()?.get::<RoomsDocument>(routes::ROOMS).await?;
     session.show(&answer, |answer| Shown {
         text: if answer.rooms.is_empty() {
-            "no rooms here\n  make one     wattle room new dev\n  enter one    wattle join <ticket>\n"
-                .to_owned()
+            session.commands(
+                "no rooms here\n  make one     wattle room new dev\n  enter one    wattle join <ticket>\n",
+            )
         } else {
             // Two people may have made rooms of one name: only the id tells them apart.
             let named = |name: &str| answer.rooms.iter().filter(|room| room.name == name).count();

@@ -11,7 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use wattle_types::NodeId;
 
 use super::client::{Answer, Client};
-use super::errors::Failure;
+use super::errors::{Failure, for_node};
 use super::output::{Color, Output};
 use super::table::tame;
 use super::values::{Span, as_ms};
@@ -65,11 +65,18 @@ pub(crate) struct Globals {
 pub(crate) struct Session {
     pub(crate) globals: Globals,
     pub(crate) out: Output,
+    /// Whether somebody said how long to wait.
+    pub(crate) patient: bool,
 }
 
 impl Session {
-    pub(crate) const fn new(globals: Globals, out: Output) -> Self {
-        Self { globals, out }
+    pub(crate) const fn new(globals: Globals, out: Output, patient: bool) -> Self {
+        Self { globals, out, patient }
+    }
+
+    /// A text with its commands as one would type them for this node.
+    pub(crate) fn commands(&self, text: &str) -> String {
+        for_node(text, &self.program())
     }
 
     /// How long to wait for anything; `None` is for ever.

@@ -167,12 +167,14 @@ async fn ask_to_join(session: &Session, ticket: &str, nick: Option<&String>) -> 
         match (&answer.room, &answer.doc) {
             (Some(room), _) => {
                 let room = tame(room);
-                text.push_str(&format!("entered #{room}\n  talk       wattle chat {room}\n"));
+                let wattle = session.program();
+                text.push_str(&format!("entered #{room}\n  talk       {wattle} chat {room}\n"));
             }
             (None, Some(doc)) => {
                 let called = if doc.title.is_empty() { tame(&doc.id) } else { tame(&doc.title) };
                 text.push_str(&format!(
-                    "opened \"{called}\"\n  read it    wattle doc show {}\n",
+                    "opened \"{called}\"\n  read it    {} doc show {}\n",
+                    session.program(),
                     tame(&doc.id)
                 ));
             }

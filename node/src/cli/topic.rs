@@ -285,7 +285,7 @@ async fn list(session: &Session, args: &List) -> Result<(), Failure> {
     session.show(&answer, |answer| {
         let ids = answer.topics.iter().map(|topic| topic.root.clone()).collect();
         if answer.topics.is_empty() {
-            let text = "no topics yet   (follow one: wattle topic sub dev)\n".to_owned();
+            let text = session.commands("no topics yet   (follow one: wattle topic sub dev)\n");
             return Shown { text, ids };
         }
         let mut table = Table::new(&["TOPIC", "FOLLOWED HERE", ">MESH", ">SUBSCRIBERS", ">IN", ">OUT"]);

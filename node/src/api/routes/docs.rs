@@ -9,7 +9,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use serde::Deserialize;
 use utoipa::IntoParams;
-use wattle_docs::{Authors, DocError, DocStatus, Edit, Event, Role};
+use wattle_docs::{Authors, DocError, DocStatus, Edit, Event, Refusal, Role};
 use wattle_pad::PadError;
 use wattle_types::{DocAccess, DocId, NodeId, Ticket, TicketDocument, UnixTime};
 
@@ -99,7 +99,9 @@ pub(super) fn failure(error: DocError) -> ApiFailure {
 
 pub(super) fn pad_failure(error: &PadError) -> ApiFailure {
     let code = match error {
-        PadError::UnknownVersion(_) | PadError::NoSuchChange { .. } => ErrorCode::NotFound,
+        PadError::UnknownVersion(_) | PadError::NoSuchChange { .. } | PadError::NotFound { .. } => {
+            ErrorCode::NotFound
+        }
         PadError::Damaged { .. } => ErrorCode::Invalid,
         _ => ErrorCode::Usage,
     };
@@ -120,11 +122,10 @@ pub(super) async fn resolve(node: &Node, text: &str) -> Result<DocStatus> {
     if text.len() > REFERENCE_BYTES_MAX {
         return Err(ApiFailure::usage("that is too long for the id or the title of a document"));
     }
-    let known = node.documents.list().await;
     if let Ok(id) = text.parse::<DocId>() {
-        let found = known.into_iter().find(|status| status.doc == id);
-        return found.ok_or_else(|| failure(DocError::Unknown(id)));
+        return node.documents.status(id).await.ok_or_else(|| failure(DocError::Unknown(id)));
     }
+    let known = node.documents.list().await;
     let mut named: Vec<DocStatus> = known.into_iter().filter(|status| status.label.title == text).collect();
     match (named.pop(), named.len()) {
         (Some(found), 0) => Ok(found),
@@ -371,14 +372,20 @@ pub(super) async fn open_ticket(
     let TicketDocument { access, bearer } = document;
     let id = node.documents.join(access, Some(bearer), Some(inviter)).await.map_err(failure)?;
     let within = timeout(timeout_ms, ARRIVES_WITHIN);
-    match tokio::time::timeout(within, arrival(node, id, &mut events)).await {
+    let mut unknown = false;
+    match tokio::time::timeout(within, arrival(node, id, inviter, &mut events, &mut unknown)).await {
         Ok(Ok(())) => Ok(id),
         Ok(Err(refused)) => {
             leave_nothing(node, id).await;
             Err(refused)
         }
         Err(_elapsed) => {
-            Err(ApiFailure::new(ErrorCode::Timeout, "nobody who holds the document was reached")
+            let why = if unknown {
+                "whoever made the ticket was not reached, and other members have not heard of it"
+            } else {
+                "nobody who holds the document was reached"
+            };
+            Err(ApiFailure::new(ErrorCode::Timeout, why)
                 .detail("it is kept", "and arrives when a member is reachable: wattle doc list"))
         }
     }
@@ -437,8 +444,15 @@ async fn leave_nothing(node: &Node, id: DocId) {
     }
 }
 
-/// Waits until a document has content, or a member says no.
-async fn arrival(node: &Node, id: DocId, events: &mut tokio::sync::broadcast::Receiver<Event>) -> Result<()> {
+/// Waits until a document has content, or a member says no. Another member than the inviter may not have heard of
+/// the ticket yet: that it knows nobody of this name is no answer, and only taken note of.
+async fn arrival(
+    node: &Node,
+    id: DocId,
+    inviter: NodeId,
+    events: &mut tokio::sync::broadcast::Receiver<Event>,
+    unknown: &mut bool,
+) -> Result<()> {
     loop {
         if node
             .documents
@@ -449,6 +463,9 @@ async fn arrival(node: &Node, id: DocId, events: &mut tokio::sync::broadcast::Re
             return Ok(());
         }
         match events.recv().await {
+            Ok(Event::Refused { doc, peer, why: Refusal::NotAMember }) if doc == id && peer != inviter => {
+                *unknown = true;
+            }
             Ok(Event::Refused { doc, why, .. }) if doc == id => {
                 return Err(ApiFailure::new(ErrorCode::Denied, format!("not let in: {why}"))
                     .detail("ask for", "a new ticket: wattle doc share <id>"));

@@ -29,6 +29,7 @@ use crate::apps::Told;
 use crate::clock::{timestamp, unix_now};
 use crate::exit::ErrorCode;
 use crate::node::Node;
+use crate::paths::NodeName;
 
 type Result<T> = std::result::Result<T, ApiFailure>;
 
@@ -102,22 +103,34 @@ pub(super) async fn enter(node: &Node, doc: DocId, nick: Option<String>) -> Resu
         ApiFailure::new(ErrorCode::Timeout, "the room is here, and chat has not heard of it yet")
             .hint("wattle room list")
     })?;
-    if let Some(nick) = nick {
-        ask(node, Ask::Nick { room: doc.to_string(), nick }).await?;
+    match nick {
+        Some(nick) => drop(ask(node, Ask::Nick { room: doc.to_string(), nick }).await?),
+        None => introduce(node, &room).await,
     }
     Ok(Some(room.name))
 }
 
-/// What to call a member: its own word, this node's word for it, or its short id.
+/// What to call a member: this node's word for it, its own, what it calls itself on this machine, or its short id.
+/// What others call themselves must not hide the name that this node's owner gave. This node is called what others
+/// call it.
 fn called(node: &Node, id: NodeId, nick: &str) -> String {
-    if !nick.is_empty() {
-        return nick.to_owned();
-    }
-    if id == node.overlay.id() {
-        return node.paths.node.to_string();
-    }
-    let known = node.names.of(id).or_else(|| node.names.label(id));
+    let given = node.names.of(id).or_else(|| Some(nick.to_owned()).filter(|nick| !nick.is_empty()));
+    let known = given.or_else(|| node.names.label(id));
     known.unwrap_or_else(|| format!("..{}", id.short()))
+}
+
+/// Calls this node by its name in a room where it has said nothing: so it is called the same on all sides. A node
+/// without a name of its own stays what its id says.
+async fn introduce(node: &Node, room: &wattle_chat::Room) {
+    let me = node.overlay.id();
+    let nameless = room.members.iter().all(|member| member.id != me || member.nick.is_empty());
+    if !nameless || !room.may_write || node.paths.node.as_str() == NodeName::DEFAULT {
+        return;
+    }
+    let question = Ask::Nick { room: room.doc.to_string(), nick: node.paths.node.to_string() };
+    if let Err(error) = ask(node, question).await {
+        tracing::debug!(?error, "a room was entered without a nick");
+    }
 }
 
 fn room_row(node: &Node, room: wattle_chat::Room, peers: &[PeerInfo]) -> Room {
@@ -218,7 +231,10 @@ pub(super) async fn create(
     Json(request): Json<RoomNewRequest>,
 ) -> Result<Answer<RoomDocument>> {
     match ask(&node, Ask::New { name: request.name }).await? {
-        ChatAnswer::Room(room) => room_document(&node, room).await,
+        ChatAnswer::Room(room) => {
+            introduce(&node, &room).await;
+            room_document(&node, room).await
+        }
         _ => Err(unexpected()),
     }
 }

@@ -175,6 +175,8 @@ impl Screen {
             return Vec::new();
         }
         self.recalled = None;
+        // What went well was read when somebody types on.
+        self.status = self.status.take().filter(|status| status.bad);
         let lately = self.typing_told.is_some_and(|told| self.now < told + TYPING_EVERY);
         // Commands are nobody's business.
         if lately || self.editor.text().starts_with('/') {

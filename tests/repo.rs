@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use wattle_tests::binary::{Machine, did_not_run, wait_for};
+use wattle_tests::local::percentile;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -302,6 +303,61 @@ async fn two_programs_on_two_nodes_pass_all_ten_checks() {
     for _ in 0..3 {
         ten_checks(&mut one, &mut other, |url| a.share(url, &b)).await;
     }
+}
+
+/// Journey J12: what is typed in a program at one node is seen by one at another.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_keystroke_at_one_node_is_seen_at_the_other_in_a_moment() {
+    if !is_here() {
+        return;
+    }
+    let machine = Machine::new(None);
+    let (a, b) = (Node::start(&machine, "a"), Node::start(&machine, "b"));
+    let (mut one, mut other) = (a.over_tcp(&a.token()).await, b.over_socket().await);
+    let url = one.create(json!({ "text": "" })).await;
+    a.share(&url, &b);
+    other.find(&url).await;
+    let (mut text, mut took) = (String::new(), Vec::new());
+    for key in "the quick brown fox jumps over the lazy dog and goes home for tea".chars() {
+        let began = Instant::now();
+        one.splice(&url, text.len(), 0, &key.to_string()).await;
+        text.push(key);
+        other.until(&url, json!(["text"]), text.as_str()).await;
+        took.push(began.elapsed());
+        // Eight a second.
+        tokio::time::sleep(Duration::from_millis(125).saturating_sub(began.elapsed())).await;
+    }
+    let slow = percentile(&mut took, 95);
+    eprintln!("of {} keystrokes 95 % took {slow:?} at most", took.len());
+    assert!(slow <= Duration::from_millis(150), "{slow:?}");
+}
+
+/// Journey J12: the node is restarted while somebody types.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_types_through_a_restart_of_the_node_loses_nothing() {
+    if !is_here() {
+        return;
+    }
+    let machine = Machine::new(None);
+    let (mut a, b) = (Node::start(&machine, "a"), Node::start(&machine, "b"));
+    let (mut one, mut other) = (a.over_tcp(&a.token()).await, b.over_socket().await);
+    let url = one.create(json!({ "text": "" })).await;
+    a.share(&url, &b);
+    other.find(&url).await;
+    let typed: String = (0..100_u8).map(|number| char::from(b'a' + number % 26)).collect();
+    for (at, key) in typed.char_indices() {
+        if at == 40 {
+            a.kill();
+        }
+        if at == 60 {
+            a.run();
+        }
+        one.splice(&url, at, 0, &key.to_string()).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    other.until(&url, json!(["text"]), typed.as_str()).await;
+    until_equal(&url, &[&a, &b], &mut [&mut one, &mut other]).await;
+    assert_eq!(text_of(&one.read(&url).await), typed);
 }
 
 /// One round: two documents of a program at `a`, edited there and by the command line at `b`, with a power cut

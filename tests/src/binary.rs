@@ -138,6 +138,12 @@ impl Node {
         &self.name
     }
 
+    /// Memory that it holds now, in bytes.
+    #[must_use]
+    pub fn resident_bytes(&self) -> u64 {
+        crate::hostile::resident_bytes_of(&self.child.id().to_string())
+    }
+
     /// Ends it at once, as a power cut would.
     pub fn kill(&mut self) {
         // Ignored because a node that has ended already is as dead as it should be.

@@ -5,6 +5,7 @@ pub mod binary;
 pub mod documents;
 pub mod fuzz;
 pub mod hostile;
+pub mod local;
 pub mod overlay;
 pub mod records;
 pub mod tally;

@@ -126,14 +126,20 @@ fn an_author_edits_and_takes_back_what_is_its_own_and_nothing_else() {
     room.0.wait(5 * SECOND);
     room.say(1, Said::Edit { of: first, text: "hello".to_owned() });
     room.say(1, Said::Delete { of: second });
-    // Somebody else's word about it changes nothing, whenever it comes.
-    room.say(3, Said::Edit { of: first, text: "I am a fool".to_owned() });
-    room.say(3, Said::Delete { of: first });
+    // Somebody else's word about it changes nothing, whoever it is and whenever it comes.
+    let others = room.say(3, Said::Text("mine too".to_owned()));
+    for (author, of) in [(1, first), (3, others)] {
+        for other in (0..4).filter(|other| *other != author) {
+            room.say(other, Said::Edit { of, text: "I am a fool".to_owned() });
+            room.say(other, Said::Delete { of });
+        }
+    }
     room.0.wait(5 * SECOND);
     for node in 0..4 {
         let (messages, _) = room.page(node, None, 10);
         let shown: Vec<_> = messages.iter().map(|it| (it.text.as_str(), it.kind, it.edited)).collect();
-        assert_eq!(shown, [("hello", Kind::Text, true), ("", Kind::Deleted, true)], "node {node}");
+        let mine = ("mine too", Kind::Text, false);
+        assert_eq!(shown, [("hello", Kind::Text, true), ("", Kind::Deleted, true), mine], "node {node}");
     }
 }
 
@@ -167,6 +173,9 @@ fn pages_show_what_was_edited_much_later() {
     other.say(0, Said::Edit { of: first, text: "changed".to_owned() });
     other.0.wait(5 * SECOND);
     let place = other.page(0, None, 10).0.into_iter().find(|message| message.id == second).unwrap().link();
+    // Nor does a node remember what it saw before it was restarted.
+    other.0.restart(2, Box::new(Chat::new()));
+    other.0.wait(SECOND);
     assert_eq!(other.page(2, Some(place), 10).0[0].text, "changed");
 }
 

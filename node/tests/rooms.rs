@@ -142,6 +142,10 @@ fn a_friend_is_invited_with_one_ticket() {
         assert_eq!(output.status.code(), Some(9), "{output:?}");
         assert!(String::from_utf8_lossy(&output.stderr).contains("ticket is damaged"), "{output:?}");
     }
+    let nobody = home.wattle(&["-n", "alice", "invite", "--room", "dev", "--uses", "0"]);
+    assert_eq!(nobody.status.code(), Some(2), "{nobody:?}");
+    let once = home.ok(&["-n", "alice", "invite", "--room", "dev", "--uses", "1"]);
+    assert!(once.contains("(7 days, 1 use)"), "{once}");
     let brief = home.ok(&["-n", "alice", "invite", "--room", "dev", "--expires", "1s", "-q"]);
     std::thread::sleep(Duration::from_millis(1100));
     let output = home.wattle(&["-n", "bob", "join", brief.trim()]);
@@ -253,6 +257,10 @@ fn what_was_said_survives_kill_9() {
     let export = home.path().join("dev.txt").display().to_string();
     home.ok(&["-n", "alice", "room", "export", "dev", "-o", &export]);
     assert_eq!(std::fs::read_to_string(&export).unwrap().lines().count(), 30);
+    let nowhere = home.path().join("no/such/dev.txt").display().to_string();
+    let output = home.wattle(&["-n", "alice", "room", "export", "dev", "-o", &nowhere]);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(4) && !stderr.contains("at path"), "{stderr}");
     home.ok(&["-n", "alice", "room", "leave", "dev"]);
     let output = home.wattle(&["-n", "alice", "chat", "tail", "dev"]);
     assert_eq!(output.status.code(), Some(4), "{output:?}");

@@ -152,7 +152,8 @@ async fn send(session: &Session, args: &Send) -> Result<(), Failure> {
         tally.short, tally.sent
     );
     let code = if tally.unheard == tally.sent { ErrorCode::Timeout } else { ErrorCode::Partial };
-    Err(ErrorDocument::new(code, message).detail("who is here", "wattle room members <room>").into())
+    let who = format!("wattle room members {}", tame(&args.room));
+    Err(ErrorDocument::new(code, message).detail("who is here", who).into())
 }
 
 async fn say(
@@ -250,7 +251,8 @@ async fn tail(session: &Session, args: &Tail) -> Result<(), Failure> {
         Err(_elapsed) => {
             let message = format!("timed out after {} waiting for {wanted} messages", short(within));
             let document = ErrorDocument::new(ErrorCode::Timeout, message);
-            Err(document.detail("who is here", "wattle room members <room>").into())
+            let who = format!("wattle room members {}", tame(&args.room));
+            Err(document.detail("who is here", who).into())
         }
     }
 }

@@ -10,6 +10,7 @@ use super::errors::{Failure, of_io};
 use super::routes;
 use super::session::{Session, Shown, who};
 use super::table::{Table, tame, tame_text};
+use super::tickets::{how_often, long};
 use super::values::{Span, as_ms, bytes};
 use super::{bind, past};
 use crate::api::documents::{
@@ -339,12 +340,12 @@ async fn share(session: &Session, args: &Share) -> Result<(), Failure> {
         session.out.warn(&tame(warning));
     }
     session.show(&answer, |answer| {
-        let uses = args.uses.map_or("any number of uses".to_owned(), |uses| format!("{uses} uses"));
+        let uses = how_often(args.uses);
         let mut text = format!(
             "Ticket for {} as a {} ({}, {uses}):\n  {}   ({} chars)\nWhoever has it is let in: send it over a safe channel.\nThey type:   wattle doc join {}\n",
             if answer.title.is_empty() { tame(&answer.id) } else { format!("\"{}\"", tame(&answer.title)) },
             answer.role.word(),
-            args.expires,
+            long(args.expires.0),
             answer.ticket,
             answer.ticket.len(),
             answer.ticket,

@@ -1,6 +1,5 @@
 //! Rooms from the command line.
 
-use std::io::Write as _;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
@@ -238,18 +237,13 @@ async fn export(session: &Session, args: &Export) -> Result<(), Failure> {
 
 /// Writes a file that was not there, whole or not at all.
 pub(super) fn write_new(file: &std::path::Path, bytes: &[u8]) -> Result<(), Failure> {
-    let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty());
-    let dir = dir.unwrap_or_else(|| std::path::Path::new("."));
-    let failed = |error: std::io::Error| Failure::from(of_io("write", file, &error));
-    let mut fresh = tempfile::NamedTempFile::new_in(dir).map_err(failed)?;
-    fresh.write_all(bytes).and_then(|()| fresh.as_file().sync_all()).map_err(failed)?;
-    match fresh.persist_noclobber(file) {
-        Ok(_) => Ok(()),
-        Err(error) if error.error.kind() == std::io::ErrorKind::AlreadyExists => {
+    match wattle_store::create_file(file, bytes) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
             let message = format!("{} is there already", file.display());
             Err(ErrorDocument::new(ErrorCode::Conflict, message).hint("another name after -o").into())
         }
-        Err(error) => Err(failed(error.error)),
+        Err(error) => Err(of_io("write", file, &error).into()),
     }
 }
 

@@ -82,7 +82,7 @@ fn invitation(answer: &InviteDocument, args: &Invite) -> String {
         (None, Some(doc)) => format!("\"{}\" in ", tame(doc)),
         (None, None) => String::new(),
     };
-    let uses = args.uses.map_or("any number of uses".to_owned(), |uses| format!("{uses} uses"));
+    let uses = how_often(args.uses);
     let mut text = format!(
         "Ticket for {target}network {} ({}, {uses}):\n  {}   ({} chars)\n",
         tame(&answer.network),
@@ -104,8 +104,17 @@ fn invitation(answer: &InviteDocument, args: &Invite) -> String {
     text
 }
 
+/// How many a ticket lets in, in words.
+pub(super) fn how_often(uses: Option<u32>) -> String {
+    match uses {
+        None => "any number of uses".to_owned(),
+        Some(1) => "1 use".to_owned(),
+        Some(uses) => format!("{uses} uses"),
+    }
+}
+
 /// A validity in words: `7 days`, `1 hour`.
-fn long(span: Duration) -> String {
+pub(super) fn long(span: Duration) -> String {
     let seconds = span.as_secs();
     let units = [(86_400, "day"), (3600, "hour"), (60, "minute")];
     let whole = units.into_iter().find(|(length, _)| seconds >= *length && seconds.is_multiple_of(*length));

@@ -358,6 +358,9 @@ pub(super) async fn grant_ticket(
     if role == DocRole::Admin {
         return Err(ApiFailure::usage("a ticket makes readers and writers, no admins"));
     }
+    if uses == Some(0) {
+        return Err(ApiFailure::usage("a ticket lets in somebody at least once"));
+    }
     node.documents.invite(doc, role_of(role), Some(expires), uses).await.map_err(failure)
 }
 

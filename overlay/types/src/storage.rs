@@ -32,11 +32,13 @@ pub enum Table {
     DocFeeds,
     /// Entries of feeds: document, feed and number -> signed entry and when it came.
     DocPosts,
+    /// The members, whatever became of them, and this node's own epoch: id -> signed claims and state.
+    Members,
 }
 
 impl Table {
     /// Every table.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Records,
         Self::Providers,
         Self::Published,
@@ -50,6 +52,7 @@ impl Table {
         Self::DocSnapshots,
         Self::DocFeeds,
         Self::DocPosts,
+        Self::Members,
     ];
 
     /// The table's name on disk. Renaming one is a new data version.
@@ -69,6 +72,7 @@ impl Table {
             Self::DocSnapshots => "doc_snapshots",
             Self::DocFeeds => "doc_feeds",
             Self::DocPosts => "doc_posts",
+            Self::Members => "members",
         }
     }
 }

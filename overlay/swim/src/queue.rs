@@ -1,0 +1,179 @@
+//! Rumours that wait to be told.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::claim::{Claim, Incarnation, ShortId, Signed};
+use crate::wire::{CERTIFICATE_MAX, Rumor, certificate_bytes, claim_bytes};
+
+/// Rumours that wait at once. Beyond it the one that was told most, of the least urgent kind, is dropped: the
+/// next comparison of tables brings it.
+pub const QUEUE_MAX: usize = 4096;
+
+/// Rumours that are tried for one packet.
+const TRIED_MAX: usize = 48;
+
+/// What is told first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Urgency {
+    OwnRefute,
+    Refute,
+    Leave,
+    Certificate,
+    Accusation,
+    Record,
+}
+
+/// What a rumour is about. One thing has one rumour: a newer one takes its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Topic {
+    subject: ShortId,
+    kind: u8,
+    accuser: ShortId,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    topic: Topic,
+    incarnation: Incarnation,
+    rumor: Rumor<Arc<Signed>>,
+    bytes: usize,
+}
+
+type Order = (Urgency, u32, u64);
+
+/// The queue, in the order of telling: urgency, then how often it was told, then age.
+#[derive(Debug, Default)]
+pub(crate) struct Queue {
+    waiting: BTreeMap<Order, Waiting>,
+    topics: BTreeMap<Topic, Order>,
+    next: u64,
+}
+
+fn topic_of(rumor: &Rumor<Arc<Signed>>) -> Option<(Topic, Incarnation, usize)> {
+    let none = ShortId(0);
+    match rumor {
+        Rumor::Claim(signed) => {
+            let subject = ShortId::of(&signed.subject());
+            let (kind, accuser) = match signed.claim() {
+                Claim::Alive { .. } => (0, none),
+                Claim::Refute { .. } | Claim::Leave { .. } => (1, none),
+                Claim::Suspect { .. } => (3, ShortId::of(&signed.author())),
+            };
+            Some((Topic { subject, kind, accuser }, signed.claim().incarnation(), claim_bytes(signed)))
+        }
+        Rumor::Dead(claims) => {
+            let first = claims.first()?;
+            let topic = Topic { subject: ShortId::of(&first.subject()), kind: 2, accuser: none };
+            let bytes = certificate_bytes(claims.len().min(CERTIFICATE_MAX));
+            Some((topic, first.claim().incarnation(), bytes))
+        }
+        Rumor::Ask(_) => None,
+    }
+}
+
+impl Queue {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Lets a rumour wait. It takes the place of what it makes untrue: all that was said of earlier
+    /// incarnations, and by a certificate the accusations.
+    pub(crate) fn push(&mut self, urgency: Urgency, rumor: Rumor<Arc<Signed>>) {
+        let Some((topic, incarnation, bytes)) = topic_of(&rumor) else { return };
+        let of_subject: Vec<(Topic, Order)> =
+            self.of(topic.subject).map(|(topic, order)| (*topic, *order)).collect();
+        for (other, order) in of_subject {
+            let waiting = self.waiting.get(&order);
+            let older = waiting.is_some_and(|waiting| waiting.incarnation < incarnation);
+            // A refutation is of the run whose record may still have to be told.
+            let outdated = older && (other.kind != 0 || topic.kind == 0);
+            if outdated || other == topic || (topic.kind == 2 && other.kind == 3) {
+                self.remove(&other);
+            }
+        }
+        while self.waiting.len() >= QUEUE_MAX {
+            let Some((_, last)) = self.waiting.pop_last() else { break };
+            self.topics.remove(&last.topic);
+        }
+        let order = (urgency, 0, self.next);
+        self.next += 1;
+        self.topics.insert(topic, order);
+        self.waiting.insert(order, Waiting { topic, incarnation, rumor, bytes });
+    }
+
+    fn of(&self, subject: ShortId) -> impl Iterator<Item = (&Topic, &Order)> {
+        let first = Topic { subject, kind: 0, accuser: ShortId(0) };
+        let last = Topic { subject, kind: u8::MAX, accuser: ShortId(u64::MAX) };
+        self.topics.range(first..=last)
+    }
+
+    fn remove(&mut self, topic: &Topic) {
+        if let Some(order) = self.topics.remove(topic) {
+            self.waiting.remove(&order);
+        }
+    }
+
+    /// Drops what accuses a member: it answered.
+    pub(crate) fn forgive(&mut self, subject: ShortId) {
+        let accusing: Vec<Topic> =
+            self.of(subject).map(|(topic, _)| *topic).filter(|topic| topic.kind >= 2).collect();
+        for topic in accusing {
+            self.remove(&topic);
+        }
+    }
+
+    /// Whether this node's own word of that kind still waits.
+    pub(crate) fn holds_own(&self, subject: ShortId) -> bool {
+        self.of(subject).any(|(topic, _)| topic.kind == 1)
+    }
+
+    /// Another member told it as well: one copy less is needed.
+    pub(crate) fn heard(&mut self, rumor: &Rumor<Arc<Signed>>, copies: u32) {
+        let Some((topic, incarnation, _)) = topic_of(rumor) else { return };
+        let Some(order) = self.topics.get(&topic).copied() else { return };
+        let same = self.waiting.get(&order).is_some_and(|waiting| waiting.incarnation == incarnation);
+        if same && order.0 != Urgency::OwnRefute {
+            self.told(order, copies);
+        }
+    }
+
+    fn told(&mut self, order: Order, copies: u32) {
+        let Some(waiting) = self.waiting.remove(&order) else { return };
+        let (urgency, sent, number) = order;
+        if sent + 1 >= copies {
+            self.topics.remove(&waiting.topic);
+            return;
+        }
+        let order = (urgency, sent + 1, number);
+        self.topics.insert(waiting.topic, order);
+        self.waiting.insert(order, waiting);
+    }
+
+    /// The most urgent rumours that fit, each told once more.
+    pub(crate) fn take(&mut self, bytes_max: usize, copies: u32) -> Vec<Rumor<Arc<Signed>>> {
+        let mut left = bytes_max;
+        let mut chosen = Vec::new();
+        for (order, waiting) in self.waiting.iter().take(TRIED_MAX) {
+            if waiting.bytes <= left {
+                left -= waiting.bytes;
+                chosen.push(*order);
+            }
+        }
+        let rumors = chosen.iter().filter_map(|order| self.waiting.get(order));
+        let rumors: Vec<Rumor<Arc<Signed>>> = rumors.map(|waiting| waiting.rumor.clone()).collect();
+        for order in chosen {
+            self.told(order, copies);
+        }
+        rumors
+    }
+
+    pub(crate) fn check(&self) {
+        assert!(self.waiting.len() <= QUEUE_MAX, "the queue is bounded");
+        assert_eq!(self.waiting.len(), self.topics.len(), "one rumour for each topic");
+    }
+}

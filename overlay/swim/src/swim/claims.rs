@@ -1,0 +1,458 @@
+//! What is believed of what members claim.
+
+use std::sync::Arc;
+
+use wattle_types::{NodeId, Outbox, Time};
+
+use super::{Index, Output, Swim};
+use crate::claim::{Claim, Incarnation, ShortId, Signed};
+use crate::queue::Urgency;
+use crate::suspicion::{QUOTA_WINDOW, Suspicion, Verdict, quorum, quota, timeout};
+use crate::view::{Event, Reason, State, Why};
+use crate::wire::{Body, CERTIFICATE_MAX, Rumor};
+
+/// Accusers of one member that are kept: a quorum proves, and some more name who sees it.
+const ACCUSERS_MAX: usize = 8;
+
+/// How often a doubled identity is told of.
+const DUPLICATE_EVERY: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// Members whose doubled identity was told of lately.
+const DUPLICATES_MAX: usize = 64;
+
+/// Where a claim came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// In a packet of a member.
+    Packet(Index),
+    /// Over a stream: it may be hours old, so nobody is blamed for how many there are.
+    Stream(Index),
+    /// This node.
+    Own,
+}
+
+impl Swim {
+    pub(crate) fn learn(&mut self, now: Time, claim: Arc<Signed>, source: Source, out: &mut Outbox<Output>) {
+        let own = claim.author() == self.me;
+        match claim.claim() {
+            Claim::Suspect { .. } => self.on_accusation(now, claim, source, out),
+            Claim::Alive { .. } | Claim::Refute { .. } | Claim::Leave { .. } if own => {
+                self.on_own_claim(now, &claim, out);
+            }
+            Claim::Alive { .. } => self.on_record(now, claim, out),
+            Claim::Refute { incarnation } => {
+                let incarnation = *incarnation;
+                self.on_refutation(now, claim, incarnation, source, out);
+            }
+            Claim::Leave { incarnation } => {
+                let incarnation = *incarnation;
+                self.on_left(now, claim, incarnation, out);
+            }
+        }
+    }
+
+    /// SWIM, section 4.2: a higher incarnation overrides everything said of a lower one.
+    fn on_record(&mut self, now: Time, claim: Arc<Signed>, out: &mut Outbox<Output>) {
+        let Some(index) = self.table.find(&claim.author()) else {
+            self.admit(now, claim, out);
+            return;
+        };
+        let Some(member) = self.table.get_mut(index) else { return };
+        let incarnation = claim.claim().incarnation();
+        let key = claim.description().map(|description| description.boot_key.into_array());
+        let held = member.record.claim().incarnation();
+        let same_run = incarnation.epoch() == member.incarnation.epoch();
+        let returns = !same_run && member.key_before.as_deref() == key.as_ref();
+        if (same_run && key != member.boot_key()) || (returns && incarnation > member.incarnation) {
+            let id = member.id;
+            self.on_duplicate(now, id, out);
+        }
+        let Some(member) = self.table.get_mut(index) else { return };
+        if same_run && key != member.boot_key() {
+            // Whichever came first stays: the other has to start a run of its own.
+            return;
+        }
+        if incarnation > member.incarnation {
+            if !same_run {
+                member.key_before = member.boot_key().map(Box::new);
+            }
+            let reason = if same_run { Reason::Refuted } else { Reason::Restarted };
+            self.revive(now, index, incarnation, reason, Some(Arc::clone(&claim)), out);
+        } else if same_run && incarnation > held {
+            // Its refutation was quicker than its new record.
+            let record = Arc::clone(&claim);
+            self.table.change(index, |member| member.record = record);
+            self.described(now, index, out);
+        } else {
+            return;
+        }
+        self.tell(now, Urgency::Record, Rumor::Claim(claim));
+    }
+
+    fn on_refutation(
+        &mut self,
+        now: Time,
+        claim: Arc<Signed>,
+        incarnation: Incarnation,
+        source: Source,
+        out: &mut Outbox<Output>,
+    ) {
+        let Some(index) = self.table.find(&claim.author()) else { return };
+        let Some(member) = self.table.get_mut(index) else { return };
+        if incarnation.epoch() > member.incarnation.epoch() {
+            // Of a run whose record is not here: without its key no packet could be read.
+            let short = member.short();
+            self.ask(now, index, short, source, out);
+            return;
+        }
+        if incarnation.epoch() != member.incarnation.epoch() || incarnation < member.incarnation {
+            return;
+        }
+        if incarnation == member.incarnation {
+            if member.proven() < incarnation {
+                let proof = Arc::clone(&claim);
+                self.table.change(index, |member| member.since = Some(proof));
+                self.touched(now, index);
+                self.tell(now, Urgency::Refute, Rumor::Claim(claim));
+            }
+            return;
+        }
+        self.revive(now, index, incarnation, Reason::Refuted, Some(Arc::clone(&claim)), out);
+        self.tell(now, Urgency::Refute, Rumor::Claim(claim));
+    }
+
+    fn on_left(&mut self, now: Time, claim: Arc<Signed>, incarnation: Incarnation, out: &mut Outbox<Output>) {
+        let Some(index) = self.table.find(&claim.author()) else { return };
+        let Some(member) = self.table.get(index) else { return };
+        let same_run = incarnation.epoch() == member.incarnation.epoch();
+        if member.state == State::Left || !same_run || incarnation < member.incarnation {
+            return;
+        }
+        self.end_suspicion(index);
+        let at = self.unix(now);
+        self.table.change(index, |member| {
+            member.state = State::Left;
+            member.incarnation = incarnation;
+            member.since = Some(Arc::clone(&claim));
+            member.at = at;
+        });
+        let why = Why { reason: Reason::Left, accusers: Vec::new(), helpers: Vec::new() };
+        self.changed(now, index, why, out);
+        self.tell(now, Urgency::Leave, Rumor::Claim(claim));
+    }
+
+    /// A packet is its sender's own word for its incarnation, though nobody else can be shown it.
+    pub(crate) fn on_spoke(
+        &mut self,
+        now: Time,
+        index: Index,
+        incarnation: Incarnation,
+        out: &mut Outbox<Output>,
+    ) {
+        let Some(member) = self.table.get_mut(index) else { return };
+        member.spared_until = Time::ZERO;
+        let same_run = incarnation.epoch() == member.incarnation.epoch();
+        if member.state == State::Left || !same_run || incarnation <= member.incarnation {
+            return;
+        }
+        let short = member.short();
+        self.revive(now, index, incarnation, Reason::Spoke, None, out);
+        self.ask(now, index, short, Source::Packet(index), out);
+    }
+
+    /// Asks who spoke of something newer for what proves it: at most once a second for each member.
+    fn ask(&mut self, now: Time, about: Index, short: ShortId, source: Source, out: &mut Outbox<Output>) {
+        let Source::Packet(from) = source else { return };
+        let Some(member) = self.table.get_mut(about) else { return };
+        if now.since(member.spoken_at) < std::time::Duration::from_secs(1) {
+            return;
+        }
+        member.spoken_at = now;
+        self.send(from, Body::Gossip, vec![Rumor::Ask(short)], out);
+    }
+
+    fn on_accusation(&mut self, now: Time, claim: Arc<Signed>, source: Source, out: &mut Outbox<Output>) {
+        let (subject, incarnation) = (claim.subject(), claim.claim().incarnation());
+        if subject == self.me {
+            self.on_accused(now, &claim, out);
+            return;
+        }
+        let Some(index) = self.accusable(now, &subject, incarnation, source, out) else { return };
+        let Some(member) = self.table.get(index) else { return };
+        let accused = member.suspicion.as_deref();
+        if accused.is_some_and(|suspicion| suspicion.accused_by(&claim.author())) {
+            return;
+        }
+        if !self.is_trusted(&claim.author()) {
+            self.counts.untrusted += 1;
+            return;
+        }
+        if !self.spend(now, &claim, source, out) {
+            return;
+        }
+        self.accused(now, index, claim, source, out);
+    }
+
+    /// The member that can be accused as this incarnation now.
+    fn accusable(
+        &mut self,
+        now: Time,
+        subject: &NodeId,
+        incarnation: Incarnation,
+        source: Source,
+        out: &mut Outbox<Output>,
+    ) -> Option<Index> {
+        let index = self.table.find(subject)?;
+        let member = self.table.get(index)?;
+        if incarnation < member.incarnation {
+            self.counts.stale += 1;
+            return None;
+        }
+        if incarnation > member.incarnation {
+            // Only its own word raises an incarnation: whoever has that is asked for it.
+            self.counts.unproven += 1;
+            let short = member.short();
+            self.ask(now, index, short, source, out);
+            return None;
+        }
+        (member.state != State::Left).then_some(index)
+    }
+
+    /// An accuser must be alive here beyond doubt.
+    fn is_trusted(&self, accuser: &NodeId) -> bool {
+        let known = self.table.find(accuser).and_then(|index| self.table.get(index));
+        *accuser == self.me || known.is_some_and(|member| member.state == State::Alive)
+    }
+
+    /// Counts an accusation against its author's quota. False if it does not count.
+    fn spend(&mut self, now: Time, claim: &Signed, source: Source, out: &mut Outbox<Output>) -> bool {
+        let quota = quota(self.members());
+        let (accuser, subject) = (claim.author(), ShortId::of(&claim.subject()));
+        let Some(index) = self.table.find(&accuser) else { return true };
+        let Some(member) = self.table.get_mut(index) else { return true };
+        match member.credit.get_or_insert_default().spend(now, subject, quota) {
+            Verdict::Counts => return true,
+            Verdict::Repeated => self.counts.repeated += 1,
+            Verdict::OverQuota => self.counts.over_quota += 1,
+            Verdict::Flood => {
+                self.counts.over_quota += 1;
+                if matches!(source, Source::Packet(_)) {
+                    out.push(Output::Misbehaved { peer: accuser, why: "accuses more members than may be" });
+                }
+            }
+        }
+        false
+    }
+
+    /// An accusation that counts.
+    fn accused(
+        &mut self,
+        now: Time,
+        index: Index,
+        claim: Arc<Signed>,
+        source: Source,
+        out: &mut Outbox<Output>,
+    ) {
+        let members = self.members();
+        let timing = self.config.timing.clone();
+        let Some(member) = self.table.get_mut(index) else { return };
+        let (from, incarnation) = (member.state, member.incarnation);
+        if let Some(suspicion) = member.suspicion.as_deref_mut() {
+            if suspicion.accusers.len() >= ACCUSERS_MAX {
+                return;
+            }
+            suspicion.accusers.push(Arc::clone(&claim));
+            let accusers = suspicion.accusers.len();
+            // Beyond a quorum an accusation tells nobody anything.
+            let goes_on = accusers <= quorum(members);
+            if from == State::Suspect && suspicion.last_chance.is_none() {
+                let before = suspicion.deadline;
+                suspicion.deadline = suspicion.started.after(timeout(&timing, members, accusers)).max(now);
+                let after = suspicion.deadline;
+                self.suspicions.remove(&(before, index));
+                self.suspicions.insert((after, index));
+            }
+            if goes_on && from == State::Suspect {
+                self.tell(now, Urgency::Accusation, Rumor::Claim(claim));
+            }
+            return;
+        }
+        let deadline = now.after(timeout(&timing, members, 1));
+        let suspicion = Suspicion {
+            incarnation,
+            accusers: vec![Arc::clone(&claim)],
+            started: now,
+            deadline,
+            last_chance: None,
+            certified: false,
+            helpers: Vec::new(),
+        };
+        self.table.change(index, |member| {
+            member.state = State::Suspect;
+            member.suspicion = Some(Box::new(suspicion));
+        });
+        self.suspicions.insert((deadline, index));
+        self.counts.suspected += 1;
+        if source != Source::Own {
+            let why = Why { reason: Reason::Accused, accusers: vec![claim.author()], helpers: Vec::new() };
+            self.changed(now, index, why, out);
+        }
+        self.tell(now, Urgency::Accusation, Rumor::Claim(claim));
+    }
+
+    /// This node's own probe found no answer.
+    pub(crate) fn accuse(
+        &mut self,
+        now: Time,
+        index: Index,
+        short: ShortId,
+        helpers: Vec<NodeId>,
+        out: &mut Outbox<Output>,
+    ) {
+        let quota = quota(self.members());
+        let Some(member) = self.table.get(index) else { return };
+        if member.short() != short || !member.is_live() || now < member.spared_until {
+            return;
+        }
+        let suspicion = member.suspicion.as_deref();
+        if suspicion.is_some_and(|suspicion| suspicion.accused_by(&self.me)) {
+            return;
+        }
+        if !self.credit.allows(now, short, quota) {
+            self.counts.withheld += 1;
+            return;
+        }
+        let claim = Claim::Suspect { subject: member.id, incarnation: member.incarnation };
+        let Some(claim) = Signed::seal(&self.config.key, &self.config.network, &claim) else { return };
+        self.credit.spend(now, short, quota);
+        self.counts.accused += 1;
+        let from = member.state;
+        self.accused(now, index, Arc::new(claim), Source::Own, out);
+        let member = self.table.get_mut(index);
+        if let Some(suspicion) = member.and_then(|member| member.suspicion.as_deref_mut()) {
+            suspicion.helpers.clone_from(&helpers);
+        }
+        if from == State::Alive {
+            let why = Why { reason: Reason::NoAnswer, accusers: vec![self.me], helpers };
+            self.changed(now, index, why, out);
+        }
+    }
+
+    /// Enough accusations at once. It shortens the suspicion to nothing, and still the member has its last
+    /// chance: liars with keys of their own can make a certificate, and cannot answer for another.
+    pub(crate) fn on_certificate(
+        &mut self,
+        now: Time,
+        claims: Vec<Arc<Signed>>,
+        source: Source,
+        out: &mut Outbox<Output>,
+    ) {
+        let Some(first) = claims.first() else { return };
+        let (subject, incarnation) = (first.subject(), first.claim().incarnation());
+        if subject == self.me {
+            let first = Arc::clone(first);
+            self.on_accused(now, &first, out);
+            return;
+        }
+        let Some(index) = self.accusable(now, &subject, incarnation, source, out) else { return };
+        let mut valid: Vec<Arc<Signed>> = Vec::new();
+        for claim in claims {
+            let accuses = matches!(claim.claim(), Claim::Suspect { .. }) && claim.subject() == subject;
+            let same = accuses && claim.claim().incarnation() == incarnation;
+            let doubled = valid.iter().any(|other| other.author() == claim.author());
+            if same && !doubled && self.is_trusted(&claim.author()) {
+                valid.push(claim);
+            }
+        }
+        if valid.len() < quorum(self.members()) {
+            self.counts.thin_certificates += 1;
+            for claim in valid {
+                self.on_accusation(now, claim, source, out);
+            }
+            return;
+        }
+        self.certified(now, index, valid, source, out);
+    }
+
+    fn certified(
+        &mut self,
+        now: Time,
+        index: Index,
+        claims: Vec<Arc<Signed>>,
+        source: Source,
+        out: &mut Outbox<Output>,
+    ) {
+        let Some(member) = self.table.get(index) else { return };
+        if member.suspicion.as_deref().is_some_and(|suspicion| suspicion.certified) {
+            return;
+        }
+        for claim in &claims {
+            let member = self.table.get(index);
+            let accused = member.and_then(|member| member.suspicion.as_deref());
+            if !accused.is_some_and(|suspicion| suspicion.accused_by(&claim.author())) {
+                self.accused(now, index, Arc::clone(claim), source, out);
+            }
+        }
+        let Some(member) = self.table.get_mut(index) else { return };
+        let state = member.state;
+        let Some(suspicion) = member.suspicion.as_deref_mut() else { return };
+        suspicion.certified = true;
+        if state == State::Suspect && suspicion.last_chance.is_none() {
+            let before = std::mem::replace(&mut suspicion.deadline, now);
+            self.suspicions.remove(&(before, index));
+            self.on_suspicion_over(now, index, out);
+        }
+        self.tell(now, Urgency::Certificate, Rumor::Dead(claims));
+    }
+
+    /// The first accusations of a member, for itself to refute.
+    pub(crate) fn accusation_of(&self, index: Index) -> Vec<Rumor<Arc<Signed>>> {
+        let suspicion = self.table.get(index).and_then(|member| member.suspicion.as_deref());
+        let claims = suspicion.into_iter().flat_map(|suspicion| suspicion.accusers.iter().take(2));
+        claims.map(|claim| Rumor::Claim(Arc::clone(claim))).collect()
+    }
+
+    /// Everything here that proves where a member stands.
+    pub(crate) fn known_of(&self, short: ShortId) -> Vec<Rumor<Arc<Signed>>> {
+        if short == ShortId::of(&self.me) {
+            let own = self.record.iter().chain(&self.refutation);
+            return own.map(|claim| Rumor::Claim(Arc::clone(claim))).collect();
+        }
+        let member = self.table.by_short(short).and_then(|index| self.table.get(index));
+        let Some(member) = member else { return Vec::new() };
+        let suspicion = member.suspicion.as_deref();
+        let accusers = suspicion.into_iter().flat_map(|it| it.accusers.iter().take(CERTIFICATE_MAX));
+        let claims = member.since.iter().chain([&member.record]).chain(accusers);
+        claims.map(|claim| Rumor::Claim(Arc::clone(claim))).collect()
+    }
+
+    /// Two runs with one key.
+    pub(crate) fn on_duplicate(&mut self, now: Time, id: NodeId, out: &mut Outbox<Output>) {
+        let told = self.duplicates.get(&id).copied();
+        if told.is_some_and(|at| now.since(at) < DUPLICATE_EVERY) {
+            return;
+        }
+        if self.duplicates.len() >= DUPLICATES_MAX {
+            self.duplicates.pop_first();
+        }
+        self.duplicates.insert(id, now);
+        out.push(Output::Notify(Event::DuplicateIdentity { member: id }));
+    }
+
+    /// This node is accused.
+    fn on_accused(&mut self, now: Time, claim: &Signed, out: &mut Outbox<Output>) {
+        if !self.is_running() || claim.claim().incarnation() != self.incarnation {
+            return;
+        }
+        let accuser = ShortId::of(&claim.author());
+        while self.refuted.front().is_some_and(|(at, _)| now.since(*at) >= QUOTA_WINDOW) {
+            self.refuted.pop_front();
+        }
+        // The others do not count the same accuser twice within the window either.
+        if self.refuted.iter().any(|(_, refuted)| *refuted == accuser) {
+            return;
+        }
+        self.refuted.push_back((now, accuser));
+        self.refute(now, out);
+    }
+}

@@ -1,0 +1,269 @@
+//! Joining, and comparing tables: what gossip missed is found by fingerprints.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_bytes::ByteArray;
+use wattle_types::{NodeId, Outbox, Time};
+
+use super::claims::Source;
+use super::{Index, Output, Swim};
+use crate::claim::{Claim, ShortId, Signed};
+use crate::stream::{Entry, Message, RECORDS_BYTES, Version};
+use crate::table::{age_s, before, is_masked};
+use crate::view::State;
+use crate::wire::CERTIFICATE_MAX;
+
+/// The shortest time between two comparisons that differing fingerprints begin.
+const SYNC_SPACING: Duration = Duration::from_secs(5);
+
+/// How long nothing must have changed here before a differing fingerprint means anything: until then gossip is
+/// on its way.
+const CALM: Duration = Duration::from_secs(2);
+
+/// A member that has so little of its tombstone left is not learned any more: it would never be forgotten.
+const ALMOST_FORGOTTEN: Duration = Duration::from_secs(120);
+
+impl Swim {
+    pub(crate) fn hello_to(&mut self, to: NodeId, out: &mut Outbox<Output>) {
+        let Some(record) = self.record.clone() else { return };
+        self.counts.syncs += 1;
+        let message = Message::Hello { record, root: self.table.root() };
+        out.push(Output::Message { to, bytes: message.encode() });
+        if let Some(refutation) = self.refutation.clone() {
+            let Some(record) = self.record.clone() else { return };
+            let (accusations, age_s) = (Vec::new(), 0);
+            let records = vec![Entry { record, since: Some(refutation), accusations, age_s }];
+            let message = Message::Records { records, want: Vec::new() };
+            out.push(Output::Message { to, bytes: message.encode() });
+        }
+    }
+
+    pub(crate) fn say_hello(&mut self, now: Time, index: Index, out: &mut Outbox<Output>) {
+        self.synced_at = now;
+        if let Some(member) = self.table.get(index) {
+            self.hello_to(member.id, out);
+        }
+    }
+
+    pub(crate) fn on_sync_due(&mut self, now: Time, out: &mut Outbox<Output>) {
+        let every = self.config.timing.sync_every;
+        self.due.sync = Some(now.after(every));
+        // Somebody drawn at random had the same within the interval: that was the comparison.
+        if now.since(self.agreed_at) < every && self.agreed_at > Time::ZERO {
+            return;
+        }
+        if let Some(index) = self.some_live(1, &[]).first().copied() {
+            self.say_hello(now, index, out);
+        }
+    }
+
+    /// The fingerprint of another's table came with an ack.
+    pub(crate) fn on_root(&mut self, now: Time, from: Index, root: u64, out: &mut Outbox<Output>) {
+        if root == self.table.root() {
+            self.agreed_at = now;
+            return;
+        }
+        let calm = self.queue.is_empty() && now.since(self.changed_at) >= CALM;
+        if calm && now.since(self.synced_at) >= SYNC_SPACING {
+            self.say_hello(now, from, out);
+        }
+    }
+
+    /// A packet that could not be read: one of the two started again, and the other does not know it.
+    pub(crate) fn on_unreadable(&mut self, now: Time, sender: ShortId, out: &mut Outbox<Output>) {
+        if !self.is_running() {
+            return;
+        }
+        let Some(index) = self.table.by_short(sender) else { return };
+        let Some(member) = self.table.get_mut(index) else { return };
+        if member.state == State::Left || now.since(member.spoken_at) < Duration::from_secs(1) {
+            return;
+        }
+        member.spoken_at = now;
+        self.say_hello(now, index, out);
+    }
+
+    pub(crate) fn on_message(
+        &mut self,
+        now: Time,
+        from: NodeId,
+        message: Message<Arc<Signed>>,
+        out: &mut Outbox<Output>,
+    ) {
+        if !self.is_running() || from == self.me {
+            return;
+        }
+        match message {
+            Message::Hello { record, root } => self.on_hello(now, from, record, root, out),
+            Message::Same => {
+                self.joining = 0;
+                self.agreed_at = now;
+            }
+            Message::Buckets { hashes } => match self.table.differing(&hashes) {
+                Some(mask) => {
+                    let entries = self.table.versions(&mask, self.unix(now));
+                    let message = Message::Versions { mask: ByteArray::new(mask), entries };
+                    out.push(Output::Message { to: from, bytes: message.encode() });
+                }
+                None => out.push(Output::Misbehaved { peer: from, why: "sends a table that is none" }),
+            },
+            Message::Versions { mask, entries } => self.on_versions(now, from, &mask, entries, out),
+            Message::Records { records, want } => {
+                for entry in records {
+                    self.on_entry(now, entry, out);
+                }
+                let wanted: Vec<Entry<Arc<Signed>>> =
+                    want.into_iter().filter_map(|short| self.entry(now, short)).collect();
+                self.send_records(from, wanted, Vec::new(), out);
+            }
+        }
+    }
+
+    fn on_hello(
+        &mut self,
+        now: Time,
+        from: NodeId,
+        record: Arc<Signed>,
+        root: u64,
+        out: &mut Outbox<Output>,
+    ) {
+        if record.author() != from || record.description().is_none() {
+            out.push(Output::Misbehaved { peer: from, why: "introduces another as itself" });
+            return;
+        }
+        self.learn(now, record, Source::Own, out);
+        let message = if root == self.table.root() {
+            Message::Same
+        } else {
+            Message::Buckets { hashes: self.table.hashes() }
+        };
+        out.push(Output::Message { to: from, bytes: message.encode() });
+    }
+
+    /// What each side lacks follows from what the other says it has.
+    fn on_versions(
+        &mut self,
+        now: Time,
+        from: NodeId,
+        mask: &[u8; 32],
+        entries: Vec<Version>,
+        out: &mut Outbox<Output>,
+    ) {
+        let mut theirs: BTreeMap<ShortId, Version> =
+            entries.into_iter().map(|version| (version.0, version)).collect();
+        let ours = self.table.versions(mask, self.unix(now));
+        let (mut give, mut want) = (Vec::new(), Vec::new());
+        for Version(short, incarnation, standing, _) in ours {
+            match theirs.remove(&short) {
+                Some(Version(_, other, others, _)) if (other, others) == (incarnation, standing) => {}
+                Some(Version(_, other, others, _)) => {
+                    if (other, others) > (incarnation, standing) {
+                        want.push(short);
+                    } else {
+                        give.push(short);
+                    }
+                }
+                None => give.push(short),
+            }
+        }
+        let own = ShortId::of(&self.me);
+        if want.contains(&own) {
+            // They hold this node faulty, or know a later run of it.
+            self.on_held_faulty(now, out);
+        }
+        let remembered = self.config.timing.tombstone.saturating_sub(ALMOST_FORGOTTEN);
+        for Version(short, _, standing, age_s) in theirs.into_values() {
+            let old = standing > 0 && Duration::from_secs(u64::from(age_s)) >= remembered;
+            // Who left before this node knew it is of no use to it.
+            if is_masked(mask, short) && standing < 2 && !old {
+                want.push(short);
+            }
+        }
+        let records = give.into_iter().filter_map(|short| self.entry(now, short)).collect();
+        self.send_records(from, records, want, out);
+    }
+
+    fn on_held_faulty(&mut self, now: Time, out: &mut Outbox<Output>) {
+        let waits = self.due.gossip.is_some() && self.queue.holds_own(ShortId::of(&self.me));
+        if !waits {
+            self.refute(now, out);
+        }
+    }
+
+    /// Everything here about one member.
+    fn entry(&self, now: Time, short: ShortId) -> Option<Entry<Arc<Signed>>> {
+        if short == ShortId::of(&self.me) {
+            let (record, since) = (self.record.clone()?, self.refutation.clone());
+            return Some(Entry { record, since, accusations: Vec::new(), age_s: 0 });
+        }
+        let member = self.table.get(self.table.by_short(short)?)?;
+        let suspicion = member.suspicion.as_deref();
+        let accusers = suspicion.into_iter().flat_map(|it| it.accusers.iter().take(CERTIFICATE_MAX));
+        Some(Entry {
+            record: Arc::clone(&member.record),
+            since: member.since.clone(),
+            accusations: accusers.map(Arc::clone).collect(),
+            age_s: if member.is_live() { 0 } else { age_s(member, self.unix(now)) },
+        })
+    }
+
+    fn on_entry(&mut self, now: Time, entry: Entry<Arc<Signed>>, out: &mut Outbox<Output>) {
+        let Entry { record, since, accusations, age_s } = entry;
+        let (author, unix) = (record.author(), self.unix(now));
+        let left = since.as_ref().is_some_and(|since| matches!(since.claim(), Claim::Leave { .. }));
+        let known = self.table.find(&author).is_some();
+        // A replayed leave of one who is not known here is nothing to remember.
+        if record.description().is_none() || (left && !known && author != self.me) {
+            return;
+        }
+        self.learn(now, record, Source::Own, out);
+        let own = |since: &Arc<Signed>| {
+            since.author() == author && matches!(since.claim(), Claim::Refute { .. } | Claim::Leave { .. })
+        };
+        if let Some(since) = since.filter(own) {
+            self.learn(now, since, Source::Own, out);
+        }
+        if author == self.me {
+            self.on_certificate(now, accusations, Source::Own, out);
+            return;
+        }
+        let Some(index) = self.table.find(&author) else { return };
+        if left {
+            if let Some(member) = self.table.get_mut(index).filter(|member| member.state == State::Left) {
+                member.at = member.at.min(before(unix, age_s));
+            }
+        }
+        self.on_certificate(now, accusations, Source::Stream(index), out);
+    }
+
+    /// Sends entries in as many messages as they need.
+    fn send_records(
+        &mut self,
+        to: NodeId,
+        records: Vec<Entry<Arc<Signed>>>,
+        want: Vec<ShortId>,
+        out: &mut Outbox<Output>,
+    ) {
+        if records.is_empty() && want.is_empty() {
+            return;
+        }
+        let size = |entry: &Entry<Arc<Signed>>| {
+            let claims = [&entry.record].into_iter().chain(&entry.since).chain(&entry.accusations);
+            claims.map(|claim| claim.envelope().body().len() + 160).sum::<usize>()
+        };
+        let (mut part, mut bytes) = (Vec::new(), 0);
+        for entry in records {
+            bytes += size(&entry);
+            part.push(entry);
+            if bytes >= RECORDS_BYTES {
+                let message = Message::Records { records: std::mem::take(&mut part), want: Vec::new() };
+                out.push(Output::Message { to, bytes: message.encode() });
+                bytes = 0;
+            }
+        }
+        let message = Message::Records { records: part, want };
+        out.push(Output::Message { to, bytes: message.encode() });
+    }
+}

@@ -138,18 +138,25 @@ impl Queue {
         let Some(order) = self.topics.get(&topic).copied() else { return };
         let same = self.waiting.get(&order).is_some_and(|waiting| waiting.incarnation == incarnation);
         if same && order.0 != Urgency::OwnRefute {
-            self.told(order, copies);
+            // What only delays a verdict, or a verdict's end, if somebody misses it, is told less often once it
+            // comes from everywhere; that a member left or is dead is told to the end.
+            let by = match order.0 {
+                Urgency::Accusation => 3,
+                Urgency::Refute => 2,
+                Urgency::OwnRefute | Urgency::Leave | Urgency::Certificate | Urgency::Record => 1,
+            };
+            self.told(order, by, copies);
         }
     }
 
-    fn told(&mut self, order: Order, copies: u32) {
+    fn told(&mut self, order: Order, by: u32, copies: u32) {
         let Some(waiting) = self.waiting.remove(&order) else { return };
         let (urgency, sent, number) = order;
-        if sent + 1 >= copies {
+        if sent + by >= copies {
             self.topics.remove(&waiting.topic);
             return;
         }
-        let order = (urgency, sent + 1, number);
+        let order = (urgency, sent + by, number);
         self.topics.insert(waiting.topic, order);
         self.waiting.insert(order, waiting);
     }
@@ -167,7 +174,7 @@ impl Queue {
         let rumors = chosen.iter().filter_map(|order| self.waiting.get(order));
         let rumors: Vec<Rumor<Arc<Signed>>> = rumors.map(|waiting| waiting.rumor.clone()).collect();
         for order in chosen {
-            self.told(order, copies);
+            self.told(order, 1, copies);
         }
         rumors
     }

@@ -50,7 +50,7 @@ impl AllRoundTrips {
 
     /// The 99th percentile, if there are enough.
     pub(crate) fn slowest(&self) -> Option<Duration> {
-        if self.0.len() < OF_ONE {
+        if self.0.len() < ENOUGH {
             return None;
         }
         let mut sorted: Vec<u32> = self.0.iter().copied().collect();

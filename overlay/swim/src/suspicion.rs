@@ -74,6 +74,9 @@ pub(crate) struct Suspicion {
     pub(crate) started: Time,
     /// When it is decided.
     pub(crate) deadline: Time,
+    /// From when on accusers beyond the first are told of. Before that most suspicions have ended, and only the
+    /// first accusation and the refutation have crossed the group.
+    pub(crate) confirm_at: Time,
     /// The ping that is its last chance, once it is under way.
     pub(crate) last_chance: Option<u32>,
     /// Whether somebody showed a certificate.
@@ -90,6 +93,13 @@ impl Suspicion {
     pub(crate) fn names(&self) -> Vec<NodeId> {
         self.accusers.iter().map(|claim| claim.author()).collect()
     }
+}
+
+/// How long after its start the further accusers of a suspicion are told of: in time for the quorum to be known
+/// everywhere when the shortest suspicion is over.
+pub(crate) fn confirm_after(timing: &Timing, members: usize) -> Duration {
+    let shortest = shortest(timing, members);
+    shortest.saturating_sub(timing.period.min(shortest / 4))
 }
 
 /// How long a suspicion lasts with so many accusers (Lifeguard, section IV-B): from the longest with one down

@@ -7,12 +7,18 @@ use wattle_types::{NodeId, Outbox, Time};
 use super::{Index, Output, Swim};
 use crate::claim::{Claim, Incarnation, ShortId, Signed};
 use crate::queue::Urgency;
-use crate::suspicion::{QUOTA_WINDOW, Suspicion, Verdict, quorum, quota, timeout};
+use crate::suspicion::{QUOTA_WINDOW, Suspicion, Verdict, confirm_after, quorum, quota, timeout};
 use crate::view::{Event, Reason, State, Why};
 use crate::wire::{Body, CERTIFICATE_MAX, Rumor};
 
 /// Accusers of one member that are kept: a quorum proves, and some more name who sees it.
 const ACCUSERS_MAX: usize = 8;
+
+/// How many of all who hear of a suspicion probe the suspect next, on average.
+const RECRUITS: usize = 5;
+
+/// Suspects that wait to be probed before their turn.
+const URGENT_MAX: usize = 8;
 
 /// How often a doubled identity is told of.
 const DUPLICATE_EVERY: std::time::Duration = std::time::Duration::from_secs(10);
@@ -272,17 +278,20 @@ impl Swim {
                 self.suspicions.remove(&(before, index));
                 self.suspicions.insert((after, index));
             }
-            if goes_on && from == State::Suspect {
+            let told = now >= suspicion.confirm_at;
+            if goes_on && told && from == State::Suspect {
                 self.tell(now, Urgency::Accusation, Rumor::Claim(claim));
             }
             return;
         }
         let deadline = now.after(timeout(&timing, members, 1));
+        let confirm_at = now.after(confirm_after(&timing, members));
         let suspicion = Suspicion {
             incarnation,
             accusers: vec![Arc::clone(&claim)],
             started: now,
             deadline,
+            confirm_at,
             last_chance: None,
             certified: false,
             helpers: Vec::new(),
@@ -292,12 +301,36 @@ impl Swim {
             member.suspicion = Some(Box::new(suspicion));
         });
         self.suspicions.insert((deadline, index));
+        self.confirms.insert((confirm_at, index));
         self.counts.suspected += 1;
         if source != Source::Own {
+            self.look_for_myself(index, members);
             let why = Why { reason: Reason::Accused, accusers: vec![claim.author()], helpers: Vec::new() };
             self.changed(now, index, why, out);
         }
         self.tell(now, Urgency::Accusation, Rumor::Claim(claim));
+    }
+
+    /// A few of those who hear of a suspicion probe the suspect next: the quorum, or the refutation, does not
+    /// have to wait for its turn.
+    fn look_for_myself(&mut self, index: Index, members: usize) {
+        if self.random.below(members.max(1)) < RECRUITS && self.urgent.len() < URGENT_MAX {
+            self.urgent.push_back(index);
+        }
+    }
+
+    /// The suspicion goes on: those who accuse too are told of.
+    pub(crate) fn on_confirm_due(&mut self, now: Time, index: Index) {
+        let quorum = quorum(self.members());
+        let Some(member) = self.table.get(index).filter(|member| member.state == State::Suspect) else {
+            return;
+        };
+        let suspicion = member.suspicion.as_deref().filter(|suspicion| suspicion.confirm_at <= now);
+        let further = suspicion.into_iter().flat_map(|it| it.accusers.iter().take(quorum).skip(1));
+        let further: Vec<Arc<Signed>> = further.map(Arc::clone).collect();
+        for claim in further {
+            self.tell(now, Urgency::Accusation, Rumor::Claim(claim));
+        }
     }
 
     /// This node's own probe found no answer.

@@ -105,6 +105,7 @@ impl Swim {
         let Some(member) = self.table.get_mut(index) else { return };
         let Some(suspicion) = member.suspicion.take() else { return };
         self.suspicions.remove(&(suspicion.deadline, index));
+        self.confirms.remove(&(suspicion.confirm_at, index));
         if let Some(sequence) = suspicion.last_chance {
             self.drop_ping(sequence);
         }

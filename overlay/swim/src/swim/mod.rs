@@ -228,6 +228,11 @@ pub struct Swim {
     duplicates: BTreeMap<NodeId, Time>,
     /// More times to ask members for their tables.
     joining: u32,
+    gossiped_at: Time,
+    /// Suspects to probe before the others are.
+    urgent: VecDeque<Index>,
+    /// Suspicions whose further accusers are to be told of then.
+    confirms: BTreeSet<(Time, Index)>,
     changed_at: Time,
     agreed_at: Time,
     synced_at: Time,
@@ -276,6 +281,7 @@ impl Machine for Swim {
             self.expiries.first().map(|(at, _)| *at),
             self.suspicions.first().map(|(at, _)| *at),
             self.held.first().map(|(at, _)| *at),
+            self.confirms.first().map(|(at, _)| *at),
         ];
         timers.into_iter().flatten().min()
     }
@@ -422,7 +428,10 @@ impl Swim {
             return;
         }
         self.queue.push(urgency, rumor);
-        let soon = now.after(self.config.timing.gossip_every / 4);
+        // What is new goes on at once, so that a rumour is everywhere after a few round trips; what comes in a
+        // stream of others waits for them, and shares their packets.
+        let spaced = self.gossiped_at.after(self.config.timing.gossip_every / 4);
+        let soon = now.after(self.config.timing.gossip_every / 20).max(spaced);
         self.due.gossip = Some(self.due.gossip.map_or(soon, |at| at.min(soon)));
     }
 
@@ -499,6 +508,10 @@ impl Swim {
             self.on_start(now, out);
         }
         self.expire_pings(now, out);
+        while let Some((at, index)) = self.confirms.first().copied().filter(|(at, _)| *at <= now) {
+            self.confirms.remove(&(at, index));
+            self.on_confirm_due(now, index);
+        }
         while let Some((at, index)) = self.suspicions.first().copied().filter(|(at, _)| *at <= now) {
             self.suspicions.remove(&(at, index));
             self.on_suspicion_over(now, index, out);
@@ -547,6 +560,7 @@ impl Swim {
                 self.send(index, Body::Gossip, Vec::new(), out);
             }
         }
+        self.gossiped_at = now;
         let goes_on = !self.queue.is_empty() && !self.table.live().is_empty();
         self.due.gossip = goes_on.then(|| now.after(every));
     }

@@ -173,6 +173,12 @@ impl Swim {
 
     /// SWIM, section 4.3: members in an order that is drawn anew each round.
     fn next_target(&mut self) -> Option<Index> {
+        while let Some(index) = self.urgent.pop_front() {
+            let suspicion = self.table.get(index).and_then(|member| member.suspicion.as_deref());
+            if suspicion.is_some_and(|suspicion| !suspicion.accused_by(&self.me)) {
+                return Some(index);
+            }
+        }
         for round in 0..2 {
             while let Some(index) = self.order.get(self.order_at).copied() {
                 self.order_at += 1;
@@ -267,6 +273,8 @@ impl Swim {
         for helper in self.some_alive(count, target) {
             self.request_ping(helper, sequence, short, patience, out);
         }
+        // One more costs nothing while all is well, and a lost packet is likelier than a lost member.
+        self.send_ping(target, sequence, false, out);
         if fallback {
             out.push(Output::FallbackPing { peer, sequence });
         }
@@ -334,7 +342,9 @@ impl Swim {
         let Some(id) = self.table.get(from).map(|member| member.id) else { return };
         let Some(ping) = self.pings.get(&sequence) else { return };
         if ping.target == from && ping.short == ShortId::of(&id) {
-            let round_trip = now.since(ping.sent);
+            // Karn's rule: an answer to one of two pings measures neither.
+            let resent = matches!(ping.purpose, Purpose::Probe { indirect: true, .. });
+            let round_trip = if resent { Duration::MAX } else { now.since(ping.sent) };
             self.on_round_trip(now, from, round_trip, more, out);
             self.answered(now, sequence, Way::Direct, out);
         } else if ping.helpers.iter().any(|(helper, _)| *helper == id) {
@@ -449,8 +459,9 @@ impl Swim {
     /// A last try before a member is faulty: by packet and over the connection.
     pub(crate) fn begin_last_chance(&mut self, now: Time, index: Index, out: &mut Outbox<Output>) -> bool {
         let timing = &self.config.timing;
-        let least = timing.direct_timeout_min.saturating_mul(4);
-        let expires = now.after(self.direct_timeout(index).saturating_mul(2).max(least));
+        let (least, most) = (timing.direct_timeout_min.saturating_mul(4), timing.fallback_timeout);
+        let wait = self.direct_timeout(index).saturating_mul(2).min(most.saturating_mul(self.pace()));
+        let expires = now.after(wait.max(least));
         let Some(sequence) = self.start_ping(now, index, expires, Purpose::LastChance) else { return false };
         let member = self.table.get_mut(index);
         if let Some(suspicion) = member.and_then(|member| member.suspicion.as_deref_mut()) {

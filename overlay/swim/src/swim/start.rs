@@ -139,6 +139,7 @@ impl Remembered {
                 accusers: self.accusers.clone(),
                 started: Time::ZERO,
                 deadline: Time::ZERO,
+                confirm_at: Time::ZERO,
                 last_chance: None,
                 certified: true,
                 helpers: Vec::new(),
@@ -226,6 +227,9 @@ impl Swim {
             epoch_at: None,
             duplicates: BTreeMap::new(),
             joining: JOIN_TIMES,
+            gossiped_at: Time::ZERO,
+            urgent: VecDeque::new(),
+            confirms: BTreeSet::new(),
             changed_at: Time::ZERO,
             agreed_at: Time::ZERO,
             synced_at: Time::ZERO,
@@ -494,6 +498,7 @@ impl Swim {
         self.expiries.clear();
         self.suspicions.clear();
         self.held.clear();
+        self.confirms.clear();
         out.push(Output::Notify(Event::Left));
     }
 

@@ -45,6 +45,11 @@ pub(crate) fn shortest(timing: &Timing, members: usize) -> Duration {
     scaled(base, log2(members as u64).max(217_706), 217_706)
 }
 
+/// The longest suspicion: that of one accuser.
+pub(crate) fn longest(timing: &Timing, members: usize) -> Duration {
+    shortest(timing, members).saturating_mul(LONGEST)
+}
+
 /// How many members must accuse one before that proves something: the quorum of a certificate.
 pub(crate) const fn quorum(members: usize) -> usize {
     match members {
@@ -77,6 +82,8 @@ pub(crate) struct Suspicion {
     /// From when on accusers beyond the first are told of. Before that most suspicions have ended, and only the
     /// first accusation and the refutation have crossed the group.
     pub(crate) confirm_at: Time,
+    /// It took a last chance: no certificate asks it for another before then.
+    pub(crate) acquitted_until: Time,
     /// The ping that is its last chance, once it is under way.
     pub(crate) last_chance: Option<u32>,
     /// Whether somebody showed a certificate.
@@ -111,7 +118,7 @@ pub(crate) fn timeout(timing: &Timing, members: usize, accusers: usize) -> Durat
         return shortest;
     }
     let confirmed = (accusers.saturating_sub(1) as u64).min(wanted);
-    let longest = shortest.saturating_mul(LONGEST);
+    let longest = longest(timing, members);
     let off = scaled(longest.saturating_sub(shortest), log2(confirmed + 1), log2(wanted + 1));
     longest.saturating_sub(off)
 }
@@ -152,8 +159,9 @@ impl Credit {
             (self.excess, self.excess_since) = (0, now);
         }
         self.excess = self.excess.saturating_add(1);
-        // Honest ones hold themselves to the quota; a window that is shifted by slow gossip sees two of them.
-        if self.excess > quota { Verdict::Flood } else { Verdict::OverQuota }
+        // Honest ones hold themselves to the quota; a window that is shifted by slow gossip sees two of them, and
+        // a restart forgets one. Each so many more are told of once.
+        if self.excess % (2 * quota + 1) == 0 { Verdict::Flood } else { Verdict::OverQuota }
     }
 
     /// Whether its author may accuse a member now, and be heard.
@@ -211,9 +219,9 @@ mod tests {
         assert_eq!(credit.spend(at(4), ShortId(4), 3), Verdict::OverQuota);
         assert!(!credit.allows(at(10), ShortId(4), 3));
         assert_eq!(credit.spend(at(11), ShortId(4), 3), Verdict::Counts);
-        for subject in 5..8 {
+        for subject in 5..11 {
             assert_eq!(credit.spend(at(11), ShortId(subject), 3), Verdict::OverQuota);
         }
-        assert_eq!(credit.spend(at(11), ShortId(9), 3), Verdict::Flood);
+        assert_eq!(credit.spend(at(11), ShortId(12), 3), Verdict::Flood);
     }
 }

@@ -186,17 +186,30 @@ impl Swim {
         let Some(index) = self.accusable(now, &subject, incarnation, source, out) else { return };
         let Some(member) = self.table.get(index) else { return };
         let accused = member.suspicion.as_deref();
+        let known = accused.is_some_and(|suspicion| suspicion.accused_by(&claim.author()));
+        if !known && self.does_count(now, index, &claim, source, out) {
+            self.accused(now, index, claim, source, out);
+        }
+    }
+
+    /// Whether an accusation counts: it did before, or its author is trusted and has the credit.
+    fn does_count(
+        &mut self,
+        now: Time,
+        index: Index,
+        claim: &Signed,
+        source: Source,
+        out: &mut Outbox<Output>,
+    ) -> bool {
+        let accused = self.table.get(index).and_then(|member| member.suspicion.as_deref());
         if accused.is_some_and(|suspicion| suspicion.accused_by(&claim.author())) {
-            return;
+            return true;
         }
         if !self.is_trusted(&claim.author()) {
             self.counts.untrusted += 1;
-            return;
+            return false;
         }
-        if !self.spend(now, &claim, source, out) {
-            return;
-        }
-        self.accused(now, index, claim, source, out);
+        self.spend(now, claim, source, out)
     }
 
     /// The member that can be accused as this incarnation now.
@@ -230,8 +243,12 @@ impl Swim {
         *accuser == self.me || known.is_some_and(|member| member.state == State::Alive)
     }
 
-    /// Counts an accusation against its author's quota. False if it does not count.
+    /// Counts an accusation against its author's quota. False if it does not count. What comes over a stream
+    /// may be hours old: its authors had the credit then.
     fn spend(&mut self, now: Time, claim: &Signed, source: Source, out: &mut Outbox<Output>) -> bool {
+        if matches!(source, Source::Stream(_)) {
+            return true;
+        }
         let quota = quota(self.members());
         let (accuser, subject) = (claim.author(), ShortId::of(&claim.subject()));
         let Some(index) = self.table.find(&accuser) else { return true };
@@ -242,9 +259,7 @@ impl Swim {
             Verdict::OverQuota => self.counts.over_quota += 1,
             Verdict::Flood => {
                 self.counts.over_quota += 1;
-                if matches!(source, Source::Packet(_)) {
-                    out.push(Output::Misbehaved { peer: accuser, why: "accuses more members than may be" });
-                }
+                out.push(Output::Misbehaved { peer: accuser, why: "accuses more members than may be" });
             }
         }
         false
@@ -292,6 +307,7 @@ impl Swim {
             started: now,
             deadline,
             confirm_at,
+            acquitted_until: Time::ZERO,
             last_chance: None,
             certified: false,
             helpers: Vec::new(),
@@ -393,14 +409,18 @@ impl Swim {
             let accuses = matches!(claim.claim(), Claim::Suspect { .. }) && claim.subject() == subject;
             let same = accuses && claim.claim().incarnation() == incarnation;
             let doubled = valid.iter().any(|other| other.author() == claim.author());
-            if same && !doubled && self.is_trusted(&claim.author()) {
+            if same && !doubled && self.does_count(now, index, &claim, source, out) {
                 valid.push(claim);
             }
         }
         if valid.len() < quorum(self.members()) {
             self.counts.thin_certificates += 1;
             for claim in valid {
-                self.on_accusation(now, claim, source, out);
+                let member = self.table.get(index);
+                let accused = member.and_then(|member| member.suspicion.as_deref());
+                if !accused.is_some_and(|suspicion| suspicion.accused_by(&claim.author())) {
+                    self.accused(now, index, claim, source, out);
+                }
             }
             return;
         }
@@ -416,7 +436,9 @@ impl Swim {
         out: &mut Outbox<Output>,
     ) {
         let Some(member) = self.table.get(index) else { return };
-        if member.suspicion.as_deref().is_some_and(|suspicion| suspicion.certified) {
+        // It circulates until it is refuted; who has just answered is not asked again for it.
+        let known = |suspicion: &Suspicion| suspicion.certified || now < suspicion.acquitted_until;
+        if member.suspicion.as_deref().is_some_and(known) {
             return;
         }
         for claim in &claims {

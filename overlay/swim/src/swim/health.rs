@@ -5,7 +5,7 @@ use std::time::Duration;
 use wattle_types::{Outbox, Time};
 
 use super::{Output, Swim};
-use crate::suspicion::shortest;
+use crate::suspicion::longest;
 use crate::view::Event;
 
 /// The score from which on a node doubts itself.
@@ -38,7 +38,7 @@ impl Swim {
 
     /// Whether this node is likelier to be at fault than those it holds faulty.
     pub(crate) fn judge_self(&mut self, now: Time, out: &mut Outbox<Output>) {
-        let window = shortest(&self.config.timing, self.members()).saturating_mul(2);
+        let window = longest(&self.config.timing, self.members());
         while self.failures.front().is_some_and(|at| now.since(*at) > window) {
             self.failures.pop_front();
         }

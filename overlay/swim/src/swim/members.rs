@@ -193,7 +193,7 @@ impl Swim {
         let Some(suspicion) = member.suspicion.as_deref_mut() else { return };
         suspicion.last_chance = None;
         suspicion.certified = false;
-        (suspicion.started, suspicion.deadline) = (now, deadline);
+        (suspicion.started, suspicion.deadline, suspicion.acquitted_until) = (now, deadline, deadline);
         self.suspicions.insert((deadline, index));
         self.counts.chances_taken += 1;
         self.queue.forgive(short);

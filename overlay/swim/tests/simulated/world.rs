@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use serde_bytes::ByteArray;
 use wattle_swim::{
-    Config, Description, Event, Incarnation, Input, Memory, Message, Output, PACKET_BYTES_MAX, Packet,
-    PersistId, RawClaim, Reach, Reason, RejectedClaim, STREAM_BYTES_MAX, ShortId, Signed, State, Swim,
-    Timing, own_row_key,
+    Body, Claim, Config, Description, Event, Incarnation, Input, Memory, Message, Output, PACKET_BYTES_MAX,
+    Packet, PersistId, RawClaim, Reach, Reason, RejectedClaim, Rumor, STREAM_BYTES_MAX, ShortId, Signed,
+    State, Swim, Timing, own_row_key,
 };
 use wattle_types::{Envelope, Machine as _, NetworkName, NodeId, Outbox, SecretKey, Time, UnixTime, Write};
 
@@ -29,6 +29,7 @@ pub(crate) struct Options {
     pub(crate) disk_ms: u64,
     /// Of 100 pairs, so many have a connection for the fallback ping.
     pub(crate) connected: u64,
+    pub(crate) members_max: usize,
 }
 
 impl Options {
@@ -42,6 +43,7 @@ impl Options {
             jitter_us: 400,
             disk_ms: 2,
             connected: 100,
+            members_max: wattle_swim::MEMBERS_MAX,
         }
     }
 }
@@ -83,8 +85,13 @@ pub(crate) struct Node {
     pub(crate) pause: Pause,
     held_in: Vec<What>,
     held_out: Vec<What>,
-    /// Of 1000 packets to it, so many are lost.
+    /// Of 1000 packets to it, so many are lost; connections too have to send again.
     pub(crate) deaf: u64,
+    /// Packets do not reach it; connections do.
+    pub(crate) walled: bool,
+    /// What its description says beside its name and key.
+    pub(crate) reach: Reach,
+    pub(crate) anchors: Vec<NodeId>,
     /// When it last was in a condition in which others may hold it faulty.
     pub(crate) unwell_until: Time,
     pub(crate) side: u32,
@@ -121,6 +128,10 @@ pub(crate) struct World {
     pub(crate) index: BTreeMap<NodeId, usize>,
     /// Directed pairs that hear nothing.
     pub(crate) cut: BTreeSet<(usize, usize)>,
+    /// Pairs that have a connection whatever the options say.
+    links: BTreeSet<u64>,
+    /// Places whose key another place has too.
+    doubled: Vec<usize>,
     seed: u64,
     order: u64,
     queue: BTreeMap<(Time, u64), What>,
@@ -163,6 +174,8 @@ impl World {
             nodes: Vec::new(),
             index: BTreeMap::new(),
             cut: BTreeSet::new(),
+            links: BTreeSet::new(),
+            doubled: Vec::new(),
             seed: options.seed,
             order: 0,
             queue: BTreeMap::new(),
@@ -201,7 +214,7 @@ impl World {
             .map(|index| {
                 let description = describe(index, [0; 32], 7711);
                 let incarnation = Incarnation::of_epoch(1);
-                let claim = wattle_swim::Claim::Alive { incarnation, description };
+                let claim = Claim::Alive { incarnation, description };
                 Signed::seal(&self.nodes[index].key, &network, &claim).unwrap()
             })
             .collect();
@@ -232,6 +245,9 @@ impl World {
     /// One more place, which may have another's key.
     pub(crate) fn add(&mut self, key: SecretKey) -> usize {
         let (id, index) = (key.node_id(), self.nodes.len());
+        if self.index.contains_key(&id) {
+            self.doubled.push(index);
+        }
         self.index.entry(id).or_insert(index);
         self.nodes.push(Node {
             key,
@@ -249,6 +265,9 @@ impl World {
             held_in: Vec::new(),
             held_out: Vec::new(),
             deaf: 0,
+            walled: false,
+            reach: Reach::Public,
+            anchors: Vec::new(),
             unwell_until: Time::ZERO,
             side: 0,
             wake: None,
@@ -296,10 +315,12 @@ impl World {
         it.pause = Pause::No;
         let wall = UnixTime::from_millis(1_800_000_000_000 - it.clock_behind.as_millis() as u64)
             .after(now.since(Time::ZERO));
-        let description = describe(node, boot_key, 7711);
+        let (reach, anchors) = (it.reach, it.anchors.clone());
+        let description = Description { reach, anchors, ..describe(node, boot_key, 7711) };
         let config =
             Config::new(it.key.clone(), NetworkName::default(), seed, wall, description, timing).unwrap();
         let config = config.with_seeds(it.seeds.iter().copied());
+        let config = config.with_members_max(self.options.members_max).unwrap();
         it.swim = Some(Swim::new(config, memory));
         self.rest(node);
     }
@@ -316,7 +337,6 @@ impl World {
         if let Some(at) = it.wake.take() {
             self.wakes.remove(&(at, node));
         }
-        self.index.insert(self.nodes[node].id, node);
     }
 
     pub(crate) fn is_up(&self, node: usize) -> bool {
@@ -358,6 +378,11 @@ impl World {
     fn delay(&mut self) -> u64 {
         let jitter = self.options.jitter_us;
         self.options.delay_us + self.draw(jitter + 1)
+    }
+
+    /// Gives two nodes a connection.
+    pub(crate) fn connect(&mut self, a: usize, b: usize) {
+        self.links.insert((a.min(b) as u64) << 32 | a.max(b) as u64);
     }
 
     /// Whether a packet gets from one place to another.
@@ -403,7 +428,7 @@ impl World {
         let What::Packet { from, to, bytes, sealed_by, sealed_for } = what else { return };
         let copies = if self.options.double > 0 && self.draw(1000) < self.options.double { 2 } else { 1 };
         for _ in 0..copies {
-            if self.passes(from, to) {
+            if self.passes(from, to) && !self.nodes[to].walled {
                 let (delay, bytes) = (self.delay(), Arc::clone(&bytes));
                 self.schedule(delay, What::Packet { from, to, bytes, sealed_by, sealed_for });
             }
@@ -461,7 +486,8 @@ impl World {
                 self.assert_persisted(node);
                 self.nodes[node].packets += 1;
                 self.nodes[node].bytes += bytes.len() as u64 + AROUND;
-                let Some(to) = self.index.get(&to).copied() else { return };
+                let sealed_for = self.nodes[node].swim.as_ref().and_then(|swim| key_of(swim, &to));
+                let Some(to) = self.place_of(&to, sealed_for) else { return };
                 if let Some(tap) = &mut self.tap {
                     tap(node, to, &bytes);
                 }
@@ -471,7 +497,7 @@ impl World {
                 assert!(bytes.len() <= STREAM_BYTES_MAX, "a message of {} bytes", bytes.len());
                 self.assert_persisted(node);
                 self.nodes[node].stream_bytes += bytes.len() as u64;
-                let Some(to) = self.index.get(&to).copied() else { return };
+                let Some(to) = self.place_of(&to, None) else { return };
                 if let Some(delay) = self.over_connection(node, to) {
                     self.schedule(delay, What::Message { from: node, to, bytes: Arc::new(bytes) });
                 }
@@ -496,6 +522,19 @@ impl World {
         }
     }
 
+    /// Where a member's packets go: two may run with its key, and each has an address of its own.
+    fn place_of(&mut self, id: &NodeId, sealed_for: Option<[u8; 32]>) -> Option<usize> {
+        let first = self.index.get(id).copied()?;
+        if self.doubled.is_empty() || self.nodes[first].swim.is_none() {
+            return Some(first);
+        }
+        let others = self.doubled.iter().filter(|it| self.nodes[**it].id == *id && self.is_up(**it));
+        let places: Vec<usize> = [first].into_iter().chain(others.copied()).collect();
+        let known = places.iter().copied().find(|it| sealed_for == Some(self.nodes[*it].boot_key));
+        let drawn = self.draw(places.len() as u64) as usize;
+        Some(known.unwrap_or(places[drawn]))
+    }
+
     /// Nothing leaves a node before its epoch is on disk.
     fn assert_persisted(&self, node: usize) {
         let it = &self.nodes[node];
@@ -511,7 +550,8 @@ impl World {
         let answer = |answered| What::Fallback { from: node, life, to, sequence, answered };
         let pair = (node.min(to) as u64) << 32 | node.max(to) as u64;
         let mixed = pair.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
-        if mixed % 100 >= self.options.connected || !self.is_up(to) {
+        let connected = mixed % 100 < self.options.connected || self.links.contains(&pair);
+        if !connected || !self.is_up(to) {
             // No connection, or one that the dead end's kernel has closed.
             self.schedule(100, answer(false));
             return;
@@ -689,10 +729,36 @@ impl World {
         }
     }
 
+    /// Gives a node a packet as if a member had sent it with its own seal.
+    pub(crate) fn say(&mut self, from: usize, to: usize, rumors: Vec<Rumor<Arc<Signed>>>) {
+        let incarnation = self.swim(from).incarnation();
+        let packet = Packet { incarnation, body: Body::Gossip, rumors };
+        let from = self.nodes[from].id;
+        self.handle(to, Input::Packet { from, packet });
+    }
+
+    /// A claim that a node's key signs.
+    pub(crate) fn sign(&self, node: usize, claim: &Claim) -> Arc<Signed> {
+        Arc::new(Signed::seal(&self.nodes[node].key, &NetworkName::default(), claim).unwrap())
+    }
+
+    /// An accusation that a node's key signs, of a member as it is known to a third.
+    pub(crate) fn accusation(&self, accuser: usize, subject: usize, at: usize) -> Arc<Signed> {
+        let id = self.nodes[subject].id;
+        let own = (at == subject).then(|| self.swim(subject).incarnation());
+        let incarnation = own.unwrap_or_else(|| self.swim(at).standing(&id).unwrap().1);
+        self.sign(accuser, &Claim::Suspect { subject: id, incarnation })
+    }
+
     /// Where a member stands at a node.
     pub(crate) fn state(&self, node: usize, subject: usize) -> Option<State> {
         let swim = self.nodes[node].swim.as_ref()?;
         swim.standing(&self.nodes[subject].id).map(|(state, _)| state)
+    }
+
+    /// Where anybody stands at a node.
+    pub(crate) fn state_of(&self, node: usize, id: &NodeId) -> Option<State> {
+        self.swim(node).standing(id).map(|(state, _)| state)
     }
 
     /// Nodes that are up.

@@ -1,0 +1,276 @@
+//! One rule at a time, with packets written by hand.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use wattle_swim::{
+    Body, Claim, Event, Incarnation, InvalidConfig, Lifeguard, Packet, RawClaim, Reason, Rumor, State, Timing,
+};
+use wattle_types::NetworkName;
+
+use crate::world::{Options, World, describe, key};
+use crate::{MILLI, SECOND};
+
+/// A group in which nothing happens but what a test does: nobody probes within the test's span.
+fn still(count: usize, seed: u64) -> World {
+    let timing = Timing {
+        period: 500 * SECOND,
+        fallback_timeout: 100 * SECOND,
+        direct_timeout: SECOND,
+        sync_every: 5000 * SECOND,
+        suspicion_multiplier: 1,
+        gossip_every: 400 * SECOND,
+        announce_every: 5000 * SECOND,
+        ..Timing::lan()
+    };
+    World::new(count, Options { timing, ..Options::new(seed) })
+}
+
+fn why(world: &World, node: usize, subject: usize) -> Vec<(State, Reason)> {
+    let id = world.nodes[subject].id;
+    let changes = world.nodes[node].events.iter().filter_map(|(_, event)| match event {
+        Event::MemberChanged { member, to, why, from: Some(_), .. } if *member == id => {
+            Some((*to, why.reason))
+        }
+        _ => None,
+    });
+    changes.filter(|(_, reason)| *reason != Reason::Restarted).collect()
+}
+
+/// SWIM, section 4.2: Alive of a higher incarnation overrides Suspect; of the same it does not.
+#[test]
+fn refuted_suspicion_needs_a_higher_incarnation() {
+    let mut world = still(12, 51);
+    let accusation = world.accusation(1, 9, 0);
+    world.say(1, 0, vec![Rumor::Claim(accusation)]);
+    assert_eq!(world.state(0, 9), Some(State::Suspect));
+    let same = world.sign(9, &Claim::Refute { incarnation: world.swim(9).incarnation() });
+    world.say(1, 0, vec![Rumor::Claim(same)]);
+    assert_eq!(world.state(0, 9), Some(State::Suspect), "the same incarnation refutes nothing");
+    let higher = world.sign(9, &Claim::Refute { incarnation: world.swim(9).incarnation().next().unwrap() });
+    world.say(1, 0, vec![Rumor::Claim(higher)]);
+    assert_eq!(world.state(0, 9), Some(State::Alive));
+    assert_eq!(why(&world, 0, 9), [(State::Suspect, Reason::Accused), (State::Alive, Reason::Refuted)]);
+}
+
+/// Faulty is refutable too, unlike in the paper: it takes a higher incarnation and nothing else.
+#[test]
+fn a_faulty_member_comes_back_by_a_higher_incarnation_only() {
+    let mut world = World::new(12, Options::new(52));
+    world.crash(9);
+    world.until(15 * SECOND, &mut |world| world.all_see(9, State::Faulty)).unwrap();
+    let incarnation = world.swim(0).standing(&world.nodes[9].id).unwrap().1;
+    let same = world.sign(9, &Claim::Refute { incarnation });
+    world.say(1, 0, vec![Rumor::Claim(same)]);
+    assert_eq!(world.state(0, 9), Some(State::Faulty));
+    let higher = world.sign(9, &Claim::Refute { incarnation: incarnation.next().unwrap() });
+    world.say(1, 0, vec![Rumor::Claim(higher)]);
+    assert_eq!(world.state(0, 9), Some(State::Alive));
+}
+
+/// A packet's incarnation is its sender's own word, even if the refutation was lost.
+#[test]
+fn a_packet_of_a_higher_incarnation_ends_a_suspicion() {
+    let mut world = still(12, 53);
+    let accusation = world.accusation(1, 9, 0);
+    world.say(1, 0, vec![Rumor::Claim(accusation)]);
+    let incarnation = world.swim(9).incarnation().next().unwrap();
+    let packet = Packet { incarnation, body: Body::Gossip, rumors: Vec::new() };
+    let from = world.nodes[9].id;
+    world.handle(0, wattle_swim::Input::Packet { from, packet });
+    assert_eq!(why(&world, 0, 9).last(), Some(&(State::Alive, Reason::Spoke)));
+}
+
+/// The accused answers at once, whoever asks, and not twice for the same accuser within ten seconds.
+#[test]
+fn an_accused_member_refutes_an_accuser_once_in_ten_seconds() {
+    let mut world = still(12, 54);
+    for expected in [1, 1, 1] {
+        let accusation = world.accusation(1, 9, 9);
+        world.say(1, 9, vec![Rumor::Claim(accusation)]);
+        assert_eq!(world.swim(9).status().counts.refuted, expected);
+        world.run(3 * SECOND);
+    }
+    let other = world.accusation(2, 9, 9);
+    world.say(2, 9, vec![Rumor::Claim(other)]);
+    assert_eq!(world.swim(9).status().counts.refuted, 2, "another accuser is another matter");
+    world.run(8 * SECOND);
+    let again = world.accusation(1, 9, 9);
+    world.say(1, 9, vec![Rumor::Claim(again)]);
+    assert_eq!(world.swim(9).status().counts.refuted, 3);
+}
+
+/// Distinct named accusers: one that says it many times is one.
+#[test]
+fn the_same_accuser_twice_is_one_accuser() {
+    let mut world = still(12, 55);
+    for _ in 0..5 {
+        let accusation = world.accusation(1, 9, 0);
+        world.say(2, 0, vec![Rumor::Claim(accusation)]);
+    }
+    let accusers = |world: &World| {
+        world.swim(0).view().members.into_iter().find(|it| it.id == world.nodes[9].id).unwrap().accusers
+    };
+    assert_eq!(accusers(&world), [world.nodes[1].id]);
+    let second = world.accusation(2, 9, 0);
+    world.say(3, 0, vec![Rumor::Claim(second)]);
+    assert_eq!(accusers(&world), [world.nodes[1].id, world.nodes[2].id]);
+}
+
+/// The suspect that answers its last chance is not faulty, whatever its accusers say.
+#[test]
+fn a_suspect_that_answers_its_last_chance_is_not_faulty() {
+    let mut world = still(12, 56);
+    // It hears everything and says nothing of its own accord: its refutations are lost on the way.
+    let claims = [1, 2, 3].map(|accuser| world.accusation(accuser, 9, 0)).to_vec();
+    world.say(1, 0, vec![Rumor::Dead(claims)]);
+    assert_eq!(world.state(0, 9), Some(State::Suspect), "a certificate is no verdict");
+    world.run(2 * SECOND);
+    assert_eq!(world.verdicts, 0);
+    assert!(world.swim(9).status().counts.refuted >= 1, "the ping told it of its accusers");
+    let mut mute = still(12, 57);
+    mute.crash(9);
+    let claims = [1, 2, 3].map(|accuser| mute.accusation(accuser, 9, 0)).to_vec();
+    mute.say(1, 0, vec![Rumor::Dead(claims)]);
+    mute.run(5 * SECOND);
+    assert_eq!(mute.state(0, 9), Some(State::Faulty), "who does not answer is");
+    assert_eq!(why(&mute, 0, 9).last(), Some(&(State::Faulty, Reason::Certified)));
+}
+
+/// A member that may have missed a refutation asks for it; and is told.
+#[test]
+fn an_accusation_of_an_unknown_incarnation_is_asked_about() {
+    let mut world = World::new(12, Options::new(58));
+    // n0 hears nothing of the refutation but by asking.
+    let refutation =
+        world.sign(9, &Claim::Refute { incarnation: world.swim(9).incarnation().next().unwrap() });
+    world.say(9, 1, vec![Rumor::Claim(Arc::clone(&refutation))]);
+    let incarnation = refutation.claim().incarnation();
+    let claim = world.sign(1, &Claim::Suspect { subject: world.nodes[9].id, incarnation });
+    world.say(1, 0, vec![Rumor::Claim(claim)]);
+    assert_eq!(world.swim(0).status().counts.unproven, 1);
+    world.run(5 * MILLI);
+    assert_eq!(world.swim(0).standing(&world.nodes[9].id), Some((State::Alive, incarnation)));
+}
+
+/// A record that comes after the refutation that followed it still brings what it says.
+#[test]
+fn a_late_record_is_read_though_its_refutation_came_first() {
+    let mut world = still(6, 59);
+    let id = world.nodes[3].id;
+    let first = world.swim(3).incarnation();
+    let (second, third) = (first.next().unwrap(), first.next().unwrap().next().unwrap());
+    let mut description = world.swim(3).record(&id).unwrap().description().unwrap().clone();
+    description.name = "renamed".to_owned();
+    let record = world.sign(3, &Claim::Alive { incarnation: second, description: description.clone() });
+    let refutation = world.sign(3, &Claim::Refute { incarnation: third });
+    world.say(1, 0, vec![Rumor::Claim(refutation), Rumor::Claim(record)]);
+    assert_eq!(world.swim(0).standing(&id), Some((State::Alive, third)));
+    assert_eq!(world.swim(0).record(&id).unwrap().description(), Some(&description));
+    world.swim(0).check_invariants();
+}
+
+/// A refutation from a run whose record is not here says nothing yet: its key would be missing.
+#[test]
+fn a_refutation_of_an_unknown_run_waits_for_its_record() {
+    let mut world = still(6, 60);
+    let id = world.nodes[3].id;
+    let known = world.swim(0).standing(&id);
+    let later = Incarnation::of_epoch(world.swim(3).incarnation().epoch() + 1).next().unwrap();
+    let refutation = world.sign(3, &Claim::Refute { incarnation: later });
+    world.say(1, 0, vec![Rumor::Claim(refutation)]);
+    assert_eq!(world.swim(0).standing(&id), known);
+}
+
+/// What is known already need not have its signature checked.
+#[test]
+fn what_is_known_is_no_news() {
+    let mut world = still(12, 61);
+    let accusation = world.accusation(1, 9, 0);
+    let raw = RawClaim::of(&accusation);
+    assert!(world.swim(0).is_news(&raw));
+    world.say(1, 0, vec![Rumor::Claim(accusation)]);
+    assert!(!world.swim(0).is_news(&raw));
+    let refutation =
+        world.sign(9, &Claim::Refute { incarnation: world.swim(9).incarnation().next().unwrap() });
+    let raw = RawClaim::of(&refutation);
+    assert!(world.swim(0).is_news(&raw));
+    world.say(1, 0, vec![Rumor::Claim(refutation)]);
+    assert!(!world.swim(0).is_news(&raw));
+}
+
+/// The relations of a profile are held in the only constructor.
+#[test]
+fn times_that_do_not_fit_together_are_refused() {
+    let build = |timing: Timing| {
+        let now = wattle_types::UnixTime::from_millis(1);
+        let description = describe(1, [0; 32], 1);
+        wattle_swim::Config::new(key(1), NetworkName::default(), [0; 32], now, description, timing).map(drop)
+    };
+    for profile in [Timing::lan(), Timing::fast(), Timing::wan(), Timing::sim()] {
+        assert_eq!(build(profile), Ok(()));
+    }
+    let slow = Timing { direct_timeout: 600 * MILLI, ..Timing::lan() };
+    let late = Timing { fallback_timeout: SECOND, ..Timing::lan() };
+    let brief = Timing { tombstone: 60 * SECOND, ..Timing::lan() };
+    let rash = Timing { suspicion_multiplier: 0, ..Timing::lan() };
+    for bad in [slow, late, brief, rash] {
+        assert!(matches!(build(bad), Err(InvalidConfig::Timing(_))));
+    }
+    let mut description = describe(1, [0; 32], 1);
+    description.tags.insert("k".to_owned(), "v".repeat(512));
+    let now = wattle_types::UnixTime::from_millis(1);
+    let built =
+        wattle_swim::Config::new(key(1), NetworkName::default(), [0; 32], now, description, Timing::lan());
+    assert!(matches!(built.map(drop), Err(InvalidConfig::Description(_))));
+}
+
+/// LHA-Probe: a node whose probes fail for want of helpers slows down.
+#[test]
+fn a_node_that_hears_nobody_probes_less() {
+    let mut world = World::new(10, Options { connected: 0, ..Options::new(62) });
+    world.run(10 * SECOND);
+    let probes = |world: &World| world.swim(0).status().counts.probes;
+    let before = probes(&world);
+    world.run(20 * SECOND);
+    let well = probes(&world) - before;
+    world.nodes[0].deaf = 1000;
+    world.run(10 * SECOND);
+    let before = probes(&world);
+    world.run(20 * SECOND);
+    let deaf = probes(&world) - before;
+    assert!(well >= 19 && deaf * 3 <= well, "{well} and {deaf} in 20 s");
+    let doubts = world.nodes[0].events.iter().any(|(_, it)| *it == Event::SelfSuspect { begins: true });
+    assert!(doubts, "and says that it doubts itself");
+}
+
+/// Buddy: without it the suspect learns of its accusers by gossip only; here there is none.
+#[test]
+fn a_probe_tells_the_suspect_that_it_is_one() {
+    let run = |lifeguard| {
+        let timing =
+            Timing { gossip_every: 400 * SECOND, announce_every: 400 * SECOND, lifeguard, ..Timing::lan() };
+        let mut world = World::new(6, Options { timing, ..Options::new(63) });
+        world.options.loss = 0;
+        let accusation = world.accusation(1, 3, 0);
+        world.say(1, 0, vec![Rumor::Claim(accusation)]);
+        world.until(4 * SECOND, &mut |world| world.state(0, 3) == Some(State::Alive)).is_some()
+    };
+    assert!(run(Lifeguard::ON));
+}
+
+/// Gossip that a member missed is found by comparing tables.
+#[test]
+fn what_gossip_missed_is_found_by_comparing_tables() {
+    let mut world = World::new(12, Options::new(64));
+    world.run(5 * SECOND);
+    let others: Vec<(usize, usize)> = (0..11).map(|node| (node, 11)).collect();
+    world.cut.extend(others.iter().copied());
+    world.handle(3, wattle_swim::Input::Leave);
+    world.run(2 * SECOND);
+    world.crash(3);
+    world.cut.clear();
+    let took = world.until(20 * SECOND, &mut |world| world.state(11, 3) == Some(State::Left));
+    assert!(took.is_some_and(|took| took < Duration::from_secs(20)), "{took:?}");
+    assert_eq!(world.verdicts, 0);
+}

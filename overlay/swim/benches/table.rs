@@ -39,9 +39,7 @@ fn main() {
         let asked = names.iter().any(|asked| asked == name);
         if asked || names.is_empty() {
             println!("\n== {name}");
-            let begun = std::time::Instant::now();
             case();
-            println!("   ({:.1} s of this machine)", begun.elapsed().as_secs_f64());
         }
     }
 }

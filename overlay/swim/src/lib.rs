@@ -1,4 +1,113 @@
-//! Membership: SWIM with suspicion, Lifeguard and signed claims.
+//! Membership: who is there, who is not, and who says so. SWIM with suspicion, Lifeguard, and signed claims.
+//!
+//! # What it does
+//!
+//! Every member probes another each period, and tells in passing what it learned. Who answers in no way is
+//! accused by name, has time to refute, gets a last chance, and is then faulty until it comes back with a higher
+//! incarnation. Consumers read numbered snapshots ([`Swim::view`]) and hear what changed ([`Event`]).
+//!
+//! # Sources
+//!
+//! * SWIM: Das, Gupta, Motivala, *SWIM: Scalable Weakly-consistent Infection-style Process Group Membership
+//!   Protocol*, DSN 2002: section 3.1 probing, 3.2 piggyback, 4.2 suspicion and incarnations, 4.3 round robin.
+//! * Lifeguard: Dadgar, Phillips, Currey, arXiv 1707.00788: section IV-A local health, IV-B suspicion, IV-C buddy.
+//! * Vivaldi: Dabek, Cox, Kaashoek, Morris, SIGCOMM 2004, with heights.
+//!
+//! # Protocol
+//!
+//! 1. **Start.** A run has an epoch: more than the last one on disk, at least the wall clock in seconds, and more
+//!    than any record of this key that others show. It is on disk before anything is sent. An [`Incarnation`] is
+//!    the epoch, and below it how often this run refuted.
+//! 2. **Join.** `Hello` over a stream to seeds and to members remembered from before; tables are compared
+//!    ([`Message`]) and the newcomer's record is told on.
+//! 3. **Probe.** Each period one member, in an order that is drawn anew each round: a ping; after three times its
+//!    slowest answer a second ping, three others are asked to ping ([`Body::PingRequest`], who answer with an ack
+//!    or a nack), and [`Output::FallbackPing`] asks over the connection. Only when no way answers it is accused.
+//! 4. **Suspicion.** A signed accusation of the incarnation that is known. It lasts from 6 x down to 1 x
+//!    multiplier x log10(members) periods, by the logarithm of how many distinct members accuse. The first
+//!    accusation is told to all at once, the further ones a period before the shortest time is over; five of those
+//!    who hear the first probe the suspect next.
+//! 5. **Refutation.** The accused signs its next incarnation. So does one that is held faulty: any higher
+//!    incarnation revives, and nothing else does.
+//! 6. **Verdict.** When the suspicion is over, or a certificate (accusations by a quorum: 3 members, 2 below 8, 1
+//!    below 4) came, each member pings the suspect a last time, by packet and by connection. No answer: faulty.
+//! 7. **Telling.** Rumours ride on every packet, and while any wait, three members are told. Order: own
+//!    refutation, refutations, leaves, certificates, accusations, records. A rumour is told 2 x log2(members)
+//!    times, less whatever comes back from others.
+//! 8. **Comparing.** Every eighth probe brings the other's fingerprint. If it differs while nothing is under way, or
+//!    none agreed for 30 s, tables are compared over a stream: 256 buckets, then versions, then what differs.
+//! 9. **Leaving** is a signed claim that beats everything of its incarnation; late packets do not undo it.
+//! 10. **After.** Faulty members are pinged now and then, and often for ten seconds after one came back: so halves
+//!     of a split find each other. Who left or failed is remembered for a day, on disk too.
+//!
+//! # Deviations from the papers, and why
+//!
+//! * Faulty is refutable, and a verdict on an earlier incarnation is stale (SWIM: confirm overrides all): else one
+//!   late or forged word removes a member for good.
+//! * An incarnation is raised by its subject's signature, or by its own sealed packet, only. An accusation of an
+//!   unknown one is answered with the question for its proof ([`Rumor::Ask`]), not with a fresh suspicion: a liar
+//!   could name any number.
+//! * An accuser is alive itself, has at most max(3, 2 %) accusations in 10 s, and one of the same member.
+//! * Timeouts stretch with the local health as the period does; the paper's implementation stretches the period.
+//! * The confirmations of step 4 are held back: most suspicions end before, and then two claims crossed the group
+//!   instead of four.
+//! * A node that was woken over half a period late blames nobody for that time: its probe is dropped and every
+//!   deadline moves.
+//!
+//! # Invariants
+//!
+//! * **M1** completeness, **M2** accuracy, **M4** convergence, **M5** constant load, **M6** no oscillation: held by
+//!   the simulator in `tests/simulated`.
+//! * **M3** incarnations of a member only grow here, and states of one incarnation go alive, suspect, faulty, left
+//!   and never back.
+//! * **S1** This node is not among the others. **S2, S3** Every ping is given up some time, and pings are bounded.
+//!   **S4, S5** Every suspicion is decided some time. **S6** The own incarnation is never behind the own record.
+//!   **S7** The table is bounded. And the fingerprint is that of the table. [`Swim::check_invariants`] holds them.
+//!
+//! # Bounds
+//!
+//! [`MEMBERS_MAX`] members of every state at about 1 KiB; at the cap those that left or failed longest ago make room
+//! and if there are none a newcomer is refused. [`QUEUE_MAX`] rumours; the least urgent is dropped. 1024 pings for
+//! others; beyond it a request is dropped. A packet has at most [`PACKET_BYTES_MAX`], a record
+//! [`RECORD_BYTES_MAX`], a message [`STREAM_BYTES_MAX`], a batch 256 rows of 8 KiB at the most. An idle member sends
+//! two packets of 13 bytes a period. The work of an input is linear in its size; a wake's is that of what is due.
+//!
+//! # What the edge does
+//!
+//! One task owns the machine, the socket and the sessions: it gives the machine everything that has come, and only
+//! then, if [`Machine::deadline`](wattle_types::Machine::deadline) has passed, [`Input::Wake`]. Packets go before
+//! timers; else a paused process buries its neighbours with their answers in its socket.
+//!
+//! | output | what the edge does |
+//! | --- | --- |
+//! | [`Output::Packet`] | seals it (both run keys, both ids, the network) and sends one datagram to the address in the member's record; what fails is lost |
+//! | [`Output::Message`] | sends a frame over a stream to the member, dials if need be; what fails is lost |
+//! | [`Output::FallbackPing`] | pings over a connection that is there, never dials; says what came of it by [`Input::FallbackAnswered`], at once if there is none |
+//! | [`Output::Persist`] | writes the batch to [`Table::Members`](wattle_types::Table::Members), then [`Input::Persisted`] or [`Input::NotPersisted`] |
+//! | [`Output::Contact`] | makes or renews the session: packets are sealed for the key in this record |
+//! | [`Output::Forget`] | drops the session |
+//! | [`Output::Notify`] | passes it to consumers; a bounded ring, a slow one reads [`Swim::view`] again |
+//! | [`Output::Reply`] | answers who asked |
+//! | [`Output::Misbehaved`] | lowers the peer's score |
+//!
+//! | what comes | what the edge gives |
+//! | --- | --- |
+//! | a datagram whose seal holds | [`Packet::decode`] with [`Swim::resolve`]; claims that are not [`Swim::is_news`] may be left out; [`Packet::open`], or [`Packet::check`] with a cache; then [`Input::Packet`] with whose seal it is. A claim that does not hold: the sender's fault |
+//! | one whose seal does not hold | [`Input::Unreadable`] with the short id in its head; nothing is answered by datagram, so nothing is amplified |
+//! | a frame of the members' stream | [`Message::decode`], [`Message::open`], then [`Input::Message`] with whose stream it is |
+//! | a bootstrap peer, a ticket's node | [`Input::Join`] |
+//! | new addresses, tags, reach | [`Input::Describe`] |
+//! | the rows at the start | [`Memory::read`], then [`Swim::new`] |
+//!
+//! The key for packets is made anew at each start and is in [`Description::boot_key`]. Before [`Event::Started`] no
+//! output needs the network.
+//!
+//! # Not here
+//!
+//! Sockets, seals, replay windows and dialling (net); who may join (the network's key, and streams); eviction by the
+//! validators (order); who is a validator, which never follows from membership. Coordinates and round trips choose
+//! among equals; nothing here decides by them who is alive. Who signs is known; that a member is one machine and not
+//! a hundred keys of one is not: against that stands only what joining costs.
 
 mod claim;
 mod config;

@@ -238,10 +238,10 @@ impl Table {
 
     fn leave_kind(&mut self, kind: usize, place: usize) {
         self.kinds[kind].swap_remove(place);
-        if let Some(moved) = self.kinds[kind].get(place).copied() {
-            if let Some(member) = self.get_mut(moved) {
-                member.place = place;
-            }
+        if let Some(moved) = self.kinds[kind].get(place).copied()
+            && let Some(member) = self.get_mut(moved)
+        {
+            member.place = place;
         }
     }
 

@@ -150,10 +150,10 @@ impl Swim {
             self.due.announce = self.due.announce.map(|at| at.min(soon));
         }
         let new = self.table.get(index).and_then(Member::boot_key);
-        if new != key || reason == Reason::Restarted {
-            if let Some(member) = self.table.get(index) {
-                out.push(Output::Contact { record: Arc::clone(&member.record) });
-            }
+        if (new != key || reason == Reason::Restarted)
+            && let Some(member) = self.table.get(index)
+        {
+            out.push(Output::Contact { record: Arc::clone(&member.record) });
         }
         let why = Why { reason, accusers, helpers: Vec::new() };
         if from == State::Alive && reason != Reason::Restarted {

@@ -215,7 +215,7 @@ impl Swim {
         let purpose = Purpose::Probe { indirect: false, connected: false };
         let Some(sequence) = self.start_ping(now, target, expires, purpose) else { return };
         self.probe = Some(sequence);
-        let more = self.counts.probes % MORE_EVERY == 0;
+        let more = self.counts.probes.is_multiple_of(MORE_EVERY);
         self.counts.probes += 1;
         self.send_ping(target, sequence, more, out);
     }
@@ -506,7 +506,7 @@ impl Swim {
         let at = self.random.below(self.table.faulty().len());
         let Some(index) = self.table.faulty().get(at).copied() else { return };
         self.announced += 1;
-        if self.announced % 4 == 0 {
+        if self.announced.is_multiple_of(4) {
             // It may have started again with another key: only a stream reaches it then.
             self.say_hello(now, index, out);
         }

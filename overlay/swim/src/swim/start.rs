@@ -270,14 +270,14 @@ impl Swim {
             self.run(now, out);
             return;
         }
-        if let Some((Some(waited), epoch)) = self.next_epoch {
-            if waited == id {
-                self.next_epoch = None;
-                self.epoch_at = Some(now);
-                self.incarnation = Incarnation::of_epoch(epoch);
-                self.introduce(now, out);
-                return;
-            }
+        if let Some((Some(waited), epoch)) = self.next_epoch
+            && waited == id
+        {
+            self.next_epoch = None;
+            self.epoch_at = Some(now);
+            self.incarnation = Incarnation::of_epoch(epoch);
+            self.introduce(now, out);
+            return;
         }
         if self.flushing.as_ref().is_some_and(|(waited, _)| *waited == id) {
             self.flushing = None;

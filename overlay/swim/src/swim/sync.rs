@@ -230,10 +230,9 @@ impl Swim {
             return;
         }
         let Some(index) = self.table.find(&author) else { return };
-        if left {
-            if let Some(member) = self.table.get_mut(index).filter(|member| member.state == State::Left) {
-                member.at = member.at.min(before(unix, age_s));
-            }
+        let gone = self.table.get_mut(index).filter(|member| left && member.state == State::Left);
+        if let Some(member) = gone {
+            member.at = member.at.min(before(unix, age_s));
         }
         self.on_certificate(now, accusations, Source::Stream(index), out);
     }

@@ -215,9 +215,6 @@ fn whatever_goes_wrong_is_right_again_when_it_ends() {
         let blamed: usize = world.nodes.iter().map(|it| it.misbehaved.len()).sum();
         assert_eq!(blamed, 0, "nobody honest is blamed: {reproduce}");
     }
-    println!(
-        "{suspected} suspected, {cleared} cleared, {verdicts} verdicts, {refuted} refuted, {chances} chances, {stalls} stalls"
-    );
     assert!(
         suspected > 100 && cleared > 50 && verdicts > 50 && refuted > 20 && stalls > 5,
         "nothing was tested"

@@ -4,7 +4,7 @@
 //! incarnations), persist before send, sizes, and who is held faulty though it is well (M2). M1, M4, M5 and M6
 //! are asserted by the tests that are about them.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test ends where something is not as it must be")]
+#![expect(clippy::unwrap_used, reason = "a test ends where something is not as it must be")]
 
 mod basics;
 mod faults;

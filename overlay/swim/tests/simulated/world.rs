@@ -1,6 +1,7 @@
 //! Some nodes with a network, disks and clocks that obey one seed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -109,7 +110,7 @@ pub(crate) struct Node {
 }
 
 /// A verdict on a member that was well.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct False {
     pub(crate) at: Time,
     pub(crate) observer: usize,
@@ -117,6 +118,13 @@ pub(crate) struct False {
     /// Whether the observer was well too.
     pub(crate) healthy: bool,
     pub(crate) reason: Reason,
+}
+
+impl fmt::Debug for False {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { at, observer, subject, reason, .. } = self;
+        write!(f, "n{observer} buried n{subject} at {:?}: {reason:?}", at.since(Time::ZERO))
+    }
 }
 
 type Tap = Box<dyn FnMut(usize, usize, &[u8])>;
@@ -357,10 +365,8 @@ impl World {
         self.nodes[node].unwell_until = until.after(Duration::from_secs(10));
         self.order += 1;
         self.queue.insert((until, self.order), What::Resume { node });
-        if !blocked {
-            if let Some(at) = self.nodes[node].wake.take() {
-                self.wakes.remove(&(at, node));
-            }
+        if !blocked && let Some(at) = self.nodes[node].wake.take() {
+            self.wakes.remove(&(at, node));
         }
     }
 

@@ -3,65 +3,16 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's helper ends the test like the test itself")]
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use automerge::Automerge;
 use serde_bytes::{ByteArray, ByteBuf};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
-use wattle::documents::Documents;
 use wattle_docs::{Event, Role};
 use wattle_net::{ChannelKind, ChannelReceiver, ChannelSender};
-use wattle_store::{Owner, Store};
 use wattle_tests::documents::{Message, Speaker, frame, is_data, put, unframe};
+use wattle_tests::honest::Honest;
 use wattle_tests::hostile::resident_bytes;
 use wattle_tests::overlay::{Node, PATIENCE, key, until};
-use wattle_types::{DocId, DocTag, NodeId, ReadSecret};
-
-/// An honest node: its overlay, its disk, its documents.
-struct Honest {
-    node: Node,
-    documents: Documents,
-    stop: CancellationToken,
-    _dir: tempfile::TempDir,
-}
-
-impl Honest {
-    async fn start(number: u32) -> Self {
-        let node = Node::start(number).await;
-        let dir = tempfile::tempdir().unwrap();
-        let store = Arc::new(Store::open(&dir.path().join("data"), Owner::this_process("test")).unwrap());
-        let stop = CancellationToken::new();
-        // No app runs here; what apps would be told is read and dropped.
-        let (apps, mut told) = tokio::sync::mpsc::channel(64);
-        tokio::spawn(async move { while told.recv().await.is_some() {} });
-        let started = Documents::start(&node.overlay, &store, &node.key, &stop, apps, &TaskTracker::new());
-        Self { node, documents: started.unwrap(), stop, _dir: dir }
-    }
-
-    async fn edit(&self, doc: DocId, name: &str) {
-        self.documents.edit(doc, None, put(name, "x")).await.unwrap();
-    }
-
-    async fn heads(&self, doc: DocId) -> Vec<[u8; 32]> {
-        self.documents.status(doc).await.unwrap().heads
-    }
-
-    async fn saved(&self, doc: DocId) -> Automerge {
-        Automerge::load(&self.documents.read(doc, Automerge::save).await.unwrap()).unwrap()
-    }
-
-    async fn has(&self, doc: DocId, name: &str) -> bool {
-        automerge::ReadDoc::get(&self.saved(doc).await, automerge::ROOT, name).unwrap().is_some()
-    }
-}
-
-impl Drop for Honest {
-    fn drop(&mut self) {
-        self.stop.cancel();
-    }
-}
+use wattle_types::{DocId, DocTag, NodeId, ProviderKey, ReadSecret};
 
 /// Two honest nodes that share a document, one of them its owner.
 async fn pair(role: Role) -> (Honest, Honest, DocId) {
@@ -77,12 +28,8 @@ async fn pair_beside(role: Role, others: &[&Node]) -> (Honest, Honest, DocId) {
         other.join(&bob.node).await;
     }
     let doc = alice.documents.create(put("title", "a document")).await.unwrap();
-    let (access, bearer) = alice.documents.invite(doc, role, None, None).await.unwrap();
-    bob.documents.join(access, Some(bearer), Some(alice.node.id())).await.unwrap();
-    until("bob has the document", || async {
-        !bob.heads(doc).await.is_empty() && bob.heads(doc).await == alice.heads(doc).await
-    })
-    .await;
+    alice.invite(&bob, doc, role).await;
+    alice.until_equal(&bob, doc).await;
     (alice, bob, doc)
 }
 
@@ -329,4 +276,18 @@ async fn ten_thousand_made_up_tags_cost_others_neither_time_nor_memory() {
     assert_eq!(alice.documents.list().await.len(), 1);
     // Of two cores that other tests use too: what is asked is that it is no multiple.
     assert!(busy <= quiet * 2 + Duration::from_millis(100), "{busy:?} instead of {quiet:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_document_can_be_looked_for_as_soon_as_it_is_made() {
+    let (alice, other) = (Honest::start(1).await, Node::start(3).await);
+    other.join(&alice.node).await;
+    let doc = alice.documents.create(put("title", "a document")).await.unwrap();
+    let (access, _bearer) = alice.documents.invite(doc, Role::Reader, None, None).await.unwrap();
+    let key = ProviderKey::of_document(other.overlay.network(), &access.read.tag());
+    until("the document is announced", || async {
+        let found = other.overlay.find_providers(key.clone(), 1, PATIENCE).await;
+        found.is_ok_and(|found| found.contains(&alice.node.id()))
+    })
+    .await;
 }

@@ -58,7 +58,12 @@ const LAYERS: [Layer; 11] = [
         ours: &["wattle-types"],
         libraries: Some(&["automerge", "serde", "thiserror"]),
     },
-    Layer { name: "wattle-weave", ours: &["wattle-app", "wattle-docs"], libraries: Some(&[]) },
+    Layer {
+        name: "wattle-weave",
+        ours: &["wattle-app", "wattle-docs", "wattle-types"],
+        // For the name of an editing session, which docs and apps both say.
+        libraries: Some(&["automerge"]),
+    },
     Layer {
         name: "wattle-chat",
         ours: &["wattle-app", "wattle-types"],
@@ -68,11 +73,12 @@ const LAYERS: [Layer; 11] = [
     Layer { name: "wattle-store", ours: &["wattle-types"], libraries: None },
     Layer {
         name: "wattle-pad",
-        ours: &["wattle-types"],
-        // similar compares texts, unicode-segmentation says what people see as one character.
+        ours: &["wattle-app", "wattle-types"],
+        // serde_bytes is CBOR's byte strings, similar compares texts, unicode-segmentation says what people see as one character.
         libraries: Some(&[
             "automerge",
             "serde",
+            "serde_bytes",
             "serde_json",
             "similar",
             "thiserror",

@@ -4,17 +4,19 @@
 //! over a bounded channel.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use futures::stream;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use wattle_app::{AppId, Config, Host, Input, Output, Quota, Reject, RejectCode, RequestId};
-use wattle_types::{Machine as _, NodeId, Outbox, Time, cbor};
+use wattle_types::{NodeId, cbor};
 
 use crate::clock::unix_now;
 use crate::documents::Documents;
+use crate::driver::{Lane, Turn, drive};
 
 /// Requests and answers that wait for the host; beyond it callers and calls wait.
 const INPUTS_MAX: usize = 1024;
@@ -52,7 +54,7 @@ impl Apps {
     pub fn start(
         me: NodeId,
         documents: &Documents,
-        happens: mpsc::Receiver<Input>,
+        mut happens: mpsc::Receiver<Input>,
         stop: &CancellationToken,
         tasks: &tokio_util::task::TaskTracker,
     ) -> Result<Self, String> {
@@ -60,18 +62,18 @@ impl Apps {
         getrandom::fill(&mut seed).map_err(|error| error.to_string())?;
         let config = Config { me, seed, started: unix_now(), quota: Quota::default() };
         let host = Host::new(config, vec![Box::new(wattle_chat::Chat::new())]);
-        let (heard, hears) = mpsc::channel(INPUTS_MAX);
+        let (heard, mut hears) = mpsc::channel(INPUTS_MAX);
         let events = broadcast::Sender::new(EVENTS_MAX);
-        let driver = Driver {
-            host,
-            started: Instant::now(),
+        let lane = HostLane {
             documents: documents.clone(),
             heard: heard.clone(),
             events: events.clone(),
             waiting: BTreeMap::new(),
             requests_made: 0,
         };
-        tasks.spawn(driver.run(hears, happens, stop.clone()));
+        let happened = stream::poll_fn(move |cx| happens.poll_recv(cx).map(|it| it.map(Heard::Input)));
+        let inbox = stream::select(happened, stream::poll_fn(move |cx| hears.poll_recv(cx)));
+        tasks.spawn(drive(lane, host, inbox, Instant::now(), stop.clone()));
         Ok(Self { heard, events })
     }
 
@@ -100,9 +102,8 @@ impl Apps {
     }
 }
 
-struct Driver {
-    host: Host,
-    started: Instant,
+/// What is around the host.
+struct HostLane {
     documents: Documents,
     heard: mpsc::Sender<Heard>,
     events: broadcast::Sender<Told>,
@@ -110,62 +111,53 @@ struct Driver {
     requests_made: u64,
 }
 
-impl Driver {
-    async fn run(
-        mut self,
-        mut hears: mpsc::Receiver<Heard>,
-        mut happens: mpsc::Receiver<Input>,
-        stop: CancellationToken,
-    ) {
-        loop {
-            let wake = self.host.deadline().map(|at| self.started + Duration::from_micros(at.as_micros()));
-            let sleep = async {
-                match wake {
-                    Some(at) => tokio::time::sleep_until(at.into()).await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                () = stop.cancelled() => return,
-                Some(input) = happens.recv() => self.handle(input),
-                Some(heard) = hears.recv() => match heard {
-                    Heard::Input(input) => self.handle(input),
-                    Heard::Ask { app, body, reply } => {
-                        self.requests_made += 1;
-                        let id = RequestId(self.requests_made);
-                        self.waiting.insert(id, reply);
-                        self.handle(Input::Request { id, app, body });
-                    }
-                },
-                () = sleep => self.handle(Input::Wake),
-                else => return,
-            }
-        }
+impl Lane for HostLane {
+    type Machine = Host;
+    type Item = Heard;
+    type Act = Output;
+
+    // What takes long is done where documents are.
+    const LONG: bool = false;
+
+    fn wake() -> Input {
+        Input::Wake
     }
 
-    fn handle(&mut self, input: Input) {
-        let mut out = Outbox::new();
-        self.host.handle(Time::since_start(self.started.elapsed()), input, &mut out);
-        for output in out.drain() {
-            match output {
-                Output::Call { call, what, .. } => {
-                    let (documents, heard) = (self.documents.clone(), self.heard.clone());
-                    tokio::spawn(async move {
-                        let result = documents.call(what).await;
-                        // Ignored because a host that ended has nobody to tell.
-                        drop(heard.send(Heard::Input(Input::Done { call, result })).await);
-                    });
+    fn open(&mut self, heard: Heard) -> Option<Turn<Host>> {
+        Some(Turn::Input(match heard {
+            Heard::Input(input) => input,
+            Heard::Ask { app, body, reply } => {
+                self.requests_made += 1;
+                let id = RequestId(self.requests_made);
+                self.waiting.insert(id, reply);
+                Input::Request { id, app, body }
+            }
+        }))
+    }
+
+    fn read(_host: &Host, output: Output) -> Output {
+        output
+    }
+
+    async fn act(&mut self, output: Output) {
+        match output {
+            Output::Call { call, what, .. } => {
+                let (documents, heard) = (self.documents.clone(), self.heard.clone());
+                tokio::spawn(async move {
+                    let result = documents.call(what).await;
+                    // Ignored because a host that ended has nobody to tell.
+                    drop(heard.send(Heard::Input(Input::Done { call, result })).await);
+                });
+            }
+            Output::Reply { request, answer } => {
+                if let Some(reply) = self.waiting.remove(&request) {
+                    // Ignored because whoever asked has stopped waiting.
+                    drop(reply.send(answer));
                 }
-                Output::Reply { request, answer } => {
-                    if let Some(reply) = self.waiting.remove(&request) {
-                        // Ignored because whoever asked has stopped waiting.
-                        drop(reply.send(answer));
-                    }
-                }
-                Output::Emit { app, event } => {
-                    // Ignored because nobody watches.
-                    drop(self.events.send(Told { app, event }));
-                }
+            }
+            Output::Emit { app, event } => {
+                // Ignored because nobody watches.
+                drop(self.events.send(Told { app, event }));
             }
         }
     }

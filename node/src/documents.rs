@@ -1,51 +1,56 @@
-//! Documents: the machine of `wattle-docs` with its channels, its disk and its clock.
+//! Documents: the machines of `wattle-docs` with their channels, their disk and their clock.
 //!
-//! One task owns the machine. Callers ask it over a bounded channel; each peer has a task that writes frames
-//! and one that reads them, so a slow peer holds up nobody else.
+//! A document is at home in one of [`SHARDS`] machines, by its id. Each has a task, an inbox and its own requests to
+//! the disk ([`shard`]), so one that reads ten megabytes holds up no document of another. What there is once for a node
+//! is in [`switch`]: channels, lookups, who is shunned. Who is asked about all documents asks every machine, and tells
+//! what was last known of those that are busy.
 
 pub(crate) mod clients;
 mod links;
 mod lookups;
+mod shard;
+mod switch;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use automerge::Automerge;
+use futures::future::join_all;
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use wattle_app::{Answer as AppAnswer, Call, CallError, Input as AppInput};
 use wattle_docs::{
-    Authors, Config, DocError, DocStatus, Edit, Event, Input, Label, Outcome, Output, PersistId, Replica,
-    RequestId, Role,
+    Authors, Config, DocError, DocStatus, Edit, Event, Input, Label, Outcome, Replica, RequestId, Role, Shard,
 };
 use wattle_net::{ChannelKind, Overlay};
 use wattle_store::{Failure, Store};
-use wattle_types::{
-    DocAccess, DocId, DocTag, Machine as _, NodeId, Outbox, PostId, PostLink, Posted, ProviderKey, SecretKey,
-    Table, Time, UnixTime, Write,
-};
+use wattle_types::{DocAccess, DocId, NodeId, PostId, PostLink, Posted, SecretKey, Table, UnixTime};
 
 use crate::clock::unix_now;
-use links::{Heard, Links};
+use crate::driver::drive;
+use links::Links;
 use lookups::Lookups;
+use shard::{Around, Inboxes, Index, Item, ShardLane};
+use switch::{Heard, Switch};
 
-/// Requests that wait for the machine; beyond it callers wait.
-const REQUESTS_MAX: usize = 256;
-/// Frames and disk answers that wait for the machine; beyond it peers are not read.
+/// Machines that share the documents: of two documents one holds up the other in one case of so many. Each takes some
+/// kilobytes.
+pub const SHARDS: u16 = 64;
+/// What waits for one machine: requests, frames and answers of the disk. Beyond it callers wait, and peers are not read.
+const INBOX_MAX: usize = 1024;
+/// What waits for the switch; beyond it machines and channels wait.
 const HEARD_MAX: usize = 1024;
 /// Events for those who watch; who is slower misses some.
 const EVENTS_MAX: usize = 1024;
-/// How often peers without a channel are tried again.
-const TRY_AGAIN: Duration = Duration::from_secs(5);
-/// How long a peer that broke the protocol is neither looked for nor listened to.
-const SHUN: Duration = Duration::from_secs(30);
-/// Peers that are shunned at once; beyond it the one that comes back first does so early.
-const SHUNNED_MAX: usize = 1024;
 /// Longest lookup of who holds a document.
 const SEEK_MAX: Duration = Duration::from_secs(20);
 /// Holders of a document that are looked for.
 const HOLDERS_MAX: usize = 8;
+/// How long who is asked about all documents waits for a machine that is busy.
+const LIST_WAITS: Duration = Duration::from_millis(100);
 
 /// An edit that is on disk: the heads before and after.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,18 +64,14 @@ pub struct Edited {
 /// The documents of a running node.
 #[derive(Clone)]
 pub struct Documents {
-    requests: mpsc::Sender<Request>,
+    inboxes: Inboxes,
+    index: Index,
+    switch: mpsc::Sender<Heard>,
+    requests: Arc<AtomicU64>,
     events: broadcast::Sender<Event>,
     store: Arc<Store>,
     places: Arc<Semaphore>,
     offers: clients::Offers,
-}
-
-enum Request {
-    Ask(Box<dyn FnOnce(RequestId) -> Input + Send>, oneshot::Sender<Result<Outcome, DocError>>),
-    Look(Box<dyn FnOnce(&Replica) + Send>),
-    Tell(Input),
-    LookFor(DocId, oneshot::Sender<()>),
 }
 
 impl Documents {
@@ -84,67 +85,92 @@ impl Documents {
         key: &SecretKey,
         stop: &CancellationToken,
         apps: mpsc::Sender<AppInput>,
-        tasks: &tokio_util::task::TaskTracker,
+        tasks: &TaskTracker,
     ) -> Result<Self, String> {
-        let mut seed = [0; 32];
-        getrandom::fill(&mut seed).map_err(|error| error.to_string())?;
-        let config = Config {
-            key: key.clone(),
-            network: overlay.network().clone(),
-            seed,
-            started: unix_now(),
-            label: |automerge| Label {
-                kind: wattle_app::kind_of(automerge),
-                title: wattle_pad::title(automerge).unwrap_or_default(),
-            },
-        };
+        let (config, started) = (config(overlay, key)?, Instant::now());
         let scan = |table| store.scan(table).map_err(|failure: Failure| failure.to_string());
-        let replica =
-            Replica::new(config, scan(Table::Docs)?, scan(Table::DocControl)?, scan(Table::DocFeeds)?);
-        let replica = replica.map_err(|corrupt| corrupt.to_string())?;
-        let (requests, asked) = mpsc::channel(REQUESTS_MAX);
+        let (docs, operations, feeds) =
+            (scan(Table::Docs)?, scan(Table::DocControl)?, scan(Table::DocFeeds)?);
+        let split = wattle_weave::split(&config, SHARDS, docs, operations, feeds);
+        let (shards, replicas) = split.map_err(|corrupt| corrupt.to_string())?;
+        let (inboxes, waits): (Vec<_>, Vec<_>) = replicas.iter().map(|_| mpsc::channel(INBOX_MAX)).unzip();
+        let own = inboxes.clone();
+        let inboxes = Inboxes::new(shards.clone(), inboxes);
         let (heard, hears) = mpsc::channel(HEARD_MAX);
         let events = broadcast::Sender::new(EVENTS_MAX);
-        let links = Links::start(overlay, heard.clone(), stop, tasks)?;
-        let driver = Driver {
-            replica,
-            started: Instant::now(),
+        let index = Index::default();
+        let mut switch = Switch {
             overlay: overlay.clone(),
-            store: Arc::clone(store),
-            links,
+            inboxes: inboxes.clone(),
+            links: Links::start(overlay, heard.clone(), stop, tasks)?,
             lookups: Lookups::default(),
-            heard,
-            events: events.clone(),
-            apps,
-            tell: Vec::new(),
+            heard: heard.clone(),
             shunned: BTreeMap::new(),
-            waiting: BTreeMap::new(),
-            requests_made: 0,
+            wanted: BTreeMap::new(),
         };
-        tasks.spawn(driver.run(asked, hears, stop.clone()));
-        let places = Arc::new(Semaphore::new(clients::SOCKETS_MAX));
-        let offers = clients::Offers::default();
-        Ok(Self { requests, events, store: Arc::clone(store), places, offers })
+        for (((shard, replica), inbox), mut waits) in shards.each().zip(replicas).zip(own).zip(waits) {
+            replica.list().into_iter().for_each(|status| index.put(status));
+            replica.accesses().for_each(|access| switch.announce(access.read.tag()));
+            let wanted = replica.wanted_peers();
+            switch.wanted.insert(shard.index(), wanted.clone());
+            let around = Around {
+                shard,
+                inbox,
+                inboxes: inboxes.clone(),
+                index: index.clone(),
+                switch: heard.clone(),
+                store: Arc::clone(store),
+                events: events.clone(),
+                apps: apps.clone(),
+            };
+            let lane = ShardLane::new(around, wanted);
+            let told = tell(wattle_weave::at_start(&replica), apps.clone());
+            let inbox = futures::stream::poll_fn(move |cx| waits.poll_recv(cx));
+            let driven = drive(lane, replica, inbox, started, stop.clone());
+            tasks.spawn(async move {
+                told.await;
+                driven.await;
+            });
+        }
+        tasks.spawn(switch.run(hears, stop.clone()));
+        Ok(Self {
+            inboxes,
+            index,
+            switch: heard,
+            requests: Arc::default(),
+            events,
+            store: Arc::clone(store),
+            places: Arc::new(Semaphore::new(clients::SOCKETS_MAX)),
+            offers: clients::Offers::default(),
+        })
     }
 
     async fn ask(
         &self,
         input: impl FnOnce(RequestId) -> Input + Send + 'static,
     ) -> Result<Outcome, DocError> {
-        let (reply, answer) = oneshot::channel();
+        let request = self.next_request();
+        self.request(request, input(request)).await
+    }
+
+    fn next_request(&self) -> RequestId {
+        RequestId(self.requests.fetch_add(1, Ordering::Relaxed))
+    }
+
+    async fn request(&self, request: RequestId, input: Input) -> Result<Outcome, DocError> {
         let stopped = || DocError::Refused("the node is stopping".to_owned());
-        self.requests.send(Request::Ask(Box::new(input), reply)).await.map_err(|_closed| stopped())?;
+        let (reply, answer) = oneshot::channel();
+        let inbox = self.inboxes.of(&input).ok_or_else(stopped)?;
+        inbox.send(Item::Ask(request, input, reply)).await.map_err(|_closed| stopped())?;
         answer.await.map_err(|_dropped| stopped())?
     }
 
-    async fn look<T: Send + 'static>(&self, look: impl FnOnce(&Replica) -> T + Send + 'static) -> Option<T> {
-        let (reply, answer) = oneshot::channel();
-        let look = move |replica: &Replica| {
-            // Ignored because whoever asked has stopped waiting.
-            drop(reply.send(look(replica)));
-        };
-        self.requests.send(Request::Look(Box::new(look))).await.ok()?;
-        answer.await.ok()
+    async fn look<T: Send + 'static>(
+        &self,
+        doc: DocId,
+        look: impl FnOnce(&Replica) -> T + Send + 'static,
+    ) -> Option<T> {
+        look_into(self.inboxes.home(&doc)?, look).await
     }
 
     /// What happens to documents from now on.
@@ -278,13 +304,17 @@ impl Documents {
                 let page = self.posts(doc, before, limit).await;
                 page.map(AppAnswer::Page).map_err(wattle_weave::to_error)
             }
-            Call::Read { doc, read } => {
-                let read = self.read(doc, read).await;
-                read.map(AppAnswer::Read).map_err(wattle_weave::to_error)
-            }
             call => {
-                let outcome = self.ask(move |request| wattle_weave::to_docs(request, call)).await;
-                wattle_weave::to_answer(outcome)
+                let request = self.next_request();
+                // To read a file may take long.
+                let input = match call {
+                    call @ Call::Import { .. } => {
+                        let read = tokio::task::spawn_blocking(move || wattle_weave::to_docs(request, call));
+                        read.await.map_err(|stopped| CallError::Refused(stopped.to_string()))?
+                    }
+                    call => wattle_weave::to_docs(request, call),
+                };
+                wattle_weave::to_answer(self.request(request, input?).await)
             }
         }
     }
@@ -311,7 +341,7 @@ impl Documents {
         before: Option<PostLink>,
         limit: usize,
     ) -> Result<Vec<Posted>, DocError> {
-        let log = self.look(move |replica| replica.feed_log(&doc)).await.flatten();
+        let log = self.look(doc, move |replica| replica.feed_log(&doc)).await.flatten();
         let log = log.ok_or(DocError::Unknown(doc))?;
         let store = Arc::clone(&self.store);
         let read = tokio::task::spawn_blocking(move || {
@@ -322,22 +352,71 @@ impl Documents {
         page.map_err(DocError::Damaged)
     }
 
-    /// Every document here, by id.
+    /// Every document here, by id. Those whose machine is busy are told as they were last known.
     pub async fn list(&self) -> Vec<DocStatus> {
-        self.look(Replica::list).await.unwrap_or_default()
+        let each = self.inboxes.each().zip(Shard::each(SHARDS)).map(async |(inbox, shard)| {
+            let fresh = tokio::time::timeout(LIST_WAITS, look_into(inbox, Replica::list)).await;
+            match fresh {
+                Ok(list) => list.unwrap_or_default(),
+                Err(_elapsed) => self.index.all(|doc| shard.holds(doc)),
+            }
+        });
+        let mut list: Vec<DocStatus> = join_all(each).await.into_iter().flatten().collect();
+        list.sort_by_key(|status| status.doc);
+        list
+    }
+
+    /// The documents that are called so.
+    #[must_use]
+    pub fn called(&self, title: &str) -> Vec<DocId> {
+        self.index.called(title)
     }
 
     /// One document at a glance.
     pub async fn status(&self, doc: DocId) -> Option<DocStatus> {
-        self.look(move |replica| replica.status(&doc)).await.flatten()
+        self.look(doc, move |replica| replica.status(&doc)).await.flatten()
     }
 
     /// Who may do what with a document, by id.
     pub async fn members(&self, doc: DocId) -> Option<Vec<(NodeId, Role)>> {
-        self.look(move |replica| replica.members(&doc).map(|members| members.iter().collect()))
-            .await
-            .flatten()
+        let members = move |replica: &Replica| replica.members(&doc).map(|members| members.iter().collect());
+        self.look(doc, members).await.flatten()
     }
+}
+
+fn config(overlay: &Overlay, key: &SecretKey) -> Result<Config, String> {
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).map_err(|error| error.to_string())?;
+    Ok(Config {
+        key: key.clone(),
+        network: overlay.network().clone(),
+        seed,
+        started: unix_now(),
+        label: |automerge| Label {
+            kind: wattle_app::kind_of(automerge),
+            title: wattle_pad::title(automerge).unwrap_or_default(),
+        },
+    })
+}
+
+async fn tell(inputs: Vec<AppInput>, apps: mpsc::Sender<AppInput>) {
+    for input in inputs {
+        // Ignored because apps that ended have nobody to tell.
+        drop(apps.send(input).await);
+    }
+}
+
+async fn look_into<T: Send + 'static>(
+    inbox: &mpsc::Sender<Item>,
+    look: impl FnOnce(&Replica) -> T + Send + 'static,
+) -> Option<T> {
+    let (reply, answer) = oneshot::channel();
+    let look = move |replica: &Replica| {
+        // Ignored because whoever asked has stopped waiting.
+        drop(reply.send(look(replica)));
+    };
+    inbox.send(Item::Look(Box::new(look))).await.ok()?;
+    answer.await.ok()
 }
 
 fn opened(outcome: Outcome) -> Result<DocId, DocError> {
@@ -349,213 +428,6 @@ fn opened(outcome: Outcome) -> Result<DocId, DocError> {
 
 fn unexpected(outcome: &Outcome) -> DocError {
     DocError::Refused(format!("an answer of another kind: {outcome:?}"))
-}
-
-/// What owns the machine.
-struct Driver {
-    replica: Replica,
-    started: Instant,
-    overlay: Overlay,
-    store: Arc<Store>,
-    links: Links,
-    lookups: Lookups,
-    heard: mpsc::Sender<Heard>,
-    events: broadcast::Sender<Event>,
-    apps: mpsc::Sender<AppInput>,
-    /// What apps are told next. The host waits for nobody, so it is waited for.
-    tell: Vec<AppInput>,
-    shunned: BTreeMap<NodeId, Instant>,
-    waiting: BTreeMap<RequestId, oneshot::Sender<Result<Outcome, DocError>>>,
-    requests_made: u64,
-}
-
-impl Driver {
-    async fn run(
-        mut self,
-        mut asked: mpsc::Receiver<Request>,
-        mut hears: mpsc::Receiver<Heard>,
-        stop: CancellationToken,
-    ) {
-        for status in self.replica.list() {
-            if let Some(access) = self.replica.access(&status.doc) {
-                self.announce(access.read.tag());
-            }
-        }
-        self.tell = wattle_weave::at_start(&self.replica);
-        self.want(self.replica.wanted_peers());
-        let mut again = tokio::time::interval(TRY_AGAIN);
-        let mut happens = self.overlay.events();
-        loop {
-            for input in std::mem::take(&mut self.tell) {
-                if self.apps.send(input).await.is_err() {
-                    return;
-                }
-            }
-            let wake = self.replica.deadline().map(|at| self.started + Duration::from_micros(at.as_micros()));
-            let sleep = async {
-                match wake {
-                    Some(at) => tokio::time::sleep_until(at.into()).await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                () = stop.cancelled() => return,
-                Some(request) = asked.recv() => self.on_request(request),
-                Some(heard) = hears.recv() => self.on_heard(heard),
-                () = sleep => self.handle(Input::Wake),
-                _ = again.tick() => self.want(self.replica.wanted_peers()),
-                event = happens.recv() => match event {
-                    Ok(wattle_net::Event::Connected(info)) if self.replica.wanted_peers().contains(&info.peer) => {
-                        self.want([info.peer].into());
-                    }
-                    Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
-                    Err(broadcast::error::RecvError::Closed) => return,
-                },
-                else => return,
-            }
-        }
-    }
-
-    fn on_request(&mut self, request: Request) {
-        match request {
-            Request::Look(look) => look(&self.replica),
-            Request::Tell(input) => self.handle(input),
-            Request::LookFor(doc, ended) => self.look_for(doc, ended),
-            Request::Ask(input, reply) => {
-                self.requests_made += 1;
-                let id = RequestId(self.requests_made);
-                self.waiting.insert(id, reply);
-                self.handle(input(id));
-            }
-        }
-    }
-
-    fn on_heard(&mut self, heard: Heard) {
-        match heard {
-            Heard::Opened(link) if self.is_shunned(link.peer()) => self.links.not_opened(link.peer()),
-            Heard::Opened(link) => {
-                if let Some(peer) = self.links.opened(link) {
-                    self.handle(Input::PeerUp { peer });
-                }
-            }
-            Heard::Closed { peer, number } => {
-                if self.links.closed(peer, number) {
-                    self.handle(Input::PeerDown { peer });
-                }
-            }
-            Heard::Frame { peer, number, frame } => {
-                if self.links.is_current(peer, number) {
-                    self.handle(Input::Received { peer, frame });
-                }
-            }
-            Heard::NotOpened(peer) => self.links.not_opened(peer),
-            Heard::Sought(doc) => self.lookups.ended(doc),
-            Heard::Input(input) => self.handle(input),
-        }
-    }
-
-    fn handle(&mut self, input: Input) {
-        let mut out = Outbox::new();
-        self.replica.handle(Time::since_start(self.started.elapsed()), input, &mut out);
-        for output in out.drain() {
-            self.dispatch(output);
-        }
-    }
-
-    fn dispatch(&mut self, output: Output) {
-        match output {
-            Output::Send { peer, frame } => self.links.send(peer, frame),
-            Output::Persist { id, writes } => self.persist(id, writes),
-            Output::Load { doc, keys } => self.load(keys, move |values| Input::Loaded { doc, values }),
-            Output::Fetch { id, keys } => self.load(keys, move |values| Input::Fetched { id, values }),
-            Output::Seek { doc, tag, members } => {
-                let known = !members.is_empty();
-                self.want(members.into_iter().collect());
-                self.announce(tag);
-                self.seek(doc, tag, known);
-            }
-            Output::Reply { request, outcome } => {
-                if let Some(reply) = self.waiting.remove(&request) {
-                    // Ignored because whoever asked has stopped waiting.
-                    drop(reply.send(outcome));
-                }
-            }
-            Output::Notify(event) => {
-                self.tell.extend(wattle_weave::to_apps(&self.replica, &event));
-                // Ignored because nobody watches.
-                drop(self.events.send(event));
-            }
-            Output::Misbehaved { peer, why } => {
-                tracing::warn!(%peer, why, "a peer broke the protocol of documents");
-                self.links.drop_link(peer);
-                self.shun(peer);
-                self.handle(Input::PeerDown { peer });
-                let overlay = self.overlay.clone();
-                tokio::spawn(async move {
-                    if overlay.disconnect(peer).await.is_err() {
-                        tracing::trace!("a node that stops has no peers to send away");
-                    }
-                });
-            }
-        }
-    }
-
-    fn shun(&mut self, peer: NodeId) {
-        let now = Instant::now();
-        self.shunned.retain(|_, until| *until > now);
-        if self.shunned.len() >= SHUNNED_MAX
-            && let Some(first) = self.shunned.iter().min_by_key(|(_, until)| **until).map(|(peer, _)| *peer)
-        {
-            self.shunned.remove(&first);
-        }
-        self.shunned.insert(peer, now + SHUN);
-    }
-
-    fn is_shunned(&self, peer: NodeId) -> bool {
-        self.shunned.get(&peer).is_some_and(|until| *until > Instant::now())
-    }
-
-    fn want(&mut self, mut peers: BTreeSet<NodeId>) {
-        peers.retain(|peer| !self.is_shunned(*peer));
-        self.links.want(&peers);
-    }
-
-    fn persist(&self, id: PersistId, writes: Vec<Write>) {
-        let (store, heard) = (Arc::clone(&self.store), self.heard.clone());
-        tokio::spawn(async move {
-            let input = match store.commit(writes).await {
-                Ok(()) => Input::Persisted { id },
-                Err(error) => Input::NotPersisted { id, why: error.to_string() },
-            };
-            // Ignored because a machine that ended has nobody to tell.
-            drop(heard.send(Heard::Input(input)).await);
-        });
-    }
-
-    fn load(
-        &self,
-        keys: Vec<(Table, Vec<u8>)>,
-        answer: impl FnOnce(Result<Vec<Option<Vec<u8>>>, String>) -> Input + Send + 'static,
-    ) {
-        let (store, heard) = (Arc::clone(&self.store), self.heard.clone());
-        tokio::task::spawn_blocking(move || {
-            let read = keys.iter().map(|(table, key)| store.get(*table, key)).collect::<Result<Vec<_>, _>>();
-            let values = read.map_err(|failure| failure.to_string());
-            // Ignored because a machine that ended has nobody to tell.
-            drop(heard.blocking_send(Heard::Input(answer(values))));
-        });
-    }
-
-    /// Says in the DHT that this node holds what has this tag.
-    fn announce(&self, tag: DocTag) {
-        let overlay = self.overlay.clone();
-        let key = ProviderKey::of_document(overlay.network(), &tag);
-        tokio::spawn(async move {
-            if let Err(error) = overlay.provide(key, SEEK_MAX).await {
-                tracing::debug!(%error, "a document was not announced yet");
-            }
-        });
-    }
 }
 
 /// The kind of channel that documents use.

@@ -19,6 +19,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod documents;
+mod driver;
 pub mod exit;
 pub mod health;
 pub mod metrics;

@@ -416,7 +416,7 @@ impl Desk {
                     Output::Reply { request, outcome } => drop(self.replies.insert(request, outcome)),
                     Output::Notify(event) => self.events.push(event),
                     Output::Misbehaved { peer, why } => self.misbehaved.push((peer, why)),
-                    Output::Seek { .. } => {}
+                    Output::Seek { .. } | Output::Held { .. } | Output::Dropped { .. } => {}
                 }
             }
         }

@@ -4,6 +4,7 @@
 pub mod binary;
 pub mod documents;
 pub mod fuzz;
+pub mod honest;
 pub mod hostile;
 pub mod local;
 pub mod overlay;

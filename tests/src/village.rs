@@ -5,12 +5,16 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use wattle_app::{App, AppId, Call, CallId, Host, Quota, Reject};
-use wattle_docs::{Config, Input, Label, Outcome, Output, Replica, RequestId, Role};
+use wattle_docs::{Config, Input, Label, Outcome, Output, RequestId, Role};
 use wattle_types::{
     DocId, Machine as _, NetworkName, NodeId, Outbox, SecretKey, Table, Time, UnixTime, Write, cbor,
 };
+use wattle_weave::Documents;
 
 use crate::overlay::fail;
+
+/// Machines that share a node's documents.
+const SHARDS: u16 = 3;
 
 const STARTED: UnixTime = UnixTime::from_millis(1_800_000_000_000);
 
@@ -23,7 +27,7 @@ struct Villager {
     seed: u8,
     started: UnixTime,
     id: NodeId,
-    replica: Replica,
+    documents: Documents,
     host: Host,
     disk: BTreeMap<(Table, Vec<u8>), Vec<u8>>,
     calls: BTreeMap<RequestId, CallId>,
@@ -65,8 +69,8 @@ impl Village {
             let id = SecretKey::from_bytes(&[seed; 32]).node_id();
             let started = STARTED.after(*ahead);
             let (disk, calls) = (BTreeMap::new(), BTreeMap::new());
-            let (replica, host) = start(seed, started, &disk, app());
-            village.nodes.push(Villager { seed, started, id, replica, host, disk, calls });
+            let (documents, host) = start(seed, started, &disk, app());
+            village.nodes.push(Villager { seed, started, id, documents, host, disk, calls });
         }
         for one in 0..nodes {
             for other in 0..nodes {
@@ -87,8 +91,8 @@ impl Village {
         let Some(villager) = self.nodes.get_mut(node) else { fail("no such node") };
         let peer = villager.id;
         villager.calls.clear();
-        (villager.replica, villager.host) = start(villager.seed, villager.started, &villager.disk, app);
-        let told = wattle_weave::at_start(&villager.replica);
+        (villager.documents, villager.host) = start(villager.seed, villager.started, &villager.disk, app);
+        let told = villager.documents.at_start();
         self.queue.extend(told.into_iter().map(|input| (node, Event::Apps(input))));
         for (other, id) in others {
             self.queue.push_back((other, Event::Docs(Input::PeerDown { peer })));
@@ -117,7 +121,7 @@ impl Village {
         loop {
             self.settle();
             let wakes = self.nodes.iter().enumerate().flat_map(|(index, node)| {
-                [node.replica.deadline(), node.host.deadline()].map(|at| at.map(|at| (at, index)))
+                [node.documents.deadline(), node.host.deadline()].map(|at| at.map(|at| (at, index)))
             });
             let Some((at, node)) = wakes.flatten().min().filter(|(at, _)| *at <= end) else { break };
             self.now = self.now.max(at);
@@ -140,7 +144,7 @@ impl Village {
         let ids: Vec<NodeId> = self.nodes.iter().map(|node| node.id).collect();
         let Some(node) = self.nodes.get_mut(index) else { return };
         let mut out = Outbox::new();
-        node.replica.handle(self.now, input, &mut out);
+        node.documents.handle(self.now, input, &mut out);
         for output in out.drain().collect::<Vec<_>>() {
             let back = |input| (index, Event::Docs(input));
             match output {
@@ -172,10 +176,10 @@ impl Village {
                     }
                 },
                 Output::Notify(event) => {
-                    let told = wattle_weave::to_apps(&node.replica, &event);
+                    let told = node.documents.to_apps(&event);
                     self.queue.extend(told.into_iter().map(|input| (index, Event::Apps(input))));
                 }
-                Output::Seek { .. } => {}
+                Output::Seek { .. } | Output::Held { .. } | Output::Dropped { .. } => {}
                 Output::Misbehaved { why, .. } => fail(why),
             }
         }
@@ -189,7 +193,7 @@ impl Village {
             match output {
                 wattle_app::Output::Call { call, what: Call::Page { doc, before, limit }, .. } => {
                     let get = |table, key: &[u8]| Ok(node.disk.get(&(table, key.to_vec())).cloned());
-                    let log = node.replica.feed_log(&doc);
+                    let log = node.documents.feed_log(&doc);
                     let page = log.map(|log| log.page(&get, before, limit)).unwrap_or_else(|| Ok(Vec::new()));
                     let page = page.unwrap_or_else(|why| fail(&why));
                     let result = Ok(wattle_app::Answer::Page(page));
@@ -198,8 +202,14 @@ impl Village {
                 wattle_app::Output::Call { call, what, .. } => {
                     self.made += 1;
                     let request = RequestId(self.made);
-                    node.calls.insert(request, call);
-                    self.queue.push_back((index, Event::Docs(wattle_weave::to_docs(request, what))));
+                    let event = match wattle_weave::to_docs(request, what) {
+                        Ok(input) => {
+                            node.calls.insert(request, call);
+                            Event::Docs(input)
+                        }
+                        Err(error) => Event::Apps(wattle_app::Input::Done { call, result: Err(error) }),
+                    };
+                    self.queue.push_back((index, event));
                 }
                 wattle_app::Output::Reply { request, answer } => {
                     let twice = self.answers.insert(request.0, answer);
@@ -275,7 +285,7 @@ fn start(
     started: UnixTime,
     disk: &BTreeMap<(Table, Vec<u8>), Vec<u8>>,
     app: Box<dyn App>,
-) -> (Replica, Host) {
+) -> (Documents, Host) {
     let key = SecretKey::from_bytes(&[seed; 32]);
     let me = key.node_id();
     let config = Config {
@@ -289,10 +299,11 @@ fn start(
         let rows = disk.iter().filter(move |((of, _), _)| *of == table);
         rows.map(|((_, key), value)| (key.clone(), value.clone())).collect()
     };
-    let replica = Replica::new(config, rows(Table::Docs), rows(Table::DocControl), rows(Table::DocFeeds));
-    let replica = replica.unwrap_or_else(|error| fail(&error.to_string()));
+    let (docs, operations) = (rows(Table::Docs), rows(Table::DocControl));
+    let documents = Documents::new(&config, SHARDS, docs, operations, rows(Table::DocFeeds));
+    let documents = documents.unwrap_or_else(|error| fail(&error.to_string()));
     let config = wattle_app::Config { me, seed: [seed; 32], started, quota: Quota::default() };
-    (replica, Host::new(config, vec![app]))
+    (documents, Host::new(config, vec![app]))
 }
 
 fn title(automerge: &automerge::Automerge) -> String {

@@ -332,7 +332,7 @@ impl Chat {
     }
 
     fn read_facts(&mut self, doc: DocId, cx: &mut Context<'_>) {
-        let call = cx.read(doc, Box::new(|automerge| cbor::encode(&facts(automerge))));
+        let call = cx.read(doc, Box::new(|automerge, _| cbor::encode(&facts(automerge))));
         self.pending.insert(call, Pending::Facts { doc });
     }
 

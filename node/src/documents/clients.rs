@@ -24,7 +24,8 @@ use wattle_docs::repo::Message;
 use wattle_docs::{Conversation, DocError, Input, Outcome, Presence};
 use wattle_types::{DocId, NodeId};
 
-use super::{Documents, Request, unexpected};
+use super::shard::Item;
+use super::{Documents, unexpected};
 use session::Session;
 
 /// Connections of programs, through both doors.
@@ -113,8 +114,10 @@ impl Documents {
 
     /// Passes on what a program says in passing.
     async fn say(&self, doc: DocId, presence: Presence) {
-        // Ignored because a machine that ended has nobody to tell.
-        drop(self.requests.send(Request::Tell(Input::Ephemeral { doc, presence })).await);
+        if let Some(inbox) = self.inboxes.home(&doc) {
+            // Ignored because a machine that ended has nobody to tell.
+            drop(inbox.send(Item::Input(Input::Ephemeral { doc, presence })).await);
+        }
     }
 }
 

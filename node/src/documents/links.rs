@@ -2,42 +2,35 @@
 //!
 //! Whoever wants one opens it. When both do at once, both keep the one that the lower id opened. One that comes
 //! later takes the place of the old: its opener has lost that, though nothing was heard of it here yet.
+//!
+//! Whoever reads a channel tells every machine of it, gives each frame to the machine of its document, and tells them
+//! all of its end. A peer whose frames wait for a machine is not read, so it fills no memory; another peer is.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wattle_docs::Input;
 use wattle_net::{Channel, ChannelReceiver, ChannelSender, Overlay};
-use wattle_types::{DocId, NodeId};
+use wattle_types::NodeId;
 
 use super::KIND;
+use super::shard::{Inboxes, Item, Line};
+use super::switch::Heard;
 
 /// Frames that wait for a peer. One that does not read loses its channel, and gets what it missed when it is
 /// back.
 const FRAMES_MAX: usize = 512;
 /// Channels that open within this span were opened at once.
 const AT_ONCE: Duration = Duration::from_secs(1);
+/// Bytes of frames of one channel that wait for machines: four of the largest, or sixteen parts of transfers. Beyond it
+/// the channel is not read.
+const WAITING_BYTES_MAX: usize = 4 << 20;
 /// Frames that are flushed together.
 const TOGETHER: usize = 64;
-
-/// What the machine's task hears.
-pub(super) enum Heard {
-    /// A channel is open.
-    Opened(Opened),
-    /// This node could not open one.
-    NotOpened(NodeId),
-    /// A channel ended.
-    Closed { peer: NodeId, number: u64 },
-    /// A frame came.
-    Frame { peer: NodeId, number: u64, frame: Vec<u8> },
-    /// Something for the machine: the disk, a lookup.
-    Input(Input),
-    /// A lookup of who holds a document ended.
-    Sought(DocId),
-}
 
 /// A channel that is open.
 pub(super) struct Opened {
@@ -56,7 +49,6 @@ impl Opened {
 struct Link {
     number: u64,
     since: Instant,
-    frames: mpsc::Sender<Vec<u8>>,
     ended: CancellationToken,
 }
 
@@ -128,8 +120,8 @@ impl Links {
         self.opening.remove(&peer);
     }
 
-    /// Takes a channel into use; gives its peer when it is the one in use now.
-    pub(super) fn opened(&mut self, opened: Opened) -> Option<NodeId> {
+    /// Takes a channel into use, unless the other of two is.
+    pub(super) fn opened(&mut self, opened: Opened, inboxes: &Inboxes) {
         let peer = opened.channel.peer();
         if opened.ours {
             self.opening.remove(&peer);
@@ -137,7 +129,7 @@ impl Links {
         let lower_opened_it = opened.ours == (self.overlay.id() < peer);
         let at_once = self.links.get(&peer).is_some_and(|link| link.since.elapsed() < AT_ONCE);
         if at_once && !lower_opened_it {
-            return None;
+            return;
         }
         self.drop_link(peer);
         self.made += 1;
@@ -146,34 +138,21 @@ impl Links {
         let ended = self.stop.child_token();
         let (sender, receiver) = opened.channel.split();
         self.tasks.spawn(write(sender, waiting, ended.clone()));
-        self.tasks.spawn(read(receiver, peer, number, self.heard.clone(), ended.clone()));
-        self.links.insert(peer, Link { number, since: Instant::now(), frames, ended });
-        Some(peer)
+        let reader =
+            Reader { peer, line: Line { number, frames, ended: ended.clone() }, inboxes: inboxes.clone() };
+        self.tasks.spawn(reader.run(receiver, self.heard.clone()));
+        self.links.insert(peer, Link { number, since: Instant::now(), ended });
     }
 
-    /// Says whether the channel in use ended.
-    pub(super) fn closed(&mut self, peer: NodeId, number: u64) -> bool {
-        let current = self.is_current(peer, number);
-        if current {
+    /// A channel ended; another may be in use already.
+    pub(super) fn closed(&mut self, peer: NodeId, number: u64) {
+        if self.links.get(&peer).is_some_and(|link| link.number == number) {
             self.drop_link(peer);
         }
-        current
-    }
-
-    pub(super) fn is_current(&self, peer: NodeId, number: u64) -> bool {
-        self.links.get(&peer).is_some_and(|link| link.number == number)
     }
 
     pub(super) fn drop_link(&mut self, peer: NodeId) {
         if let Some(link) = self.links.remove(&peer) {
-            link.ended.cancel();
-        }
-    }
-
-    /// Sends a frame, or gives the channel up when its peer does not keep up.
-    pub(super) fn send(&self, peer: NodeId, frame: Vec<u8>) {
-        let Some(link) = self.links.get(&peer) else { return };
-        if link.frames.try_send(frame).is_err() {
             link.ended.cancel();
         }
     }
@@ -197,24 +176,48 @@ async fn write(mut sender: ChannelSender, mut waiting: mpsc::Receiver<Vec<u8>>, 
     }
 }
 
-async fn read(
-    mut receiver: ChannelReceiver,
+/// Who reads a channel.
+struct Reader {
     peer: NodeId,
-    number: u64,
-    heard: mpsc::Sender<Heard>,
-    ended: CancellationToken,
-) {
-    loop {
-        let next = tokio::select! {
-            () = ended.cancelled() => None,
-            next = receiver.next() => next,
-        };
-        let Some(Ok(frame)) = next else { break };
-        if heard.send(Heard::Frame { peer, number, frame }).await.is_err() {
-            break;
+    line: Line,
+    inboxes: Inboxes,
+}
+
+impl Reader {
+    async fn run(self, receiver: ChannelReceiver, heard: mpsc::Sender<Heard>) {
+        let (peer, number) = (self.peer, self.line.number);
+        for inbox in self.inboxes.each() {
+            // Ignored because a machine that ended has nobody to tell.
+            drop(inbox.send(Item::Up(peer, self.line.clone())).await);
+        }
+        self.read(receiver).await;
+        self.line.ended.cancel();
+        for inbox in self.inboxes.each() {
+            // Ignored because a machine that ended has nobody to tell.
+            drop(inbox.send(Item::Down { peer, number }).await);
+        }
+        // Ignored because a switch that ended has nobody to tell.
+        drop(heard.send(Heard::Closed { peer, number }).await);
+    }
+
+    /// Gives frames to the machines until the channel ends.
+    async fn read(&self, mut receiver: ChannelReceiver) {
+        let (peer, number) = (self.peer, self.line.number);
+        let waiting = Arc::new(Semaphore::new(WAITING_BYTES_MAX));
+        loop {
+            let next = tokio::select! {
+                () = self.line.ended.cancelled() => return,
+                next = receiver.next() => next,
+            };
+            let Some(Ok(frame)) = next else { return };
+            let bytes = u32::try_from(frame.len().min(WAITING_BYTES_MAX)).unwrap_or(u32::MAX);
+            let Ok(room) = Arc::clone(&waiting).acquire_many_owned(bytes).await else { return };
+            let input = Input::Received { peer, frame };
+            let Some(inbox) = self.inboxes.of(&input) else { return };
+            let Input::Received { frame, .. } = input else { return };
+            if inbox.send(Item::Frame { peer, number, frame, room }).await.is_err() {
+                return;
+            }
         }
     }
-    ended.cancel();
-    // Ignored because a machine that ended has nobody to tell.
-    drop(heard.send(Heard::Closed { peer, number }).await);
 }

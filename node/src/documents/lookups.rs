@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
-use wattle_docs::Input;
+use wattle_docs::{Input, Replica};
 use wattle_types::{DocId, DocTag, ProviderKey};
 
-use super::links::Heard;
-use super::{Documents, Driver, HOLDERS_MAX, Request, SEEK_MAX};
+use super::shard::Item;
+use super::switch::{Heard, Switch};
+use super::{Documents, HOLDERS_MAX, SEEK_MAX};
 
 /// How long who may hold a document has to be reached and to give it, after the lookup named it.
 const ARRIVES_WITHIN: Duration = Duration::from_secs(5);
@@ -48,24 +49,22 @@ impl Documents {
     /// Waits until nobody looks any more for a document that has not arrived: it is here then, or was not to
     /// be had. Begins a lookup if none is running and the last was a while ago.
     pub(crate) async fn looked_for(&self, doc: DocId) {
+        let awaited = move |replica: &Replica| {
+            let awaited = replica.status(&doc).is_some_and(|status| status.heads.is_empty());
+            replica.access(&doc).filter(|_| awaited).map(|access| access.read.tag())
+        };
+        let Some(tag) = self.look(doc, awaited).await.flatten() else { return };
         let (ended, wait) = oneshot::channel();
-        if self.requests.send(Request::LookFor(doc, ended)).await.is_ok() {
+        if self.switch.send(Heard::LookFor { doc, tag, ended }).await.is_ok() {
             // Ignored because an end without a word is an end.
             drop(wait.await);
         }
     }
 }
 
-impl Driver {
-    pub(super) fn look_for(&mut self, doc: DocId, ended: oneshot::Sender<()>) {
-        let awaited = self.replica.status(&doc).is_some_and(|status| status.heads.is_empty());
-        if !awaited {
-            return;
-        }
-        if !self.lookups.running.contains_key(&doc)
-            && !self.lookups.was_looked_for(&doc)
-            && let Some(tag) = self.replica.access(&doc).map(|access| access.read.tag())
-        {
+impl Switch {
+    pub(super) fn look_for(&mut self, doc: DocId, tag: DocTag, ended: oneshot::Sender<()>) {
+        if !self.lookups.running.contains_key(&doc) && !self.lookups.was_looked_for(&doc) {
             self.seek(doc, tag, true);
         }
         if let Some(waiting) = self.lookups.running.get_mut(&doc) {
@@ -79,20 +78,24 @@ impl Driver {
         if !self.lookups.begin(doc) {
             return;
         }
-        let (overlay, heard) = (self.overlay.clone(), self.heard.clone());
+        let (overlay, heard, inboxes) = (self.overlay.clone(), self.heard.clone(), self.inboxes.clone());
         let key = ProviderKey::of_document(overlay.network(), &tag);
         tokio::spawn(async move {
             let found = overlay.find_providers(key, HOLDERS_MAX, SEEK_MAX).await.unwrap_or_default();
             let others: Vec<_> = found.into_iter().filter(|peer| *peer != overlay.id()).collect();
             let hope = known || !others.is_empty();
             for peer in others {
-                // Ignored because a machine that ended has nobody to tell.
-                drop(heard.send(Heard::Input(Input::Found { doc, peer })).await);
+                if let Some(inbox) = inboxes.home(&doc) {
+                    // Ignored because a machine that ended has nobody to tell.
+                    drop(inbox.send(Item::Input(Input::Found { doc, peer })).await);
+                }
+                // Ignored because a switch that ended has nobody to tell.
+                drop(heard.send(Heard::FoundAt(peer)).await);
             }
             if hope {
                 tokio::time::sleep(ARRIVES_WITHIN).await;
             }
-            // Ignored because a machine that ended has nobody to tell.
+            // Ignored because a switch that ended has nobody to tell.
             drop(heard.send(Heard::Sought(doc)).await);
         });
     }

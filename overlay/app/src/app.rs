@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use automerge::transaction::{Transactable as _, Transaction};
-use automerge::{Automerge, ROOT, ReadDoc as _, ScalarValue, Value};
+use automerge::{ActorId, Automerge, ROOT, ReadDoc as _, ScalarValue, Value};
 use serde::{Deserialize, Serialize};
 use wattle_types::{DocId, FeedId, NodeId, PostId, PostLink, Posted, UnixTime};
 
@@ -38,8 +38,14 @@ pub struct Request {
 /// A change of a document: it runs inside a transaction, or says why it cannot.
 pub type Edit = Box<dyn FnOnce(&mut Transaction<'_>) -> Result<(), String> + Send>;
 
-/// A question to a document; the answer is bytes of the app's choice.
-pub type Read = Box<dyn FnOnce(&Automerge) -> Vec<u8> + Send>;
+/// A question to a document and to who vouches for its changes; the answer is bytes of the app's choice.
+pub type Read = Box<dyn FnOnce(&Automerge, &dyn Authors) -> Vec<u8> + Send>;
+
+/// Whose word stands for the changes of a document.
+pub trait Authors {
+    /// Who vouches for the changes of an editing session, or did until it was removed.
+    fn of(&self, actor: &ActorId) -> Option<NodeId>;
+}
 
 /// A document at a glance.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,6 +135,13 @@ pub enum Call {
         /// What it holds at first.
         edit: Edit,
     },
+    /// Make a document that goes on with the history in a file of Automerge.
+    Import {
+        /// The file.
+        bytes: Vec<u8>,
+        /// What is changed of it.
+        edit: Edit,
+    },
     /// Change a document.
     Edit {
         /// Which.
@@ -174,6 +187,7 @@ impl fmt::Debug for Call {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Create { .. } => f.write_str("Create"),
+            Self::Import { bytes, .. } => write!(f, "Import({} bytes)", bytes.len()),
             Self::Edit { doc, .. } => write!(f, "Edit({doc})"),
             Self::Read { doc, .. } => write!(f, "Read({doc})"),
             Self::Append { doc, body } => write!(f, "Append({doc}, {} bytes)", body.len()),
@@ -212,7 +226,7 @@ pub enum Answer {
 }
 
 /// Why a call came to nothing. Unless said otherwise nothing changed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum CallError {
     /// No such document here.
     #[error("no document {0} here")]
@@ -227,8 +241,11 @@ pub enum CallError {
     #[error("the document has not arrived yet")]
     NotHere,
     /// Too much waits. To do: try again.
-    #[error("too much waits: try again")]
+    #[error("too many requests wait for the document")]
     Busy,
+    /// The caller's fault: bytes that are no document.
+    #[error("no document: {0}")]
+    Malformed(String),
     /// The app did more than its quota allows. To do: wait.
     #[error("the app did too much at once: try again in a second")]
     OverQuota,
@@ -236,7 +253,7 @@ pub enum CallError {
     #[error("not saved: {0}")]
     NotSaved(String),
     /// The disk's fault: what is stored cannot be read.
-    #[error("what is stored is damaged: {0}")]
+    #[error("what is stored of the document is damaged: {0}")]
     Damaged(String),
 }
 
@@ -282,7 +299,7 @@ impl From<CallError> for Reject {
         let code = match error {
             CallError::Unknown(_) | CallError::NotHere => RejectCode::NotFound,
             CallError::NotAllowed(_) => RejectCode::Denied,
-            CallError::Refused(_) => RejectCode::Usage,
+            CallError::Refused(_) | CallError::Malformed(_) => RejectCode::Usage,
             CallError::Busy | CallError::OverQuota => RejectCode::Later,
             CallError::NotSaved(_) => RejectCode::NotSaved,
             CallError::Damaged(_) => RejectCode::Failed,
@@ -344,6 +361,11 @@ impl Context<'_> {
     /// Makes a document.
     pub fn create(&mut self, edit: Edit) -> CallId {
         self.call(Call::Create { edit })
+    }
+
+    /// Makes a document that goes on with the history in a file of Automerge.
+    pub fn import(&mut self, bytes: Vec<u8>, edit: Edit) -> CallId {
+        self.call(Call::Import { bytes, edit })
     }
 
     /// Changes a document, on its current state or on the state at some heads.

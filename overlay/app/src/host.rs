@@ -15,7 +15,8 @@ pub const CALLS_MAX: usize = 4096;
 /// What one app may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quota {
-    /// Bytes that it appends and signals, per second; twice as many at once.
+    /// Bytes that it is given in requests, appends and signals, per second; twice as many at once. What is more than
+    /// that by itself is taken by who has done nothing for two seconds.
     pub bytes_per_second: u64,
 }
 
@@ -35,7 +36,7 @@ pub struct Config {
     pub seed: [u8; 32],
     /// The wall clock when [`Time`] was zero.
     pub started: UnixTime,
-    /// What each app may do.
+    /// What an app may do that was not registered with more.
     pub quota: Quota,
 }
 
@@ -99,6 +100,7 @@ pub enum Output {
 
 struct Slot {
     app: Box<dyn App>,
+    quota: Quota,
     waiting: usize,
     /// What it may still append now, as of `filled`.
     tokens: u64,
@@ -122,17 +124,25 @@ impl Host {
     /// A host of these apps.
     #[must_use]
     pub fn new(config: Config, apps: Vec<Box<dyn App>>) -> Self {
-        let tokens = config.quota.bytes_per_second * 2;
-        let slot = |app| Slot { app, waiting: 0, tokens, filled: Time::ZERO, wake: None };
-        Self {
-            apps: apps.into_iter().map(|app| (app.id(), slot(app))).collect(),
+        let mut host = Self {
+            apps: BTreeMap::new(),
             config,
             calls: BTreeMap::new(),
             calls_made: 0,
             requests: BTreeMap::new(),
             refused: VecDeque::new(),
             draws: 0,
-        }
+        };
+        let quota = host.config.quota;
+        apps.into_iter().for_each(|app| host.register(app, quota));
+        host
+    }
+
+    /// One more app, with what it may do.
+    pub fn register(&mut self, app: Box<dyn App>, quota: Quota) {
+        let tokens = quota.bytes_per_second.saturating_mul(2);
+        let slot = Slot { app, quota, waiting: 0, tokens, filled: Time::ZERO, wake: None };
+        self.apps.insert(slot.app.id(), slot);
     }
 
     /// The apps that are here.
@@ -170,7 +180,7 @@ impl Host {
         for effect in cx.effects {
             match effect {
                 Effect::Call(call, what) => {
-                    if slot.waiting < CALLS_MAX && slot.take(now, self.config.quota, weight(&what)) {
+                    if slot.waiting < CALLS_MAX && slot.take(now, weight(&what)) {
                         slot.waiting += 1;
                         self.calls.insert(call, id);
                         out.push(Output::Call { call, app: id, what });
@@ -220,23 +230,25 @@ fn weight(call: &Call) -> u64 {
     match call {
         Call::Append { body, .. } => body.len() as u64 + 256,
         Call::Signal { bytes, .. } => bytes.len() as u64,
-        Call::Create { .. } | Call::Edit { .. } => 256,
+        Call::Create { .. } | Call::Import { .. } | Call::Edit { .. } => 256,
         Call::Read { .. } | Call::Page { .. } => 0,
     }
 }
 
 impl Slot {
     /// Takes from a bucket that fills with the quota and holds two seconds of it.
-    fn take(&mut self, now: Time, quota: Quota, bytes: u64) -> bool {
+    fn take(&mut self, now: Time, bytes: u64) -> bool {
+        let rate = self.quota.bytes_per_second;
         let micros = u64::try_from(now.since(self.filled).as_micros()).unwrap_or(u64::MAX);
-        let earned = quota.bytes_per_second.saturating_mul(micros) / 1_000_000;
+        let full = rate.saturating_mul(2);
+        let earned = rate.saturating_mul(micros) / 1_000_000;
         if earned > 0 {
-            self.tokens = self.tokens.saturating_add(earned).min(quota.bytes_per_second * 2);
+            self.tokens = self.tokens.saturating_add(earned).min(full);
             self.filled = now;
         }
-        let enough = self.tokens >= bytes;
+        let enough = self.tokens >= bytes.min(full);
         if enough {
-            self.tokens -= bytes;
+            self.tokens = self.tokens.saturating_sub(bytes);
         }
         enough
     }
@@ -249,12 +261,18 @@ impl Machine for Host {
     fn handle(&mut self, now: Time, input: Input, out: &mut Outbox<Output>) {
         match input {
             Input::Request { id, app, body } => {
-                if self.apps.contains_key(&app) {
-                    self.requests.insert(id, app);
-                    self.run(now, app, |it, cx| it.request(Request { id, body }, cx), out);
-                } else {
-                    let answer = Err(Reject::new(RejectCode::NotFound, format!("no app {app} here")));
-                    out.push(Output::Reply { request: id, answer });
+                let taken = self.apps.get_mut(&app).map(|slot| slot.take(now, body.len() as u64));
+                let refused = match taken {
+                    Some(true) => None,
+                    Some(false) => Some(Reject::from(CallError::OverQuota)),
+                    None => Some(Reject::new(RejectCode::NotFound, format!("no app {app} here"))),
+                };
+                match refused {
+                    Some(reject) => out.push(Output::Reply { request: id, answer: Err(reject) }),
+                    None => {
+                        self.requests.insert(id, app);
+                        self.run(now, app, |it, cx| it.request(Request { id, body }, cx), out);
+                    }
                 }
             }
             Input::Done { call, result } => {

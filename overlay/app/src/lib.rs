@@ -9,9 +9,11 @@
 //!
 //! # The walk of a request
 //!
-//! 1. A caller's bytes become [`Input::Request`]; the host gives them to the app they name.
+//! 1. A caller's bytes become [`Input::Request`]; the host gives them to the app they name, unless they are more than
+//!    its quota allows.
 //! 2. The app makes calls, each with a [`CallId`]; they leave as [`Output::Call`].
-//! 3. What a call came to comes back as [`Input::Done`], and the app hears it as [`AppEvent::Done`].
+//! 3. What a call came to comes back as [`Input::Done`], and the app hears it as [`AppEvent::Done`]. A read runs where
+//!    the document is, on all of it; what it answers with is all that leaves.
 //! 4. The app replies, then or at once: [`Output::Reply`].
 //!
 //! # Invariants
@@ -22,7 +24,8 @@
 //!
 //! # Bounds
 //!
-//! [`CALLS_MAX`] calls of one app wait at a time; [`Quota`] bounds the bytes it appends and edits in a second.
+//! [`CALLS_MAX`] calls of one app wait at a time; [`Quota`] bounds the bytes that it is asked to write and that it
+//! appends in a second. A closure of an edit tells nobody its size: what an app writes it was given in a request.
 //!
 //! # Not here
 //!
@@ -32,7 +35,7 @@ mod app;
 mod host;
 
 pub use app::{
-    Answer, App, AppEvent, AppId, Call, CallError, CallId, Context, DocInfo, Edit, Read, Reject, RejectCode,
-    Request, RequestId, kind_of, set_kind,
+    Answer, App, AppEvent, AppId, Authors, Call, CallError, CallId, Context, DocInfo, Edit, Read, Reject,
+    RejectCode, Request, RequestId, kind_of, set_kind,
 };
 pub use host::{CALLS_MAX, Config, Host, Input, Output, Quota};

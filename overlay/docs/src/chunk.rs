@@ -41,6 +41,7 @@
 
 mod columns;
 mod content;
+mod load;
 mod reader;
 mod sync;
 #[cfg(test)]
@@ -51,6 +52,7 @@ use sha2::{Digest as _, Sha256};
 use content::Content;
 use reader::{Bound, Reader, measure, split_prefixed};
 
+pub use load::load;
 pub use sync::{BLOOM_PROBES_MAX, SYNC_HAVES_MAX, SyncError, SyncSummary, inspect_sync};
 
 /// What all chunks of one input may hold, compressed parts inflated. Four times the largest frame between

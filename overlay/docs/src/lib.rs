@@ -110,6 +110,6 @@ pub use page::FeedLog;
 pub use payload::PAYLOAD_BYTES_MAX;
 pub use replica::{
     Config, Corrupt, DocError, DocStatus, Event, FetchId, Input, Outcome, Output, PRESENCE_PER_SECOND,
-    PeerStatus, PersistId, Presence, Replica, RequestId, WAITING_MAX,
+    PeerStatus, PersistId, Presence, Replica, RequestId, Shard, WAITING_MAX,
 };
 pub use row::Label;

@@ -8,6 +8,7 @@ mod forks;
 mod local;
 mod peers;
 mod presence;
+mod shard;
 mod status;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -30,6 +31,7 @@ use crate::session::{Session, Standing};
 pub use event::Event;
 use feeds::Feeds;
 use forks::SUSPECTS_MAX;
+pub use shard::Shard;
 pub use status::{DocStatus, PeerStatus};
 
 pub(crate) use presence::Allowance;
@@ -64,6 +66,7 @@ pub struct PersistId(pub u64);
 pub struct FetchId(pub u64);
 
 /// What the machine is told at its start.
+#[derive(Clone)]
 pub struct Config {
     /// This node.
     pub key: SecretKey,
@@ -299,6 +302,20 @@ pub enum Output {
     },
     /// Something that watchers want to know.
     Notify(Event),
+    /// A document is on disk here: others may look for it, and what they say under its tag is for this machine.
+    Held {
+        /// Which document.
+        doc: DocId,
+        /// Under what it is looked for.
+        tag: DocTag,
+    },
+    /// A document is gone from here, or never came to the disk; its tag means nothing any more.
+    Dropped {
+        /// Which document.
+        doc: DocId,
+        /// Under what it was looked for.
+        tag: DocTag,
+    },
     /// A peer broke the protocol.
     Misbehaved {
         /// Who.
@@ -482,6 +499,7 @@ struct Link {
 /// All documents of a node.
 pub struct Replica {
     config: Config,
+    shard: Shard,
     me: NodeId,
     draws: u64,
     entries: BTreeMap<DocId, Entry>,
@@ -512,6 +530,7 @@ impl Replica {
         let me = config.key.node_id();
         let mut replica = Self {
             config,
+            shard: Shard::WHOLE,
             me,
             draws: 0,
             entries: BTreeMap::new(),
@@ -597,6 +616,11 @@ impl Replica {
     #[must_use]
     pub fn access(&self, doc: &DocId) -> Option<&DocAccess> {
         self.entries.get(doc).map(|entry| &entry.row.access)
+    }
+
+    /// What leads to each document here, by id.
+    pub fn accesses(&self) -> impl Iterator<Item = &DocAccess> {
+        self.entries.values().map(|entry| &entry.row.access)
     }
 
     /// The peers that some document is shared with or was promised by: worth a channel.

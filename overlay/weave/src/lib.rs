@@ -5,28 +5,49 @@
 //! No lane knows another, and no lane knows the apps. They meet here, in pure functions that the binary and a
 //! simulation use alike: what an app calls for becomes the documents' input ([`to_docs`]), what that came to
 //! becomes the app's answer ([`to_answer`]), and what happens to documents becomes the apps' events
-//! ([`to_apps`]).
+//! ([`to_apps`]). A node's documents are several machines, so that a large one holds up no other: [`Shards`] says
+//! which of them hears of what, and [`shards`] tells the walk.
 //!
 //! # Not here
 //!
 //! Tasks, channels and who waits for whom: the drivers.
 
+pub mod shards;
+
+pub use shards::{Documents, Route, Shards, follows, split};
+
 use wattle_app::{Answer, AppEvent, Call, CallError, DocInfo, Input as AppInput};
-use wattle_docs::{DocError, DocStatus, Event, Input, Outcome, Replica, RequestId, Role};
+use wattle_docs::{Authors, DocError, DocStatus, Event, Input, Outcome, Replica, RequestId, Role};
+use wattle_types::{DocId, NodeId};
 
 /// A call of an app, as the documents' input. A page is read from the disk as [`wattle_docs::FeedLog`] says; what
 /// the machine does of it is to know that the document is here.
-#[must_use]
-pub fn to_docs(request: RequestId, call: Call) -> Input {
-    match call {
+///
+/// # Errors
+/// [`CallError::Malformed`]: a file to go on with is none. To read it may take long.
+pub fn to_docs(request: RequestId, call: Call) -> Result<Input, CallError> {
+    Ok(match call {
         Call::Create { edit } => Input::Create { request, history: None, edit },
+        Call::Import { bytes, edit } => {
+            let history = wattle_docs::chunk::load(&bytes).map_err(CallError::Malformed)?;
+            Input::Create { request, history: Some(Box::new(history)), edit }
+        }
         Call::Edit { doc, at, edit } => Input::Edit { request, doc, at, edit },
         Call::Read { doc, read } => {
-            Input::Read { request, doc, read: Box::new(move |automerge, _| read(automerge)) }
+            Input::Read { request, doc, read: Box::new(move |doc, authors| read(doc, &Vouched(authors))) }
         }
         Call::Append { doc, body } => Input::Append { request, doc, body },
         Call::Signal { doc, bytes } => Input::Signal { request, doc, bytes },
         Call::Page { doc, .. } => Input::Read { request, doc, read: Box::new(|_, _| Vec::new()) },
+    })
+}
+
+/// Who vouches for what, as apps ask.
+struct Vouched<'a>(&'a Authors<'a>);
+
+impl wattle_app::Authors for Vouched<'_> {
+    fn of(&self, actor: &automerge::ActorId) -> Option<NodeId> {
+        self.0.of(actor)
     }
 }
 
@@ -83,6 +104,24 @@ pub fn at_start(replica: &Replica) -> Vec<AppInput> {
         event: AppEvent::Doc(to_info(replica, status)),
     };
     replica.list().into_iter().map(tell).collect()
+}
+
+/// Which document an event is about.
+#[must_use]
+pub const fn doc_of(event: &Event) -> &DocId {
+    match event {
+        Event::Changed { doc, .. }
+        | Event::FeedGrew { doc, .. }
+        | Event::FeedForked { doc, .. }
+        | Event::Reached { doc, .. }
+        | Event::Signal { doc, .. }
+        | Event::PeersChanged { doc }
+        | Event::Forgotten { doc }
+        | Event::MembersChanged { doc }
+        | Event::Ephemeral { doc, .. }
+        | Event::InSync { doc, .. }
+        | Event::Refused { doc, .. } => doc,
+    }
 }
 
 /// What happened to a document, for the apps of its kind.

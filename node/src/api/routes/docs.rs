@@ -122,13 +122,13 @@ pub(super) async fn resolve(node: &Node, text: &str) -> Result<DocStatus> {
     if text.len() > REFERENCE_BYTES_MAX {
         return Err(ApiFailure::usage("that is too long for the id or the title of a document"));
     }
+    let known = async |id| node.documents.status(id).await.ok_or_else(|| failure(DocError::Unknown(id)));
     if let Ok(id) = text.parse::<DocId>() {
-        return node.documents.status(id).await.ok_or_else(|| failure(DocError::Unknown(id)));
+        return known(id).await;
     }
-    let known = node.documents.list().await;
-    let mut named: Vec<DocStatus> = known.into_iter().filter(|status| status.label.title == text).collect();
+    let mut named = node.documents.called(text);
     match (named.pop(), named.len()) {
-        (Some(found), 0) => Ok(found),
+        (Some(found), 0) => known(found).await,
         (Some(_), more) => Err(ApiFailure::usage(format!("{} documents are called `{text}`", more + 1))
             .hint("wattle doc list")
             .detail("say which", "by its id, `automerge:...`")),

@@ -88,7 +88,13 @@ impl Replica {
 
     pub(super) fn persisted(&mut self, now: Time, id: PersistId, out: &mut Outbox<Output>) {
         if let Some((request, entry)) = self.forgotten.remove(&id) {
-            out.push(Output::Notify(Event::Forgotten { doc: entry.row.access.id }));
+            let access = &entry.row.access;
+            let (doc, tag) = (access.id, access.read.tag());
+            // It may have been joined again meanwhile.
+            if !self.tags.contains_key(&tag) {
+                out.push(Output::Dropped { doc, tag });
+            }
+            out.push(Output::Notify(Event::Forgotten { doc }));
             out.push(Output::Reply { request, outcome: Ok(Outcome::Done) });
         }
         if let Some(doc) = self.feed_persists.remove(&id) {
@@ -103,7 +109,11 @@ impl Replica {
         // Nothing changes the row while it is on its way but what the next batch will hold.
         let written = entry.writing.row.take().unwrap_or_else(|| entry.row.clone());
         let after = written.heads.clone();
-        let before = entry.saved.replace(written).map(|row| row.heads).unwrap_or_default();
+        let saved = entry.saved.replace(written);
+        if saved.is_none() {
+            out.push(Output::Held { doc, tag: entry.row.access.read.tag() });
+        }
+        let before = saved.map(|row| row.heads).unwrap_or_default();
         for waiting in flight.waiting {
             let (request, outcome) = match waiting {
                 Waiting::Plain { request, outcome } => (request, outcome),
@@ -181,9 +191,10 @@ impl Replica {
         for job in jobs {
             self.job(now, doc, job, out);
         }
-        if is_new {
-            self.entries.remove(&doc);
-            self.tags.retain(|_, known| *known != doc);
+        if is_new && let Some(entry) = self.entries.remove(&doc) {
+            let tag = entry.row.access.read.tag();
+            self.tags.remove(&tag);
+            out.push(Output::Dropped { doc, tag });
         }
     }
 

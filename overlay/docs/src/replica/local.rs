@@ -28,8 +28,7 @@ impl Replica {
         edit: Edit,
         out: &mut Outbox<Output>,
     ) {
-        let owner = SecretKey::from_bytes(&self.draw());
-        let id = DocId::of_owner(&owner.node_id());
+        let (owner, id) = self.draw_owner();
         let access = DocAccess { id, read: ReadSecret::from_bytes(self.draw()), owner: None };
         let actor = self.draw();
         let made = match history {

@@ -267,6 +267,7 @@ impl World {
                     assert!(twice.is_none(), "{request:?} was answered twice");
                 }
                 Output::Notify(event) => self.nodes[node].events.push(event),
+                Output::Held { .. } | Output::Dropped { .. } => {}
                 Output::Misbehaved { peer, why } => self.nodes[node].misbehaved.push((peer, why)),
             }
         }

@@ -182,6 +182,7 @@ impl Pair {
             Output::Reply { request, outcome } => drop(self.replies.insert(request, outcome)),
             Output::Misbehaved { why, .. } => self.misbehaved = Some(why),
             Output::Send { .. } | Output::Seek { .. } | Output::Notify(_) => {}
+            Output::Held { .. } | Output::Dropped { .. } => {}
         }
     }
 }

@@ -1,0 +1,168 @@
+//! What documents need once for the whole node: channels to peers, lookups in the DHT, who is shunned.
+//!
+//! It decides nothing about a document, and no document waits for it: machines tell it what they want, and channels
+//! speak with the machines themselves.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use wattle_docs::Shard;
+use wattle_net::Overlay;
+use wattle_types::{DocId, DocTag, NodeId, ProviderKey};
+
+use super::SEEK_MAX;
+use super::links::{Links, Opened};
+use super::lookups::Lookups;
+use super::shard::Inboxes;
+
+/// How often peers without a channel are tried again.
+const TRY_AGAIN: Duration = Duration::from_secs(5);
+/// How long a peer that broke the protocol is neither looked for nor listened to.
+const SHUN: Duration = Duration::from_secs(30);
+/// Peers that are shunned at once; beyond it the one that comes back first does so early.
+const SHUNNED_MAX: usize = 1024;
+
+/// What the switch hears.
+pub(super) enum Heard {
+    /// A channel is open.
+    Opened(Opened),
+    /// This node could not open one.
+    NotOpened(NodeId),
+    /// A channel ended.
+    Closed { peer: NodeId, number: u64 },
+    /// A lookup of who holds a document ended.
+    Sought(DocId),
+    /// A lookup found who may hold a document.
+    FoundAt(NodeId),
+    /// Whom a machine's documents are shared with.
+    Wanted(Shard, BTreeSet<NodeId>),
+    /// A document is to be found.
+    Seek { doc: DocId, tag: DocTag, members: Vec<NodeId> },
+    /// A document is here.
+    Held(DocTag),
+    /// A document is gone from here.
+    Dropped(DocTag),
+    /// A peer broke the protocol.
+    Misbehaved(NodeId),
+    /// Somebody waits for a document that has not arrived, until nobody looks for it any more.
+    LookFor { doc: DocId, tag: DocTag, ended: oneshot::Sender<()> },
+}
+
+/// What the machines share.
+pub(super) struct Switch {
+    pub(super) overlay: Overlay,
+    pub(super) inboxes: Inboxes,
+    pub(super) links: Links,
+    pub(super) lookups: Lookups,
+    pub(super) heard: mpsc::Sender<Heard>,
+    pub(super) shunned: BTreeMap<NodeId, Instant>,
+    /// By the machine's place.
+    pub(super) wanted: BTreeMap<u16, BTreeSet<NodeId>>,
+}
+
+impl Switch {
+    pub(super) async fn run(mut self, mut hears: mpsc::Receiver<Heard>, stop: CancellationToken) {
+        let mut again = tokio::time::interval(TRY_AGAIN);
+        let mut happens = self.overlay.events();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                Some(heard) = hears.recv() => self.on_heard(heard),
+                _ = again.tick() => {
+                    let wanted = self.wanted.values().flatten().copied().collect();
+                    self.want(wanted);
+                }
+                event = happens.recv() => match event {
+                    Ok(wattle_net::Event::Connected(info)) if self.is_wanted(info.peer) => {
+                        self.want([info.peer].into());
+                    }
+                    Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
+                    Err(broadcast::error::RecvError::Closed) => return,
+                },
+                else => return,
+            }
+        }
+    }
+
+    fn on_heard(&mut self, heard: Heard) {
+        match heard {
+            Heard::Opened(link) if self.is_shunned(link.peer()) => self.links.not_opened(link.peer()),
+            Heard::Opened(link) => self.links.opened(link, &self.inboxes),
+            Heard::Closed { peer, number } => self.links.closed(peer, number),
+            Heard::NotOpened(peer) => self.links.not_opened(peer),
+            Heard::Sought(doc) => self.lookups.ended(doc),
+            Heard::FoundAt(peer) => self.want([peer].into()),
+            Heard::Wanted(shard, peers) => {
+                self.wanted.insert(shard.index(), peers.clone());
+                self.want(peers);
+            }
+            Heard::Seek { doc, tag, members } => {
+                let known = !members.is_empty();
+                self.want(members.into_iter().collect());
+                self.seek(doc, tag, known);
+            }
+            Heard::Held(tag) => self.announce(tag),
+            Heard::Dropped(tag) => self.take_back(tag),
+            Heard::Misbehaved(peer) => self.send_away(peer),
+            Heard::LookFor { doc, tag, ended } => self.look_for(doc, tag, ended),
+        }
+    }
+
+    fn send_away(&mut self, peer: NodeId) {
+        self.links.drop_link(peer);
+        self.shun(peer);
+        let overlay = self.overlay.clone();
+        tokio::spawn(async move {
+            if overlay.disconnect(peer).await.is_err() {
+                tracing::trace!("a node that stops has no peers to send away");
+            }
+        });
+    }
+
+    fn shun(&mut self, peer: NodeId) {
+        let now = Instant::now();
+        self.shunned.retain(|_, until| *until > now);
+        if self.shunned.len() >= SHUNNED_MAX
+            && let Some(first) = self.shunned.iter().min_by_key(|(_, until)| **until).map(|(peer, _)| *peer)
+        {
+            self.shunned.remove(&first);
+        }
+        self.shunned.insert(peer, now + SHUN);
+    }
+
+    fn is_shunned(&self, peer: NodeId) -> bool {
+        self.shunned.get(&peer).is_some_and(|until| *until > Instant::now())
+    }
+
+    fn is_wanted(&self, peer: NodeId) -> bool {
+        self.wanted.values().any(|wanted| wanted.contains(&peer))
+    }
+
+    fn want(&mut self, mut peers: BTreeSet<NodeId>) {
+        peers.retain(|peer| !self.is_shunned(*peer));
+        self.links.want(&peers);
+    }
+
+    /// Says in the DHT that this node holds what has this tag.
+    pub(super) fn announce(&self, tag: DocTag) {
+        let overlay = self.overlay.clone();
+        let key = ProviderKey::of_document(overlay.network(), &tag);
+        tokio::spawn(async move {
+            if let Err(error) = overlay.provide(key, SEEK_MAX).await {
+                tracing::debug!(%error, "a document was not announced yet");
+            }
+        });
+    }
+
+    fn take_back(&self, tag: DocTag) {
+        let overlay = self.overlay.clone();
+        let key = ProviderKey::of_document(overlay.network(), &tag);
+        tokio::spawn(async move {
+            if overlay.stop_providing(key).await.is_err() {
+                tracing::trace!("a node that stops announces nothing");
+            }
+        });
+    }
+}

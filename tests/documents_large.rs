@@ -1,0 +1,117 @@
+//! A document of megabytes, and what people do with others meanwhile.
+
+#![expect(clippy::unwrap_used, reason = "a test ends where something is not as it must be")]
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use wattle::documents::SHARDS;
+use wattle_docs::{Edit, Role, Shard};
+use wattle_tests::documents::put;
+use wattle_tests::honest::Honest;
+use wattle_types::DocId;
+
+/// Bytes of text: as much as a document may hold, or what takes an unoptimised build as long as that.
+const LARGE: usize = if cfg!(debug_assertions) { 1 << 19 } else { 10 << 20 };
+
+/// How long a large document may take to come.
+const COMES_WITHIN: Duration = Duration::from_secs(120);
+
+/// Edits that are made while nothing else happens.
+const CALM_EDITS: usize = 40;
+
+fn large() -> Edit {
+    let line = "What is written here is long, and is read by nobody but the machine.\n";
+    let text = line.repeat(LARGE / line.len());
+    Box::new(move |tx| wattle_pad::create(tx, "large", &text).map_err(|error| error.to_string()))
+}
+
+/// A small document that has another home than a large one.
+async fn small(node: &Honest, large: Option<DocId>) -> DocId {
+    let mut small = node.documents.create(put("title", "small")).await.unwrap();
+    for _ in 0..8 {
+        if large.is_none_or(|large| Shard::of(&large, SHARDS) != Shard::of(&small, SHARDS)) {
+            break;
+        }
+        small = node.documents.create(put("title", "small")).await.unwrap();
+    }
+    small
+}
+
+/// Changes a document; how long it took until that was on disk.
+async fn edit(node: &Honest, doc: DocId) -> Duration {
+    static EDITS: AtomicU64 = AtomicU64::new(0);
+    let value = EDITS.fetch_add(1, Ordering::Relaxed).to_string();
+    let began = Instant::now();
+    let edited = node.documents.edit(doc, None, put("name", &value)).await.unwrap();
+    assert_ne!(edited.before, edited.after);
+    began.elapsed()
+}
+
+fn median(mut spans: Vec<Duration>) -> Duration {
+    spans.sort();
+    spans[spans.len() / 2]
+}
+
+async fn calm(node: &Honest, doc: DocId) -> Duration {
+    let mut spans = Vec::new();
+    for _ in 0..CALM_EDITS {
+        spans.push(edit(node, doc).await);
+    }
+    median(spans)
+}
+
+/// Edits a small document at one node until `work` on a large one ends.
+///
+/// It takes seconds; an edit that waited for it would take as long. Half of the edits are as fast as on an idle node but
+/// for the processor that they share, and the slowest is far from having waited.
+async fn goes_on(what: &str, node: &Honest, doc: DocId, calm: Duration, work: impl Future) {
+    let began = Instant::now();
+    let mut spans = Vec::new();
+    let mut work = std::pin::pin!(work);
+    while futures::FutureExt::now_or_never(work.as_mut()).is_none() {
+        spans.push(edit(node, doc).await);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let took = began.elapsed();
+    let slowest = spans.iter().max().copied().unwrap_or_default();
+    let middle = median(spans.clone());
+    let told = format!(
+        "{what} took {took:?}; of {} edits {middle:?} is the middle, {slowest:?} the slowest, \
+                        {calm:?} the middle when idle",
+        spans.len()
+    );
+    println!("{told}");
+    assert!(took > Duration::from_millis(500), "too fast to tell anything: {told}");
+    assert!(spans.len() > 10 && slowest < took / 4, "an edit waited for the large document: {told}");
+    assert!(middle < calm * 10, "edits are slow beside it: {told}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn edits_go_on_while_another_document_of_megabytes_is_made_synced_and_loaded() {
+    let (alice, bob) = (Honest::start(1).await, Honest::start(2).await);
+    bob.node.join(&alice.node).await;
+    let doc = small(&alice, None).await;
+    let quiet = calm(&alice, doc).await;
+    let mut made = None;
+    goes_on("making it", &alice, doc, quiet, async { made = Some(alice.documents.create(large()).await) })
+        .await;
+    let big = made.unwrap().unwrap();
+
+    let doc = small(&bob, Some(big)).await;
+    let quiet = calm(&bob, doc).await;
+    alice.invite(&bob, big, Role::Writer).await;
+    let comes = async {
+        while bob.heads(big).await != alice.heads(big).await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let comes = async { tokio::time::timeout(COMES_WITHIN, comes).await.unwrap() };
+    goes_on("synchronising it", &bob, doc, quiet, comes).await;
+
+    let bob = bob.restart_documents().await;
+    let read = bob.documents.read(big, |automerge| wattle_pad::text(automerge, None).ok().flatten());
+    let text = tokio::sync::Mutex::new(None);
+    goes_on("loading it", &bob, doc, quiet, async { *text.lock().await = read.await.ok().flatten() }).await;
+    assert!(text.into_inner().is_some_and(|text| text.len() > LARGE - 100), "bob has not all of it");
+}

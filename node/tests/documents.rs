@@ -2,52 +2,17 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
+mod home;
+
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use home::Home;
 use serde_json::Value;
 
-struct Home(tempfile::TempDir);
-
 impl Home {
-    fn with(nodes: &[&str]) -> Self {
-        let home = Self(tempfile::tempdir().unwrap());
-        for node in nodes {
-            home.ok(&["-n", node, "config", "set", "api.listen", "off"]);
-            home.run(node);
-        }
-        home
-    }
-
-    fn run(&self, node: &str) {
-        let (quic, tcp) = ("/ip4/127.0.0.1/udp/0/quic-v1", "/ip4/127.0.0.1/tcp/0");
-        self.ok(&["-n", node, "run", "-d", "--no-mdns", "--listen", quic, "--listen", tcp]);
-    }
-
-    fn command(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_wattle"));
-        command.args(["--home", &self.path().display().to_string()]).args(words).env_clear();
-        command.env("PATH", std::env::var_os("PATH").unwrap_or_default()).stdin(Stdio::null());
-        command
-    }
-
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-
-    fn wattle(&self, words: &[&str]) -> Output {
-        self.command(words).output().unwrap()
-    }
-
-    fn ok(&self, words: &[&str]) -> String {
-        let output = self.wattle(words);
-        assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
-    }
-
     fn json(&self, words: &[&str]) -> Value {
         serde_json::from_str(&self.ok(&[words, &["--json"]].concat())).unwrap()
     }
@@ -167,14 +132,6 @@ impl Drop for Running {
     fn drop(&mut self) {
         // Ignored because one that was interrupted has ended already.
         drop(self.child.kill());
-    }
-}
-
-impl Drop for Home {
-    fn drop(&mut self) {
-        for node in ["alice", "bob"] {
-            self.wattle(&["-n", node, "stop", "--timeout", "5s"]);
-        }
     }
 }
 

@@ -2,30 +2,17 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
+mod home;
 mod schemas;
 
 use std::io::{BufRead as _, BufReader};
-use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::Stdio;
 
+use home::Home;
 use serde_json::Value;
 use wattle::cli::pages::{PAGES, page};
 
-/// A home with two nodes in the background; both are stopped at the end, whatever happens.
-struct Home(tempfile::TempDir);
-
 impl Home {
-    fn wattle(&self, words: &[&str]) -> Output {
-        command(self.0.path(), words).output().unwrap()
-    }
-
-    /// Runs a command that must succeed; gives what it printed.
-    fn ok(&self, words: &[&str]) -> String {
-        let output = self.wattle(words);
-        assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
-    }
-
     /// Runs a leaf with `--json` and checks what it prints against its page.
     fn json(&self, path: &str, words: &[&str]) {
         let words: Vec<&str> = path.split(' ').chain(words.iter().copied()).chain(["--json"]).collect();
@@ -40,15 +27,14 @@ impl Home {
     /// Runs a leaf without colours, and with a stdout that is full or closed: no escape byte, and no panic.
     fn is_calm(&self, path: &str, words: &[&str]) {
         let words: Vec<&str> = path.split(' ').chain(words.iter().copied()).collect();
-        let plain =
-            command(self.0.path(), &words).env("NO_COLOR", "1").env("TERM", "xterm").output().unwrap();
+        let plain = self.command(&words).env("NO_COLOR", "1").env("TERM", "xterm").output().unwrap();
         assert!(!plain.stdout.contains(&0x1b) && !plain.stderr.contains(&0x1b), "{words:?}");
         let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
         let (reader, closed) = std::io::pipe().unwrap();
         drop(reader);
         // 141 is what a shell says of a program that a closed pipe ended.
         for (stdout, status) in [(Stdio::from(full), 1), (Stdio::from(closed), 141)] {
-            let output = command(self.0.path(), &words).stdout(stdout).output().unwrap();
+            let output = self.command(&words).stdout(stdout).output().unwrap();
             let (code, stderr) = (output.status.code(), String::from_utf8_lossy(&output.stderr));
             let expected = matches!(code, Some(4 | 10)) || code == Some(status);
             assert!(expected, "{words:?}: {:?} {stderr}", output.status);
@@ -69,32 +55,6 @@ impl Home {
         );
         schemas::check_error(page, stderr.lines().last().unwrap_or_default());
     }
-}
-
-fn command(home: &Path, words: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_wattle"));
-    command.args(["--home", &home.display().to_string()]).args(words).env_clear();
-    command.env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("EDITOR", "true");
-    command.stdin(Stdio::null());
-    command
-}
-
-impl Drop for Home {
-    fn drop(&mut self) {
-        for node in ["default", "bob"] {
-            self.wattle(&["-n", node, "stop", "--timeout", "5s"]);
-        }
-    }
-}
-
-fn run(home: &Home, node: &str) {
-    let (quic, tcp) = ("/ip4/127.0.0.1/udp/0/quic-v1", "/ip4/127.0.0.1/tcp/0");
-    home.ok(&["-n", node, "config", "set", "api.listen", "off"]);
-    // Quiet by default; this test wants lines to read back.
-    home.ok(&["-n", node, "config", "set", "log.level", "info"]);
-    // Wherever --api points: what is started is here.
-    let elsewhere = "http://127.0.0.1:1";
-    home.ok(&["-n", node, "--api", elsewhere, "run", "-d", "--no-mdns", "--listen", quic, "--listen", tcp]);
 }
 
 /// A peer that nobody has ever seen.
@@ -153,7 +113,7 @@ const FAILURES: &[(&str, &[&str], i32)] = &[
 
 /// Documents that the walk needs; gives a file to begin one with and a ticket to one of bob's.
 fn with_documents(home: &Home) -> (String, String) {
-    let notes = home.0.path().join("notes.md").display().to_string();
+    let notes = home.path().join("notes.md").display().to_string();
     std::fs::write(&notes, "tea\n").unwrap();
     home.ok(&["doc", "new", "gone"]);
     home.ok(&["-n", "bob", "doc", "new", "shared"]);
@@ -167,7 +127,7 @@ fn with_documents(home: &Home) -> (String, String) {
 /// Walks the commands about documents.
 fn walk_documents(home: &Home, notes: &str, ticket: &str) -> Vec<&'static str> {
     let version = home.ok(&["doc", "history", "mine", "-q"]).trim().to_owned();
-    let saved = home.0.path().join("saved.automerge").display().to_string();
+    let saved = home.path().join("saved.automerge").display().to_string();
     let walk: &[(&'static str, &[&str])] = &[
         ("doc new", &["another", "--from", notes]),
         ("doc list", &[]),
@@ -210,7 +170,7 @@ fn walk_rooms(home: &Home) -> Vec<&'static str> {
     seen.extend(walk_through(home, walk));
     // Without a terminal the chat prints lines for as long as somebody reads them.
     let words = ["chat", "talk", "--json"];
-    let mut chat = command(home.0.path(), &words).stdout(Stdio::piped()).spawn().unwrap();
+    let mut chat = home.command(&words).stdout(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
     BufReader::new(chat.stdout.take().unwrap()).read_line(&mut line).unwrap();
     chat.kill().unwrap();
@@ -233,21 +193,19 @@ fn walk_through(home: &Home, walk: &[(&'static str, &[&str])]) -> Vec<&'static s
 
 #[test]
 fn every_command_answers_with_its_document() {
-    let home = Home(tempfile::tempdir().unwrap());
-    run(&home, "default");
-    run(&home, "bob");
+    let home = Home::with(&["default", "bob"]);
     home.json("wait", &["--ready", "--peers", "1"]);
     let bob = home.ok(&["-n", "bob", "id", "-q"]).trim().to_owned();
     home.json("peers name", &[&bob, "bob"]);
     let ticket = home.ok(&["-n", "bob", "invite", "-q"]).trim().to_owned();
     let replies = ["-n", "bob", "topic", "reply", "live.ask", "--exec", "tr a-z A-Z", "-c", "1", "--json"];
-    let reply = command(home.0.path(), &replies).stdout(Stdio::piped()).spawn().unwrap();
+    let reply = home.command(&replies).stdout(Stdio::piped()).spawn().unwrap();
     let hears = ["topic", "sub", "live.*", "-c", "1", "--json"];
-    let sub = command(home.0.path(), &hears).stdout(Stdio::piped()).spawn().unwrap();
+    let sub = home.command(&hears).stdout(Stdio::piped()).spawn().unwrap();
 
     let (notes, doc_ticket) = with_documents(&home);
     let watches = ["doc", "watch", "mine", "-c", "1", "--json"];
-    let watch = command(home.0.path(), &watches).stdout(Stdio::piped()).spawn().unwrap();
+    let watch = home.command(&watches).stdout(Stdio::piped()).spawn().unwrap();
 
     let walk: &[(&'static str, &[&str])] = &[
         ("id", &[]),
@@ -305,8 +263,7 @@ fn every_command_answers_with_its_document() {
 
 #[test]
 fn a_second_start_names_the_first() {
-    let home = Home(tempfile::tempdir().unwrap());
-    run(&home, "default");
+    let home = Home::with(&["default"]);
     let output = home.wattle(&["run", "-d"]);
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(6), "{stderr}");

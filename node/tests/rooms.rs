@@ -2,60 +2,17 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod home;
+
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use home::Home;
 use serde_json::Value;
 
-struct Home(tempfile::TempDir);
-
 impl Home {
-    fn with(nodes: &[&str]) -> Self {
-        let home = Self(tempfile::tempdir().unwrap());
-        for node in nodes {
-            home.set_up(node);
-            home.run(node);
-        }
-        home
-    }
-
-    fn set_up(&self, node: &str) {
-        for (key, value) in [
-            ("api.listen", "off"),
-            ("p2p.mdns", "false"),
-            ("p2p.listen", "[\"/ip4/127.0.0.1/udp/0/quic-v1\", \"/ip4/127.0.0.1/tcp/0\"]"),
-        ] {
-            self.ok(&["-n", node, "config", "set", key, value]);
-        }
-    }
-
-    fn run(&self, node: &str) {
-        self.ok(&["-n", node, "run", "-d"]);
-    }
-
-    fn command(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_wattle"));
-        command.args(["--home", &self.0.path().display().to_string()]).args(words).env_clear();
-        command.env("PATH", std::env::var_os("PATH").unwrap_or_default()).stdin(Stdio::null());
-        command
-    }
-
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-
-    fn wattle(&self, words: &[&str]) -> Output {
-        self.command(words).output().unwrap()
-    }
-
-    fn ok(&self, words: &[&str]) -> String {
-        let output = self.wattle(words);
-        assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
-    }
-
     fn pipe(&self, words: &[&str], stdin: &str) -> Output {
         let mut child = self.command(words).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         child.stdin.take().unwrap().write_all(stdin.as_bytes()).unwrap();
@@ -84,14 +41,6 @@ impl Home {
         while !holds(self) {
             assert!(began.elapsed() < within, "waited {within:?} in vain: {what}");
             std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-}
-
-impl Drop for Home {
-    fn drop(&mut self) {
-        for node in ["alice", "bob"] {
-            self.wattle(&["-n", node, "stop", "--timeout", "5s"]);
         }
     }
 }

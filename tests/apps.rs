@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use wattle_app::AppId;
 use wattle_chat::{Answer, Ask, Chat, Happened, Kept, KeptId, Kind, Mark, Message, Said};
+use wattle_pad::{Ask as PadAsk, Pad, Refusal};
 use wattle_tests::tally::Tally;
 use wattle_tests::village::Village;
 use wattle_types::{DocId, Hlc, PostId, UnixTime, cbor};
@@ -312,4 +313,81 @@ fn clocks_a_minute_apart_change_nothing_in_the_order_of_a_talk() {
     for node in 0..4 {
         assert_eq!(room.texts(node), said, "node {node}: each had read what it answers to");
     }
+}
+struct Pads(Village);
+
+impl Pads {
+    /// Four nodes that share a document with this text.
+    fn new(text: &str) -> (Self, DocId) {
+        let mut pads = Self(Village::new(4, || Box::new(Pad::default())));
+        let new = PadAsk::New { title: "notes".to_owned(), text: text.as_bytes().to_vec() };
+        let Ok(wattle_pad::Answer::Made { doc }) = pads.ask(0, &new) else { panic!() };
+        pads.0.invite_all(doc);
+        pads.0.wait(SECOND);
+        (pads, doc)
+    }
+
+    fn ask(&mut self, node: usize, ask: &PadAsk) -> Result<wattle_pad::Answer, Refusal> {
+        let answer = self.0.ask(node, wattle_pad::ID, cbor::encode(ask)).unwrap();
+        cbor::decode(&answer, answer.len()).unwrap()
+    }
+
+    fn text(&mut self, node: usize, doc: DocId) -> (String, Vec<wattle_pad::Hash>) {
+        match self.ask(node, &PadAsk::Content { doc, at: String::new(), path: None }) {
+            Ok(wattle_pad::Answer::Content { text, heads, .. }) => (text.unwrap(), heads),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn pad_merges_what_two_write_apart_and_names_them_on_every_node() {
+    let (mut pads, doc) = Pads::new("one\ntwo\n");
+    let (text, heads) = pads.text(3, doc);
+    assert_eq!(text, "one\ntwo\n");
+    let write = |text: &str| PadAsk::Write { doc, at: Some(heads.clone()), text: text.as_bytes().to_vec() };
+    let made = |answer| match answer {
+        Ok(wattle_pad::Answer::Written { change, lines_added, .. }) => (change.unwrap(), lines_added),
+        other => panic!("{other:?}"),
+    };
+    let first = made(pads.ask(1, &write("one!\ntwo\n")));
+    made(pads.ask(2, &write("one\ntwo!\n")));
+    assert_eq!(made(pads.ask(1, &write("one!\ntwo\n"))), first, "an edit whose answer got lost is made once");
+    pads.0.wait(10 * SECOND);
+    for node in 0..4 {
+        assert_eq!(pads.text(node, doc).0, "one!\ntwo!\n", "node {node}");
+        let history = PadAsk::History { doc, since: String::new(), limit: 10, each: false };
+        let Ok(wattle_pad::Answer::History { steps, title, .. }) = pads.ask(node, &history) else { panic!() };
+        let authors: std::collections::BTreeSet<_> = steps.iter().filter_map(|step| step.author).collect();
+        assert_eq!((title.as_str(), authors.len()), ("notes", 3), "node {node}: {steps:?}");
+    }
+}
+
+#[test]
+fn a_file_that_pad_exports_becomes_a_document_with_the_same_history() {
+    let (mut pads, doc) = Pads::new("one\n");
+    let export = PadAsk::Export { doc, format: wattle_pad::FileFormat::Automerge };
+    let Ok(wattle_pad::Answer::Exported { bytes, .. }) = pads.ask(1, &export) else { panic!() };
+    let import = |bytes| PadAsk::Import { name: "copy.automerge".to_owned(), title: None, bytes };
+    let Ok(wattle_pad::Answer::Made { doc: copy }) = pads.ask(2, &import(bytes.clone())) else { panic!() };
+    assert_ne!(copy, doc);
+    assert_eq!(pads.text(2, copy).0, "one\n");
+    let broken = pads.ask(2, &import(bytes[..bytes.len() - 1].to_vec())).unwrap_err();
+    assert!(matches!(broken, Refusal::Damaged(_)), "{broken:?}");
+}
+
+#[test]
+fn pad_refuses_in_words_what_makes_no_sense() {
+    let (mut pads, doc) = Pads::new("one\n");
+    let at = |at: &str| PadAsk::Content { doc, at: at.to_owned(), path: None };
+    assert!(matches!(pads.ask(0, &at("zebra")), Err(Refusal::NotAVersion(_))));
+    assert!(matches!(pads.ask(0, &at("abcdef")), Err(Refusal::NoSuchVersion(_))));
+    let set = PadAsk::Set { doc, path: "a..b".to_owned(), json: "1".to_owned() };
+    assert!(matches!(pads.ask(0, &set), Err(Refusal::Refused(_))));
+    let binary = PadAsk::Write { doc, at: None, text: vec![0xff; 9] };
+    let refused = pads.ask(0, &binary).unwrap_err();
+    assert!(refused.to_string().contains("not a text file"), "{refused}");
+    let nobody = PadAsk::Content { doc: DocId::from_bytes([9; 16]), at: String::new(), path: None };
+    let unknown = pads.ask(0, &nobody).unwrap_err();
+    assert!(matches!(unknown, Refusal::Call(wattle_app::CallError::Unknown(_))), "{unknown:?}");
 }

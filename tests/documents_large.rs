@@ -63,8 +63,8 @@ async fn calm(node: &Honest, doc: DocId) -> Duration {
 
 /// Edits a small document at one node until `work` on a large one ends.
 ///
-/// It takes seconds; an edit that waited for it would take as long. Half of the edits are as fast as on an idle node but
-/// for the processor that they share, and the slowest is far from having waited.
+/// It takes seconds; an edit that waited for it would take as long. Half of the edits are as fast as on an idle node
+/// but for the processor that they share, and the slowest is far from having waited.
 async fn goes_on(what: &str, node: &Honest, doc: DocId, calm: Duration, work: impl Future) {
     let began = Instant::now();
     let mut spans = Vec::new();

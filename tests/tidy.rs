@@ -74,7 +74,8 @@ const LAYERS: [Layer; 11] = [
     Layer {
         name: "wattle-pad",
         ours: &["wattle-app", "wattle-types"],
-        // serde_bytes is CBOR's byte strings, similar compares texts, unicode-segmentation says what people see as one character.
+        // serde_bytes is CBOR's byte strings, similar compares texts, unicode-segmentation says what people see
+        // as one character.
         libraries: Some(&[
             "automerge",
             "serde",

@@ -20,6 +20,8 @@ use crate::driver::{Lane, Turn, drive};
 
 /// Requests and answers that wait for the host; beyond it callers and calls wait.
 const INPUTS_MAX: usize = 1024;
+/// What pad may do: two files of the largest size at once.
+const FILES: Quota = Quota { bytes_per_second: 24 << 20 };
 /// Events for those who watch; who is slower misses some.
 const EVENTS_MAX: usize = 1024;
 /// Bytes of an answer of an app.
@@ -61,7 +63,8 @@ impl Apps {
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).map_err(|error| error.to_string())?;
         let config = Config { me, seed, started: unix_now(), quota: Quota::default() };
-        let host = Host::new(config, vec![Box::new(wattle_chat::Chat::new())]);
+        let mut host = Host::new(config, vec![Box::new(wattle_chat::Chat::new())]);
+        host.register(Box::<wattle_pad::Pad>::default(), FILES);
         let (heard, mut hears) = mpsc::channel(INPUTS_MAX);
         let events = broadcast::Sender::new(EVENTS_MAX);
         let lane = HostLane {

@@ -39,7 +39,8 @@ use switch::{Heard, Switch};
 /// Machines that share the documents: of two documents one holds up the other in one case of so many. Each takes some
 /// kilobytes.
 pub const SHARDS: u16 = 64;
-/// What waits for one machine: requests, frames and answers of the disk. Beyond it callers wait, and peers are not read.
+/// What waits for one machine: requests, frames and answers of the disk. Beyond it callers wait, and peers are not
+/// read.
 const INBOX_MAX: usize = 1024;
 /// What waits for the switch; beyond it machines and channels wait.
 const HEARD_MAX: usize = 1024;

@@ -5,6 +5,7 @@ use std::fmt;
 use std::ops::Range;
 
 use automerge::{Automerge, ChangeHash, ObjId, ObjType, ROOT, Value};
+use serde::{Deserialize, Serialize};
 use wattle_types::limits::{DIFFERENCE_LINES_MAX, DOCUMENT_DEPTH_MAX, DOCUMENT_VALUES_MAX};
 
 use crate::body::Body;
@@ -20,7 +21,7 @@ const CONTEXT_LINES: usize = 3;
 const VALUE_CHARS_MAX: usize = 200;
 
 /// One line of a difference.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PatchLine {
     /// The next lines are of the text at `path` (the document's text without one), from these lines on.
     Text {
@@ -98,7 +99,7 @@ pub fn difference(
 const FIELDS_NAMED_MAX: usize = 8;
 
 /// What two versions differ in, in short.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Touched {
     /// Lines of text that only the later one has.
     pub lines_added: usize,

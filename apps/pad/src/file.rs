@@ -2,6 +2,7 @@
 
 use automerge::transaction::{Transactable as _, Transaction};
 use automerge::{Automerge, ROOT};
+use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 use crate::body::{TITLE, text_of};
@@ -11,7 +12,7 @@ use crate::{PadError, create, import_json, text, to_json};
 const AUTOMERGE_MAGIC: [u8; 4] = [0x85, 0x6f, 0x4a, 0x83];
 
 /// What a document becomes as a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FileFormat {
     /// Everything, with the history.
     Automerge,
@@ -32,6 +33,11 @@ pub enum FileContent {
     Text(String),
 }
 
+/// Whether bytes begin as a file of Automerge does.
+pub(crate) fn is_automerge(bytes: &[u8]) -> bool {
+    bytes.starts_with(&AUTOMERGE_MAGIC)
+}
+
 /// What a file holds, by its content. Its name decides nothing but whether a mismatch is damage: a broken
 /// `x.json` is no text.
 ///
@@ -39,7 +45,7 @@ pub enum FileContent {
 ///
 /// [`PadError::Damaged`], [`PadError::NotText`].
 pub fn recognise(name: &str, bytes: &[u8]) -> Result<FileContent, PadError> {
-    if bytes.starts_with(&AUTOMERGE_MAGIC) {
+    if is_automerge(bytes) {
         return Ok(FileContent::Automerge);
     }
     let ends = |end: &str| name.to_ascii_lowercase().ends_with(end);

@@ -2,8 +2,9 @@
 //!
 //! # What it does
 //!
-//! Reads and edits one Automerge document. Everything here is a pure function of a document and of what
-//! somebody wants of it: who may write, how documents travel and where they are kept is decided elsewhere.
+//! Reads and edits one Automerge document. What is asked ([`Ask`]) the app makes a call of ([`Pad`]); everything else
+//! here is a pure function of a document and of what somebody wants of it. Who may write, how documents travel and where
+//! they are kept is decided elsewhere.
 //!
 //! # The schema
 //!
@@ -45,11 +46,12 @@
 //!
 //! # Not here
 //!
-//! Rights, signatures, sync, storage, clocks: the caller commits and gives the time. Rich text: marks and blocks
+//! Rights, signatures, sync, storage, clocks: the documents have them. Rich text: marks and blocks
 //! of other editors are kept and not shown.
 
 #![cfg_attr(not(test), warn(clippy::indexing_slicing, clippy::string_slice, clippy::expect_used))]
 
+mod ask;
 mod blame;
 mod body;
 mod change;
@@ -59,11 +61,14 @@ mod error;
 mod fields;
 mod file;
 mod history;
+mod pad;
 mod path;
 mod steps;
 mod version;
 mod view;
+mod wire;
 
+pub use ask::{Answer, Ask, Hash, Refusal};
 pub use blame::{Typed, blame};
 pub use body::{Summary, create, import_text, summary, text, text_of, title};
 pub use change::{TextChange, change_text};
@@ -72,6 +77,7 @@ pub use error::PadError;
 pub use fields::{get, import_json, set, to_json, value_of};
 pub use file::{FileContent, FileFormat, export, import, recognise};
 pub use history::{HistoryEntry, history, made_already};
+pub use pad::{ID, Pad};
 pub use path::{Path, Step};
 pub use steps::{HistoryStep, Telling, steps};
 pub use version::version;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use automerge::{ActorId, Automerge, ChangeHash};
+use serde::{Deserialize, Serialize};
 use wattle_types::{NodeId, UnixTime};
 
 use crate::difference::{Touched, touched};
@@ -17,11 +18,13 @@ const PAUSE_MS_MAX: u64 = 60_000;
 const COMPARED_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// Changes of one author, each building on exactly the one before.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HistoryStep {
     /// The newest of the changes. As a version it is the document as its author saw it then.
+    #[serde(with = "crate::wire::hash")]
     pub version: ChangeHash,
     /// The version that the oldest of them was made on.
+    #[serde(with = "crate::wire::hashes")]
     pub before: Vec<ChangeHash>,
     /// Who vouches for them.
     pub author: Option<NodeId>,

@@ -11,6 +11,7 @@ mod docs;
 mod events;
 pub(super) mod gate;
 pub(super) mod keys;
+mod pad;
 mod past;
 mod peers;
 mod rooms;

@@ -308,3 +308,6 @@ impl Machine for Host {
         Some(Time::ZERO.after(wake.since(self.config.started)))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,14 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use automerge::{ActorId, Automerge, ChangeHash};
+use automerge::ChangeHash;
 use axum::Json as Answer;
 use axum::extract::State;
-use axum::http::StatusCode;
 use serde::Deserialize;
 use utoipa::IntoParams;
-use wattle_docs::{Authors, DocError, DocStatus, Edit, Event, Refusal, Role};
-use wattle_pad::PadError;
+use wattle_docs::{DocError, DocStatus, Event, Refusal, Role};
+use wattle_pad::{Answer as Told, Ask, Hash};
 use wattle_types::{DocAccess, DocId, NodeId, Ticket, TicketDocument, UnixTime};
 
 use super::super::documents::{
@@ -22,9 +21,9 @@ use super::super::documents::{
 use super::super::extract::{Json, Parameters, Part, timeout};
 use super::super::failure::ApiFailure;
 use super::super::names::{read_ticket, resolve_peer};
+use super::pad::{ask, failure, texts, unexpected};
 use super::peers::ticket_endpoints;
 use crate::clock::{timestamp, unix_now};
-use crate::documents::Edited;
 use crate::exit::ErrorCode;
 use crate::node::{Node, count};
 
@@ -53,16 +52,12 @@ const fn role_of(word: DocRole) -> Role {
     }
 }
 
-fn hex(heads: &[[u8; 32]]) -> Vec<String> {
-    heads.iter().map(|head| ChangeHash(*head).to_string()).collect()
-}
-
 fn doc(node: &Node, status: &DocStatus) -> Doc {
     Doc {
         id: status.doc.to_string(),
         title: status.label.title.clone(),
         bytes: status.bytes,
-        heads: hex(&status.heads),
+        heads: texts(&status.heads),
         role: status.role.map(role_word),
         members: count(status.members),
         since: timestamp(status.since),
@@ -74,45 +69,6 @@ fn doc(node: &Node, status: &DocStatus) -> Doc {
                 heads_missing: count(peer.heads_unknown),
             })
             .collect(),
-    }
-}
-
-pub(super) fn failure(error: DocError) -> ApiFailure {
-    let text = error.to_string();
-    match error {
-        DocError::Unknown(_) => ApiFailure::new(ErrorCode::NotFound, text).hint("wattle doc list"),
-        DocError::NotAllowed { .. } => {
-            ApiFailure::new(ErrorCode::Denied, text).detail("ask", "an admin: wattle doc members <id>")
-        }
-        DocError::Refused(_) => ApiFailure::usage(text),
-        DocError::NotHere => ApiFailure::new(ErrorCode::NotFound, text)
-            .detail("it arrives", "when a member is reachable: wattle doc list"),
-        DocError::Busy => ApiFailure::new(ErrorCode::Timeout, text).hint("try again"),
-        DocError::NotSaved(_) => ApiFailure::with_status(
-            StatusCode::INSUFFICIENT_STORAGE,
-            ErrorDocument::new(ErrorCode::Failed, text)
-                .detail("nothing", "of it was kept; what was acknowledged before is on disk"),
-        ),
-        DocError::Damaged(_) => ApiFailure::new(ErrorCode::Failed, text),
-    }
-}
-
-pub(super) fn pad_failure(error: &PadError) -> ApiFailure {
-    let code = match error {
-        PadError::UnknownVersion(_) | PadError::NoSuchChange { .. } | PadError::NotFound { .. } => {
-            ErrorCode::NotFound
-        }
-        PadError::Damaged { .. } => ErrorCode::Invalid,
-        _ => ErrorCode::Usage,
-    };
-    let failure = ApiFailure::new(code, error.to_string());
-    match error {
-        PadError::UnknownVersion(_)
-        | PadError::NoSuchChange { .. }
-        | PadError::NotAVersion { .. }
-        | PadError::SeveralChanges { .. } => failure.hint("wattle doc history <id>"),
-        PadError::Damaged { .. } => failure.detail("nothing", "was made of it"),
-        _ => failure,
     }
 }
 
@@ -147,12 +103,15 @@ pub(super) async fn create(
     Json(request): Json<DocNewRequest>,
 ) -> Result<Answer<DocDocument>> {
     let text = request.text_b64.map(|bytes| bytes.0).unwrap_or_default();
-    let title = request.title;
-    wattle_pad::text_of(&text).map_err(|error| pad_failure(&error))?;
-    let edit: Edit =
-        Box::new(move |tx| wattle_pad::import_text(tx, &title, &text).map_err(|error| error.to_string()));
-    let id = node.documents.create(edit).await.map_err(failure)?;
-    answer(&node, id).await
+    made(&node, Ask::New { title: request.title, text }).await
+}
+
+/// Lets pad make a document.
+pub(super) async fn made(node: &Node, question: Ask) -> Result<Answer<DocDocument>> {
+    match ask(node, question).await? {
+        Told::Made { doc } => answer(node, doc).await,
+        _ => Err(unexpected()),
+    }
 }
 
 pub(super) async fn answer(node: &Node, id: DocId) -> Result<Answer<DocDocument>> {
@@ -177,12 +136,12 @@ pub(super) struct ContentQuery {
     at: Option<String>,
 }
 
-fn heads_of<'a>(texts: impl Iterator<Item = &'a str>) -> Result<Option<Vec<ChangeHash>>> {
+fn heads_of<'a>(texts: impl Iterator<Item = &'a str>) -> Result<Option<Vec<Hash>>> {
     let heads = texts.map(str::trim).filter(|text| !text.is_empty());
-    let heads: Vec<ChangeHash> = heads
+    let heads: Vec<Hash> = heads
         .map(|text| {
-            text.parse()
-                .map_err(|_no_hash| ApiFailure::usage(format!("`{text}` is not a version of a document")))
+            let hash = text.parse().map(|hash: ChangeHash| hash.0);
+            hash.map_err(|_no_hash| ApiFailure::usage(format!("`{text}` is not a version of a document")))
         })
         .collect::<Result<_>>()?;
     Ok(Some(heads).filter(|heads| !heads.is_empty()))
@@ -199,39 +158,17 @@ pub(super) async fn content(
 ) -> Result<Answer<DocContentDocument>> {
     let status = resolve(&node, &which).await?;
     let at = query.at.unwrap_or_default();
-    let path: Option<wattle_pad::Path> =
-        query.path.map(|path| path.parse().map_err(|error: PadError| pad_failure(&error))).transpose()?;
-    let read = move |automerge: &Automerge| -> std::result::Result<DocContentDocument, PadError> {
-        let at = wattle_pad::version(automerge, &at)?;
-        let heads = at.clone().unwrap_or_else(|| automerge.get_heads());
-        let at = at.as_deref();
-        let (text, value) = match &path {
-            Some(path) => (None, wattle_pad::get(automerge, path, at)?),
-            None => (wattle_pad::text(automerge, at)?, fields(wattle_pad::to_json(automerge, at)?)),
-        };
-        Ok(DocContentDocument {
+    match ask(&node, Ask::Content { doc: status.doc, at, path: query.path }).await? {
+        Told::Content { title, heads, text, json } => Ok(Answer(DocContentDocument {
             schema: DocContentSchema::V1,
             id: status.doc.to_string(),
-            title: wattle_pad::title(automerge).unwrap_or_default(),
-            heads: heads.iter().map(ToString::to_string).collect(),
+            title,
+            heads: texts(&heads),
             text,
-            value,
-        })
-    };
-    let read = node.documents.read(status.doc, read).await.map_err(failure)?;
-    Ok(Answer(read.map_err(|error| pad_failure(&error))?))
-}
-
-/// The fields beside title and text.
-fn fields(mut all: serde_json::Value) -> serde_json::Value {
-    if let Some(map) = all.as_object_mut() {
-        map.remove("title");
-        map.remove("sections");
-        if map.is_empty() {
-            return serde_json::Value::Null;
-        }
+            value: serde_json::from_str(&json).map_err(|_not_json| unexpected())?,
+        })),
+        _ => Err(unexpected()),
     }
-    all
 }
 
 /// Bring an edited text in: only what differs from the version that was edited is changed.
@@ -244,54 +181,26 @@ pub(super) async fn text(
     Json(request): Json<DocTextRequest>,
 ) -> Result<Answer<DocEditDocument>> {
     let status = resolve(&node, &which).await?;
-    let new = wattle_pad::text_of(&request.text_b64.0).map_err(|error| pad_failure(&error))?.to_owned();
     let at = heads_of(request.at.iter().map(String::as_str))?;
-    let (read_at, text, me) = (at.clone(), new.clone(), node.overlay.id());
-    let base = move |automerge: &Automerge, authors: &Authors<'_>| {
-        let is_mine = |actor: &ActorId| authors.of(actor) == Some(me);
-        let made = match &read_at {
-            Some(at) => wattle_pad::made_already(automerge, at, &text, is_mine)?,
-            None => None,
-        };
-        let heads = automerge.get_heads();
-        let at = read_at.unwrap_or_else(|| heads.clone());
-        let base = wattle_pad::text(automerge, Some(&at))?.unwrap_or_default();
-        Ok::<_, PadError>((base, at, made.map(|made| (made, heads))))
-    };
-    let base = node.documents.read_authors(status.doc, base).await.map_err(failure)?;
-    let (base, at, made) = base.map_err(|error| pad_failure(&error))?;
-    if let Some((made, heads)) = made {
-        let heads: Vec<[u8; 32]> = heads.iter().map(|head| head.0).collect();
-        let edited = Edited { before: heads.clone(), after: heads };
-        let document = edit_document(&status, &edited, wattle_pad::lines_changed(&base, &new));
-        return Ok(Answer(DocEditDocument { change: Some(made.to_string()), ..document }));
-    }
-    let (told, lines) = tokio::sync::oneshot::channel();
-    let edit: Edit = Box::new(move |tx| {
-        let change = wattle_pad::change_text(tx, &base, &new).map_err(|error| error.to_string())?;
-        if told.send((change.lines_added, change.lines_removed)).is_err() {
-            tracing::trace!("whoever edited has stopped waiting");
-        }
-        Ok(())
-    });
-    let at = at.iter().map(|head| head.0).collect();
-    let edited = node.documents.edit(status.doc, Some(at), edit).await.map_err(failure)?;
-    let lines = lines.await.unwrap_or_default();
-    Ok(Answer(edit_document(&status, &edited, lines)))
+    let question = Ask::Write { doc: status.doc, at, text: request.text_b64.0 };
+    edited(&status, ask(&node, question).await?)
 }
 
-fn edit_document(status: &DocStatus, edited: &Edited, (added, removed): (usize, usize)) -> DocEditDocument {
-    DocEditDocument {
+/// A change that pad made.
+fn edited(status: &DocStatus, told: Told) -> Result<Answer<DocEditDocument>> {
+    let Told::Written { before, after, change, lines_added, lines_removed } = told else {
+        return Err(unexpected());
+    };
+    Ok(Answer(DocEditDocument {
         schema: DocEditSchema::V1,
         id: status.doc.to_string(),
-        before: hex(&edited.before),
-        after: hex(&edited.after),
-        change: (edited.after.iter().find(|head| !edited.before.contains(head)))
-            .map(|head| ChangeHash(*head).to_string()),
-        lines_added: count(added),
-        lines_removed: count(removed),
+        before: texts(&before),
+        after: texts(&after),
+        change: change.map(|change| ChangeHash(change).to_string()),
+        lines_added: count(lines_added),
+        lines_removed: count(lines_removed),
         peers: count(status.peers.len()),
-    }
+    }))
 }
 
 /// Change one field.
@@ -304,11 +213,8 @@ pub(super) async fn field(
     Json(request): Json<DocFieldRequest>,
 ) -> Result<Answer<DocEditDocument>> {
     let status = resolve(&node, &which).await?;
-    let path: wattle_pad::Path = request.path.parse().map_err(|error: PadError| pad_failure(&error))?;
-    let edit: Edit =
-        Box::new(move |tx| wattle_pad::set(tx, &path, &request.value).map_err(|error| error.to_string()));
-    let edited = node.documents.edit(status.doc, None, edit).await.map_err(failure)?;
-    Ok(Answer(edit_document(&status, &edited, (0, 0))))
+    let question = Ask::Set { doc: status.doc, path: request.path, json: request.value.to_string() };
+    edited(&status, ask(&node, question).await?)
 }
 
 /// Make a ticket that leads to a document.

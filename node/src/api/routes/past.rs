@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use automerge::{Automerge, ChangeHash, ReadDoc as _};
 use axum::Json as Answer;
 use axum::extract::State;
 use axum::response::Response;
@@ -13,8 +12,8 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 use utoipa::IntoParams;
-use wattle_docs::{Authors, DocError, Edit, Event};
-use wattle_pad::{FileContent, FileFormat, HistoryStep, PadError, PatchLine, Telling};
+use wattle_docs::{DocError, Event};
+use wattle_pad::{Answer as Told, Ask, FileFormat, Hash, HistoryStep, PatchLine};
 use wattle_types::{DocId, NodeId};
 
 use super::super::documents::{
@@ -24,7 +23,8 @@ use super::super::documents::{
 };
 use super::super::extract::{Json, Parameters, Part, STREAM_LINES_MAX, json_lines};
 use super::super::failure::ApiFailure;
-use super::docs::{answer, failure, pad_failure, resolve};
+use super::docs::{made, resolve};
+use super::pad::{ask, failure, texts, unexpected};
 use crate::clock::timestamp;
 use crate::exit::ErrorCode;
 use crate::node::{Node, count};
@@ -38,10 +38,6 @@ const STEPS_MAX: usize = 1000;
 /// How often a watcher looks whether the document is still here: its end is no event.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
-fn texts(heads: &[ChangeHash]) -> Vec<String> {
-    heads.iter().map(ToString::to_string).collect()
-}
-
 fn author(node: &Node, id: NodeId) -> DocAuthor {
     DocAuthor { id, name: node.names.of(id), me: id == node.overlay.id() }
 }
@@ -50,7 +46,7 @@ fn step(node: &Node, step: HistoryStep) -> DocStep {
     let touched = step.touched;
     DocStep {
         version: step.version.to_string(),
-        before: texts(&step.before),
+        before: step.before.iter().map(ToString::to_string).collect(),
         author: step.author.map(|id| author(node, id)),
         brought_by: step.brought_by.map(|id| author(node, id)),
         began: step.began.map(timestamp),
@@ -65,16 +61,6 @@ fn step(node: &Node, step: HistoryStep) -> DocStep {
 
 fn steps_of(node: &Node, steps: Vec<HistoryStep>) -> Vec<DocStep> {
     steps.into_iter().map(|one| step(node, one)).collect()
-}
-
-/// Reads a document with its authors; what the read itself refuses is an answer too.
-async fn read<T: Send + 'static>(
-    node: &Node,
-    doc: DocId,
-    read: impl FnOnce(&Automerge, &Authors<'_>) -> std::result::Result<T, PadError> + Send + 'static,
-) -> Result<T> {
-    let read = node.documents.read_authors(doc, read).await.map_err(failure)?;
-    read.map_err(|error| pad_failure(&error))
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -105,20 +91,17 @@ pub(super) async fn history(
         return Err(ApiFailure::usage(format!("a history has 1 to {STEPS_MAX} steps")));
     }
     let (each, since) = (query.each, query.since.unwrap_or_default());
-    let told = read(&node, status.doc, move |automerge, authors| {
-        let since = wattle_pad::version(automerge, &since)?;
-        // One more, to know whether there are older ones.
-        let telling = Telling { since: since.as_deref(), until: None, limit: limit + 1, each };
-        let steps = wattle_pad::steps(automerge, telling, |actor| authors.of(actor))?;
-        Ok((wattle_pad::title(automerge), automerge.get_heads(), steps))
-    });
-    let (title, heads, mut steps) = told.await?;
+    // One more, to know whether there are older ones.
+    let question = Ask::History { doc: status.doc, since, limit: limit + 1, each };
+    let Told::History { title, heads, mut steps } = ask(&node, question).await? else {
+        return Err(unexpected());
+    };
     let more = steps.len() > limit;
     steps.truncate(limit);
     Ok(Answer(DocHistoryDocument {
         schema: DocHistorySchema::V1,
         id: status.doc.to_string(),
-        title: title.unwrap_or_default(),
+        title,
         heads: texts(&heads),
         steps: steps_of(&node, steps),
         more,
@@ -145,24 +128,15 @@ pub(super) async fn diff(
     Parameters(query): Parameters<DiffQuery>,
 ) -> Result<Answer<DocDiffDocument>> {
     let status = resolve(&node, &which).await?;
-    let told = read(&node, status.doc, move |automerge, authors| {
-        let before = wattle_pad::version(automerge, &query.before)?;
-        let before = before.ok_or_else(|| PadError::NotAVersion { text: query.before.clone() })?;
-        let after = wattle_pad::version(automerge, query.after.as_deref().unwrap_or_default())?;
-        let after = after.unwrap_or_else(|| automerge.get_heads());
-        let lines = wattle_pad::difference(automerge, &before, &after)?;
-        let between = |since, until| {
-            let telling = Telling { since: Some(since), until: Some(until), limit: STEPS_MAX, each: false };
-            wattle_pad::steps(automerge, telling, |actor| authors.of(actor))
-        };
-        let (steps, without) = (between(&before, &after)?, between(&after, &before)?);
-        Ok((wattle_pad::title(automerge), before, after, lines, steps, without))
-    });
-    let (title, before, after, lines, steps, without) = told.await?;
+    let (before, after) = (query.before, query.after.unwrap_or_default());
+    let question = Ask::Difference { doc: status.doc, before, after, limit: STEPS_MAX };
+    let Told::Difference { title, before, after, lines, steps, without } = ask(&node, question).await? else {
+        return Err(unexpected());
+    };
     Ok(Answer(DocDiffDocument {
         schema: DocDiffSchema::V1,
         id: status.doc.to_string(),
-        title: title.unwrap_or_default(),
+        title,
         before: texts(&before),
         after: texts(&after),
         steps: steps_of(&node, steps),
@@ -209,23 +183,12 @@ pub(super) async fn changes(
     // Before the first look, so that nothing falls between.
     let events = node.documents.events();
     let doc = status.doc;
-    let since = query.since.unwrap_or_default();
-    let (title, seen) = read(&node, doc, move |automerge, _authors| {
-        let since = match wattle_pad::version(automerge, &since) {
-            // It was taken out meanwhile: go on from here.
-            Err(PadError::NoSuchChange { .. }) => None,
-            since => since?,
-        };
-        Ok((wattle_pad::title(automerge), since.unwrap_or_else(|| automerge.get_heads())))
-    })
-    .await?;
-    let (sender, lines) = mpsc::channel(STREAM_LINES_MAX);
-    let first = DocLine::Watching {
-        ts: Timestamp::now(),
-        id: doc.to_string(),
-        title: title.unwrap_or_default(),
-        heads: texts(&seen),
+    let at = query.since.unwrap_or_default();
+    let Told::Version { title, heads: seen } = ask(&node, Ask::Version { doc, at }).await? else {
+        return Err(unexpected());
     };
+    let (sender, lines) = mpsc::channel(STREAM_LINES_MAX);
+    let first = DocLine::Watching { ts: Timestamp::now(), id: doc.to_string(), title, heads: texts(&seen) };
     tokio::spawn(async move {
         if sender.send(first).await.is_ok() {
             let error = watch(&node, doc, seen, events, &sender).await.into_document();
@@ -241,7 +204,7 @@ pub(super) async fn changes(
 async fn watch(
     node: &Node,
     doc: DocId,
-    mut seen: Vec<ChangeHash>,
+    mut seen: Vec<Hash>,
     mut events: Receiver<Event>,
     sender: &mpsc::Sender<DocLine>,
 ) -> ApiFailure {
@@ -279,17 +242,9 @@ async fn watch(
 }
 
 /// What came since `seen`, the oldest first; `seen` is the current version then.
-async fn news(node: &Node, doc: DocId, seen: &mut Vec<ChangeHash>) -> Result<Vec<DocLine>> {
-    let since = seen.clone();
-    let (heads, steps) = read(node, doc, move |automerge, authors| {
-        let heads = automerge.get_heads();
-        let telling = Telling { since: Some(&since), until: None, limit: STEPS_MAX, each: false };
-        match wattle_pad::steps(automerge, telling, |actor| authors.of(actor)) {
-            Err(PadError::UnknownVersion(_)) => Ok((heads, None)),
-            steps => Ok((heads, Some(steps?))),
-        }
-    })
-    .await?;
+async fn news(node: &Node, doc: DocId, seen: &mut Vec<Hash>) -> Result<Vec<DocLine>> {
+    let question = Ask::News { doc, since: seen.clone(), limit: STEPS_MAX };
+    let Told::News { heads, steps } = ask(node, question).await? else { return Err(unexpected()) };
     let (ts, id, heads_now) = (Timestamp::now(), doc.to_string(), texts(&heads));
     seen.clone_from(&heads);
     let Some(steps) = steps else { return Ok(vec![DocLine::TakenOut { ts, id, heads: heads_now }]) };
@@ -321,20 +276,21 @@ pub(super) async fn export(
 ) -> Result<Answer<DocExportDocument>> {
     let status = resolve(&node, &which).await?;
     let format = query.format;
-    let exported = read(&node, status.doc, move |automerge, _authors| {
-        let format = match format {
+    let question = Ask::Export {
+        doc: status.doc,
+        format: match format {
             DocFormat::Automerge => FileFormat::Automerge,
             DocFormat::Text => FileFormat::Text,
             DocFormat::Json => FileFormat::Json,
-        };
-        let bytes = wattle_pad::export(automerge, format)?;
-        Ok((wattle_pad::title(automerge), automerge.get_heads(), bytes))
-    });
-    let (title, heads, bytes) = exported.await?;
+        },
+    };
+    let Told::Exported { title, heads, bytes } = ask(&node, question).await? else {
+        return Err(unexpected());
+    };
     Ok(Answer(DocExportDocument {
         schema: DocExportSchema::V1,
         id: status.doc.to_string(),
-        title: title.unwrap_or_default(),
+        title,
         heads: texts(&heads),
         format,
         bytes: count(bytes.len()),
@@ -351,36 +307,5 @@ pub(super) async fn import(
     Json(request): Json<DocImportRequest>,
 ) -> Result<Answer<DocDocument>> {
     let DocImportRequest { name, title, data_b64: Bytes(bytes) } = request;
-    let content = wattle_pad::recognise(&name, &bytes).map_err(|error| pad_failure(&error))?;
-    let history = match content {
-        FileContent::Automerge => Some(load(bytes).await?),
-        FileContent::Json(_) | FileContent::Text(_) => None,
-    };
-    let stem = name.rsplit_once('.').map_or(name.as_str(), |(stem, _)| stem).to_owned();
-    let edit: Edit = Box::new(move |tx| {
-        wattle_pad::import(tx, &content, title.as_deref(), &stem).map_err(|error| error.to_string())
-    });
-    let made = match history {
-        Some(history) => node.documents.import(history, edit).await,
-        None => node.documents.create(edit).await,
-    };
-    answer(&node, made.map_err(failure)?).await
-}
-
-/// Reads an Automerge file: bounded before the decoder has it, and away from what must not wait.
-async fn load(bytes: Vec<u8>) -> Result<Automerge> {
-    let damaged = |why: String| pad_failure(&PadError::Damaged { why });
-    let read = tokio::task::spawn_blocking(move || {
-        wattle_docs::chunk::inspect(&bytes).map_err(|error| error.to_string())?;
-        let automerge = Automerge::load(&bytes).map_err(|error| error.to_string())?;
-        if automerge.get_missing_deps(&[]).is_empty() {
-            Ok(automerge)
-        } else {
-            Err("changes are missing from it".to_owned())
-        }
-    });
-    match read.await {
-        Ok(read) => read.map_err(damaged),
-        Err(_panicked) => Err(damaged("the decoder does not survive it".to_owned())),
-    }
+    made(&node, Ask::Import { name, title, bytes }).await
 }

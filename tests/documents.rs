@@ -502,3 +502,80 @@ fn text_that_packs_too_well_is_taken_by_who_gets_it() {
         assert_eq!(heads(&other, doc), heads(&desk, doc));
     }
 }
+
+/// So many changes of a writer, each on the one before, in a frame of its own.
+fn typed(desk: &mut Desk, doc: DocId, speaker: &Speaker, count: u32) -> Vec<(NodeId, Vec<u8>)> {
+    let mut on = desk.read(doc);
+    let mut frames = Vec::new();
+    for number in 0..count {
+        let change = speaker.change(&on, 7, &format!("key {number}"), "x");
+        let vouch = speaker.vouch(&speaker.key, doc, 1, &change);
+        frames.push((speaker.id(), speaker.push(vec![vouch], vec![change.raw_bytes().to_vec()])));
+        on.apply_changes([change]).unwrap();
+    }
+    frames
+}
+
+fn times_changed(desk: &mut Desk) -> usize {
+    let events = std::mem::take(&mut desk.events);
+    events.iter().filter(|event| matches!(event, wattle_docs::Event::Changed { .. })).count()
+}
+
+#[test]
+fn what_a_member_wrote_while_the_machine_was_busy_is_applied_and_written_as_one() {
+    let (mut desk, doc, speaker) = shared(2, Role::Writer);
+    let frames = typed(&mut desk, doc, &speaker, 50);
+    let mut idle = desk.restarted();
+    idle.meet(&speaker, None);
+    times_changed(&mut idle);
+    for (peer, frame) in frames.clone() {
+        idle.hears(peer, frame);
+    }
+    assert_eq!(times_changed(&mut idle), 50, "what comes alone is applied at once");
+    times_changed(&mut desk);
+    desk.handle(Input::ReceivedTogether { frames });
+    assert_eq!(times_changed(&mut desk), 1, "each change is applied and written by itself");
+    assert_eq!((desk.misbehaved.len(), keys(&mut desk, doc).len()), (0, 51));
+    let again = desk.restarted().read(doc).keys(automerge::ROOT).count();
+    assert_eq!(again, 51, "what was written together is on disk");
+}
+
+#[test]
+fn what_others_wrote_and_a_member_passes_on_is_judged_by_itself() {
+    let (mut desk, doc, speaker) = shared(2, Role::Writer);
+    let other = admitted(&mut desk, doc, 3, Role::Writer);
+    let mut frames = typed(&mut desk, doc, &speaker, 2);
+    let theirs = other.change(&desk.read(doc), 9, "theirs", "x");
+    // The other writer never said this.
+    let mut forged = cbor::encode(&other.vouch(&other.key, doc, 1, &theirs));
+    let last = forged.len() - 1;
+    forged[last] ^= 1;
+    let forged: Envelope = cbor::decode(&forged, forged.len()).unwrap();
+    let pushed = speaker.push(vec![forged], vec![theirs.raw_bytes().to_vec()]);
+    frames.insert(1, (speaker.id(), pushed));
+    desk.handle(Input::ReceivedTogether { frames });
+    assert_eq!(desk.misbehaved.len(), 1);
+    let here = keys(&mut desk, doc);
+    assert!(here.contains("key 0"), "what came before is lost: {here:?}");
+    assert!(!here.contains("theirs"), "a forged word was taken");
+}
+
+#[test]
+fn a_document_that_is_not_in_use_is_put_away_when_memory_is_short() {
+    let mut desk = Desk::new(key(1));
+    let docs: Vec<DocId> = (0..5).map(|_| desk.create()).collect();
+    assert!(desk.replica.open_bytes() > 0);
+    desk.wait(Duration::from_secs(2));
+    edit(&mut desk, docs[0], "in use");
+    let one = desk.replica.open_bytes() / 5;
+    desk.handle(Input::Shed);
+    let left = desk.replica.open_bytes();
+    assert!(left > 0 && left < 2 * one, "{left} bytes instead of those of one document, about {one}");
+    let loads = desk.loads;
+    assert_eq!(keys(&mut desk, docs[0]).len(), 2);
+    assert_eq!(desk.loads, loads, "the one in use was put away");
+    for doc in &docs[1..] {
+        assert_eq!(keys(&mut desk, *doc).len(), 1, "{doc} is not what it was");
+    }
+    assert_eq!(desk.loads, loads + 4);
+}

@@ -119,8 +119,10 @@ impl Lane for HostLane {
     type Item = Heard;
     type Act = Output;
 
-    // What takes long is done where documents are.
-    const LONG: bool = false;
+    fn are_long(_turns: &[Turn<Host>]) -> bool {
+        // What takes long is done where documents are.
+        false
+    }
 
     fn wake() -> Input {
         Input::Wake

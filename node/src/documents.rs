@@ -5,6 +5,7 @@
 //! is in [`switch`]: channels, lookups, who is shunned. Who is asked about all documents asks every machine, and tells
 //! what was last known of those that are busy.
 
+mod budget;
 pub(crate) mod clients;
 mod links;
 mod lookups;
@@ -31,6 +32,7 @@ use wattle_types::{DocAccess, DocId, NodeId, PostId, PostLink, Posted, SecretKey
 
 use crate::clock::unix_now;
 use crate::driver::drive;
+use budget::Budget;
 use links::Links;
 use lookups::Lookups;
 use shard::{Around, Inboxes, Index, Item, ShardLane};
@@ -99,7 +101,7 @@ impl Documents {
         let inboxes = Inboxes::new(shards.clone(), inboxes);
         let (heard, hears) = mpsc::channel(HEARD_MAX);
         let events = broadcast::Sender::new(EVENTS_MAX);
-        let index = Index::default();
+        let (index, budget) = (Index::default(), Budget::new(SHARDS));
         let mut switch = Switch {
             overlay: overlay.clone(),
             inboxes: inboxes.clone(),
@@ -108,6 +110,7 @@ impl Documents {
             heard: heard.clone(),
             shunned: BTreeMap::new(),
             wanted: BTreeMap::new(),
+            shed: None,
         };
         for (((shard, replica), inbox), mut waits) in shards.each().zip(replicas).zip(own).zip(waits) {
             replica.list().into_iter().for_each(|status| index.put(status));
@@ -119,6 +122,7 @@ impl Documents {
                 inbox,
                 inboxes: inboxes.clone(),
                 index: index.clone(),
+                budget: budget.clone(),
                 switch: heard.clone(),
                 store: Arc::clone(store),
                 events: events.clone(),

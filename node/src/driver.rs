@@ -33,14 +33,19 @@ pub(crate) trait Lane: Send + 'static {
     /// An output, and what the machine knows of it.
     type Act: Send + 'static;
 
-    /// Whether a turn may take long.
-    const LONG: bool;
+    /// Whether these turns may take long.
+    fn are_long(turns: &[Turn<Self::Machine>]) -> bool;
 
     /// The input that says that a deadline passed.
     fn wake() -> InputOf<Self>;
 
     /// Makes a turn of what waited, if it still means something.
     fn open(&mut self, item: Self::Item) -> Option<Turn<Self::Machine>>;
+
+    /// Makes one turn of several where the machine does them better together.
+    fn together(turns: Vec<Turn<Self::Machine>>) -> Vec<Turn<Self::Machine>> {
+        turns
+    }
 
     /// What the machine knows of what it just said.
     fn read(machine: &Self::Machine, output: OutputOf<Self>) -> Self::Act;
@@ -77,12 +82,12 @@ pub(crate) async fn drive<L: Lane>(
                 None => return,
             },
         };
-        let mut turns: Vec<_> = items.into_iter().filter_map(|item| lane.open(item)).collect();
+        let mut turns = L::together(items.into_iter().filter_map(|item| lane.open(item)).collect());
         if wake.is_some_and(|at| at <= Instant::now()) {
             turns.push(Turn::Input(L::wake()));
         }
         let mut acts;
-        (machine, acts) = if L::LONG && !turns.is_empty() {
+        (machine, acts) = if L::are_long(&turns) {
             let long = tokio::task::spawn_blocking(move || run::<L>(machine, turns, started));
             match long.await.map_err(tokio::task::JoinError::try_into_panic) {
                 Ok(done) => done,

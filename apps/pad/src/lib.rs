@@ -2,9 +2,9 @@
 //!
 //! # What it does
 //!
-//! Reads and edits one Automerge document. What is asked ([`Ask`]) the app makes a call of ([`Pad`]); everything else
-//! here is a pure function of a document and of what somebody wants of it. Who may write, how documents travel and where
-//! they are kept is decided elsewhere.
+//! Reads and edits one Automerge document. What is asked ([`Ask`]) the app makes a call of ([`Pad`]); everything
+//! else here is a pure function of a document and of what somebody wants of it. Who may write, how documents travel
+//! and where they are kept is decided elsewhere.
 //!
 //! # The schema
 //!

@@ -11,6 +11,7 @@ use wattle_store::Store;
 use wattle_types::{DocId, NodeId, Table, Write};
 use wattle_weave::{Route, Shards};
 
+use super::budget::Budget;
 use super::switch::Heard;
 use crate::driver::{Lane, Turn};
 
@@ -118,6 +119,7 @@ pub(super) struct Around {
     pub(super) inbox: mpsc::Sender<Item>,
     pub(super) inboxes: Inboxes,
     pub(super) index: Index,
+    pub(super) budget: Budget,
     pub(super) switch: mpsc::Sender<Heard>,
     pub(super) store: Arc<Store>,
     pub(super) events: broadcast::Sender<Event>,
@@ -142,6 +144,8 @@ pub(super) enum Act {
     Said { output: Output, tell: Vec<AppInput> },
     /// Tell the switch whom to look for.
     Want(BTreeSet<NodeId>),
+    /// Tell the switch that memory is short.
+    Shed,
 }
 
 impl ShardLane {
@@ -194,7 +198,13 @@ impl Lane for ShardLane {
     type Item = Item;
     type Act = Act;
 
-    const LONG: bool = true;
+    /// All but looks, and what a channel does: each machine hears of that, and most have nothing to do with its peer.
+    fn are_long(turns: &[Turn<Replica>]) -> bool {
+        let is_short = |turn: &Turn<Replica>| {
+            matches!(turn, Turn::Look(_) | Turn::Input(Input::PeerUp { .. } | Input::PeerDown { .. }))
+        };
+        !turns.iter().all(is_short)
+    }
 
     fn wake() -> Input {
         Input::Wake
@@ -235,6 +245,24 @@ impl Lane for ShardLane {
         }
     }
 
+    /// Frames that came one behind the other: what one member wrote is then applied as one.
+    fn together(turns: Vec<Turn<Replica>>) -> Vec<Turn<Replica>> {
+        let mut together: Vec<Turn<Replica>> = Vec::with_capacity(turns.len());
+        for turn in turns {
+            match (turn, together.last_mut()) {
+                (
+                    Turn::Input(Input::Received { peer, frame }),
+                    Some(Turn::Input(Input::ReceivedTogether { frames })),
+                ) => frames.push((peer, frame)),
+                (Turn::Input(Input::Received { peer, frame }), _) => {
+                    together.push(Turn::Input(Input::ReceivedTogether { frames: vec![(peer, frame)] }));
+                }
+                (turn, _) => together.push(turn),
+            }
+        }
+        together
+    }
+
     fn read(machine: &Replica, output: Output) -> Act {
         let tell = match &output {
             Output::Notify(event) => wattle_weave::to_apps(machine, event),
@@ -269,6 +297,9 @@ impl Lane for ShardLane {
                 None => self.around.index.remove(&doc),
             }
         }
+        if self.around.budget.is_over(self.around.shard, machine.open_bytes()) {
+            acts.push(Act::Shed);
+        }
         if std::mem::take(&mut self.found) {
             let wanted = machine.wanted_peers();
             if wanted != self.wanted {
@@ -281,6 +312,7 @@ impl Lane for ShardLane {
     async fn act(&mut self, act: Act) {
         let (output, tell) = match act {
             Act::Said { output, tell } => (output, tell),
+            Act::Shed => return self.switch(Heard::Full).await,
             Act::Want(wanted) => return self.switch(Heard::Wanted(self.around.shard, wanted)).await,
         };
         for input in tell {

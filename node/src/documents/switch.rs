@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
-use wattle_docs::Shard;
+use wattle_docs::{Input, Shard};
 use wattle_net::Overlay;
 use wattle_types::{DocId, DocTag, NodeId, ProviderKey};
 
 use super::SEEK_MAX;
 use super::links::{Links, Opened};
 use super::lookups::Lookups;
-use super::shard::Inboxes;
+use super::shard::{Inboxes, Item};
 
 /// How often peers without a channel are tried again.
 const TRY_AGAIN: Duration = Duration::from_secs(5);
@@ -23,6 +23,9 @@ const TRY_AGAIN: Duration = Duration::from_secs(5);
 const SHUN: Duration = Duration::from_secs(30);
 /// Peers that are shunned at once; beyond it the one that comes back first does so early.
 const SHUNNED_MAX: usize = 1024;
+
+/// How often machines are told that memory is short.
+const SHED_EVERY: Duration = Duration::from_secs(1);
 
 /// What the switch hears.
 pub(super) enum Heard {
@@ -46,6 +49,8 @@ pub(super) enum Heard {
     Dropped(DocTag),
     /// A peer broke the protocol.
     Misbehaved(NodeId),
+    /// Open documents take too much memory.
+    Full,
     /// Somebody waits for a document that has not arrived, until nobody looks for it any more.
     LookFor { doc: DocId, tag: DocTag, ended: oneshot::Sender<()> },
 }
@@ -60,6 +65,8 @@ pub(super) struct Switch {
     pub(super) shunned: BTreeMap<NodeId, Instant>,
     /// By the machine's place.
     pub(super) wanted: BTreeMap<u16, BTreeSet<NodeId>>,
+    /// When machines were last told that memory is short.
+    pub(super) shed: Option<Instant>,
 }
 
 impl Switch {
@@ -106,7 +113,20 @@ impl Switch {
             Heard::Held(tag) => self.announce(tag),
             Heard::Dropped(tag) => self.take_back(tag),
             Heard::Misbehaved(peer) => self.send_away(peer),
+            Heard::Full => self.shed(),
             Heard::LookFor { doc, tag, ended } => self.look_for(doc, tag, ended),
+        }
+    }
+
+    /// Lets every machine put away what is not in use, once a second: more often is of no use.
+    fn shed(&mut self) {
+        if self.shed.is_some_and(|at| at.elapsed() < SHED_EVERY) {
+            return;
+        }
+        self.shed = Some(Instant::now());
+        for inbox in self.inboxes.each() {
+            // Ignored because a machine whose inbox is full has none but documents in use, or is told again.
+            drop(inbox.try_send(Item::Input(Input::Shed)));
         }
     }
 

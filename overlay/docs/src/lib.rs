@@ -45,7 +45,9 @@
 //!    operations and the heads. Equal summaries are the end; no document is loaded for them.
 //! 5. `Want` names heads and a clock; the answer is one transfer in parts, pulled part by part.
 //! 6. An edit is pushed to every session once it is on disk, and passed on by who learned something from it.
-//!    What a push misses, the next `Summary` shows: every message may be lost, doubled or late.
+//!    What a push misses, the next `Summary` shows: every message may be lost, doubled or late. Edits that are
+//!    made while the disk writes go as one; those that come while a machine is busy are applied as one
+//!    ([`Input::ReceivedTogether`]).
 //!
 //! 7. `Ephemeral` carries what programs say in passing to all who have the document open. It is passed on once
 //!    by every member, told apart by session and count, and never stored.
@@ -84,7 +86,9 @@
 //! whole document, which packs them some tenfold, and one that is larger itself is not given. A document has
 //! [`OPERATIONS_MAX`] operations, a quarter of them kept free for admins, 512 by one ticket; one transfer each
 //! way per session; [`WAITING_MAX`] requests wait for a document that is being loaded. Presence has at most
-//! [`PRESENCE_BYTES_MAX`] and [`PRESENCE_PER_SECOND`]. A document that is not here costs nothing, however often
+//! [`PRESENCE_BYTES_MAX`] and [`PRESENCE_PER_SECOND`]. An open document is put away when nobody used it for a
+//! minute, or for a second where memory is short ([`Input::Shed`]); those in use stay. A document that is not
+//! here costs nothing, however often
 //! it is asked for.
 //!
 //! # Not here

@@ -1,5 +1,6 @@
 //! The machine: all documents of one node (or of one shard of it), their peers and their disk.
 
+mod budget;
 mod clients;
 mod disk;
 mod event;
@@ -10,6 +11,7 @@ mod peers;
 mod presence;
 mod shard;
 mod status;
+mod together;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -205,6 +207,13 @@ pub enum Input {
         /// Its bytes.
         frame: Vec<u8>,
     },
+    /// Frames arrived while the machine was busy: all that came for it, in order.
+    ReceivedTogether {
+        /// From whom, and their bytes.
+        frames: Vec<(NodeId, Vec<u8>)>,
+    },
+    /// Memory is short: what is not in use is to be put away.
+    Shed,
     /// A batch is on disk.
     Persisted {
         /// Which.
@@ -513,6 +522,9 @@ pub struct Replica {
     forgotten: BTreeMap<PersistId, (RequestId, Box<Entry>)>,
     transfers: u32,
     timers: BTreeSet<(Time, DocId)>,
+    /// Whether more frames follow at once, and what they brought so far.
+    together: bool,
+    run: Option<together::Run>,
 }
 
 impl Replica {
@@ -543,6 +555,8 @@ impl Replica {
             forgotten: BTreeMap::new(),
             transfers: 0,
             timers: BTreeSet::new(),
+            together: false,
+            run: None,
         };
         let mut logs: BTreeMap<Vec<u8>, Vec<Envelope>> = BTreeMap::new();
         for (key, value) in operations {
@@ -718,6 +732,8 @@ impl Machine for Replica {
             Input::PeerDown { peer } => self.peer_down(&peer, out),
             Input::Found { doc, peer } => self.found(now, doc, peer, out),
             Input::Received { peer, frame } => self.received(now, peer, &frame, out),
+            Input::ReceivedTogether { frames } => self.received_together(now, frames, out),
+            Input::Shed => self.shed(now),
             Input::Persisted { id } => self.persisted(now, id, out),
             Input::NotPersisted { id, why } => self.not_persisted(now, id, &why, out),
             Input::Loaded { doc, values } => self.loaded(now, doc, values, out),

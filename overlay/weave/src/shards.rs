@@ -82,7 +82,12 @@ impl Shards {
             | Input::Append { doc, .. }
             | Input::Signal { doc, .. } => doc,
             Input::Received { frame, .. } => return Route::One(self.home_of_frame(frame)),
-            Input::PeerUp { .. } | Input::PeerDown { .. } | Input::Wake => return Route::All,
+            // They were routed before they came together.
+            Input::ReceivedTogether { frames } => {
+                let first = frames.first().map(|(_, frame)| frame.as_slice());
+                return Route::One(self.home_of_frame(first.unwrap_or_default()));
+            }
+            Input::PeerUp { .. } | Input::PeerDown { .. } | Input::Shed | Input::Wake => return Route::All,
             Input::Persisted { .. }
             | Input::NotPersisted { .. }
             | Input::Loaded { .. }
@@ -306,6 +311,7 @@ impl Machine for Documents {
                     let input = match &input {
                         Input::PeerUp { peer } => Input::PeerUp { peer: *peer },
                         Input::PeerDown { peer } => Input::PeerDown { peer: *peer },
+                        Input::Shed => Input::Shed,
                         _ => Input::Wake,
                     };
                     self.run(now, index, input, out);

@@ -255,13 +255,10 @@ impl Replica {
     /// Puts a document away that nobody used for a while.
     pub(super) fn put_away(&mut self, doc: DocId, now: Time) {
         let Some(entry) = self.entries.get_mut(&doc) else { return };
-        let State::Open(document) = &entry.state else { return };
-        let idle = now.since(entry.used) >= IDLE;
-        if idle && entry.writing.in_flight.is_none() && document.is_vouched() {
-            entry.state = State::Closed;
-        } else {
-            let at = entry.used.after(IDLE).max(now.after(IDLE / 4));
-            self.set_due(doc, at);
+        let State::Open(_) = &entry.state else { return };
+        let used = entry.used;
+        if now.since(used) < IDLE || !self.close(doc) {
+            self.set_due(doc, used.after(IDLE).max(now.after(IDLE / 4)));
         }
     }
 

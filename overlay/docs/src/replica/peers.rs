@@ -248,6 +248,9 @@ impl Replica {
         message: Message,
         out: &mut Outbox<Output>,
     ) {
+        if !matches!(message, Message::Part { .. }) {
+            self.apply_run(now, out);
+        }
         let Some(entry) = self.entries.get_mut(&doc) else { return };
         // D3: operations are read from whoever proved the secret, since they prove themselves; the rest is
         // for members, as far as this replica knows.
@@ -493,7 +496,7 @@ impl Replica {
         let Some(session) = entry.sessions.get_mut(&peer) else { return };
         match session.take_part(transfer, part, parts, &bytes) {
             Progress::Whole(payload) => {
-                self.job(now, doc, Job::Accept { peer, payload }, out);
+                self.take_payload(now, doc, peer, payload, out);
             }
             Progress::Next(more) => {
                 session.wanted_until = Some(now.after(REPEAT));

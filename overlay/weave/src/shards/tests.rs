@@ -1,5 +1,3 @@
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
-
 use wattle_docs::{Label, Outcome, RequestId, Role};
 use wattle_types::{NetworkName, NodeId, SecretKey, Table, UnixTime, Write};
 

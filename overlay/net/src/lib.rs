@@ -8,6 +8,7 @@ mod channels;
 mod command;
 mod config;
 mod connections;
+pub mod datagrams;
 mod dht;
 mod ends;
 mod event;

@@ -107,6 +107,13 @@ pub const DIFFERENCE_LINES_MAX: usize = 10_000;
 /// Bytes of a path into a document, as typed.
 pub const DOCUMENT_PATH_BYTES_MAX: usize = 1024;
 
+/// Bytes of one datagram with its seal: with the headers of UDP and IPv6 still below 1280, the least that every
+/// link must carry (RFC 8200, section 5). Larger ones are lost on real paths.
+pub const DATAGRAM_BYTES_MAX: usize = 1231;
+
+/// Peers that a node can seal datagrams for at once: 16 384 at about 400 bytes are 6.5 MiB.
+pub const DATAGRAM_PEERS_MAX: usize = 16 * 1024;
+
 /// Bytes of one entry of a feed: a chat message of four pages.
 pub const POST_BYTES_MAX: usize = 16 * 1024;
 

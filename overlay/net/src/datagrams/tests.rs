@@ -1,0 +1,177 @@
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use tokio::net::UdpSocket;
+use wattle_types::limits::DATAGRAM_BYTES_MAX;
+use wattle_types::{NetworkName, NodeId, SecretKey};
+
+use super::seal::{HEADER_BYTES, SEALED_BYTES_MORE, WHO, WHO_BYTES};
+use super::{Datagram, DatagramConfig, DatagramError, Datagrams};
+
+fn id(seed: u8) -> NodeId {
+    SecretKey::from_bytes(&[seed; 32]).node_id()
+}
+
+async fn node(seed: u8, network: &str) -> Datagrams {
+    let network = network.parse::<NetworkName>().expect("a network name");
+    let config = DatagramConfig { me: id(seed), network, port: 0, loopback_only: true };
+    Datagrams::bind(config).await.expect("a socket on this machine")
+}
+
+fn place(node: &Datagrams) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, node.port().expect("a port")))
+}
+
+/// Two nodes that know each other.
+async fn pair() -> (Datagrams, Datagrams) {
+    let (mut alice, mut bob) = (node(1, "n").await, node(2, "n").await);
+    assert!(alice.know(id(2), bob.boot_key(), vec![place(&bob)]));
+    assert!(bob.know(id(1), alice.boot_key(), vec![place(&alice)]));
+    (alice, bob)
+}
+
+/// The packet that `from` makes of `bytes` for `to`, caught on its way.
+async fn caught(from: &mut Datagrams, to: NodeId, boot: [u8; 32], bytes: &[u8]) -> (Vec<u8>, UdpSocket) {
+    let wire = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a socket on this machine");
+    let address = wire.local_addr().expect("its address");
+    from.forget(&to);
+    assert!(from.know(to, boot, vec![address]));
+    from.send(&to, bytes).expect("sent");
+    let mut packet = vec![0; 2048];
+    let (length, _) = wire.recv_from(&mut packet).await.expect("arrived");
+    packet.truncate(length);
+    (packet, wire)
+}
+
+async fn hear(node: &mut Datagrams) -> Option<Datagram> {
+    tokio::time::timeout(Duration::from_millis(200), node.receive()).await.ok()
+}
+
+#[tokio::test]
+async fn what_is_sealed_for_a_peer_arrives_there_and_back() {
+    let (mut alice, mut bob) = pair().await;
+    alice.send(&id(2), b"ping").expect("sent");
+    assert_eq!(bob.receive().await, Datagram::Opened { from: id(1), bytes: b"ping".to_vec() });
+    bob.send(&id(1), b"ack").expect("sent");
+    assert_eq!(alice.receive().await, Datagram::Opened { from: id(2), bytes: b"ack".to_vec() });
+    assert_eq!((alice.counts().sent, alice.counts().opened), (1, 1));
+}
+
+#[tokio::test]
+async fn the_longest_packet_fits_the_least_mtu_of_ipv6_and_a_longer_one_is_refused() {
+    let (mut alice, mut bob) = pair().await;
+    let longest = vec![7; DATAGRAM_BYTES_MAX - SEALED_BYTES_MORE];
+    alice.send(&id(2), &longest).expect("sent");
+    assert_eq!(bob.receive().await, Datagram::Opened { from: id(1), bytes: longest.clone() });
+    // 1280 bytes, less the headers of IPv6 and UDP (RFC 8200, section 5).
+    assert!(alice.counts().sent_bytes <= 1280 - 48);
+    let longer = [longest, vec![7]].concat();
+    assert!(matches!(alice.send(&id(2), &longer), Err(DatagramError::TooLong { .. })));
+}
+
+#[tokio::test]
+async fn a_packet_opens_once_and_only_unharmed() {
+    let (mut alice, mut bob) = pair().await;
+    let boot = bob.boot_key();
+    let (packet, wire) = caught(&mut alice, id(2), boot, b"once").await;
+    for position in 0..packet.len() {
+        let mut harmed = packet.clone();
+        harmed[position] ^= 0x40;
+        wire.send_to(&harmed, place(&bob)).await.expect("sent");
+    }
+    wire.send_to(&packet, place(&bob)).await.expect("sent");
+    assert_eq!(bob.receive().await, Datagram::Opened { from: id(1), bytes: b"once".to_vec() });
+    wire.send_to(&packet, place(&bob)).await.expect("sent");
+    assert_eq!(hear(&mut bob).await, None);
+    assert_eq!((bob.counts().opened, bob.counts().replayed), (1, 1));
+    assert_eq!(bob.counts().refused + bob.counts().unknown, packet.len() as u64);
+}
+
+#[tokio::test]
+async fn a_packet_is_worth_nothing_to_others_elsewhere_or_after_a_new_boot() {
+    let (mut alice, mut bob) = pair().await;
+    let mut carol = node(3, "n").await;
+    let mut elsewhere = node(2, "other").await;
+    let boot = bob.boot_key();
+    let (packet, wire) = caught(&mut alice, id(2), boot, b"for bob").await;
+    for node in [&mut carol, &mut elsewhere] {
+        assert!(node.know(id(1), alice.boot_key(), vec![place(&alice)]));
+        wire.send_to(&packet, place(node)).await.expect("sent");
+        assert_eq!(hear(node).await, None);
+        assert_eq!((node.counts().opened, node.counts().refused), (0, 1));
+    }
+    // Turned around: bob's own packet comes back to him.
+    let (own, wire) = caught(&mut bob, id(1), alice.boot_key(), b"mine").await;
+    wire.send_to(&own, place(&bob)).await.expect("sent");
+    assert_eq!(hear(&mut bob).await, None);
+    // Bob starts again, with the same identity: yesterday's packet is noise.
+    let mut again = node(2, "n").await;
+    assert!(again.know(id(1), alice.boot_key(), vec![place(&alice)]));
+    wire.send_to(&packet, place(&again)).await.expect("sent");
+    assert_eq!(hear(&mut again).await, None);
+    assert_eq!(again.counts().opened, 0);
+}
+
+#[tokio::test]
+async fn a_stranger_is_asked_who_it_is_and_hears_of_it() {
+    let (mut alice, mut bob) = pair().await;
+    bob.forget(&id(1));
+    alice.send(&id(2), b"hello").expect("sent");
+    assert_eq!(hear(&mut bob).await, None);
+    assert_eq!(alice.receive().await, Datagram::AskedWho { from: id(2) });
+}
+
+#[tokio::test]
+async fn nobody_is_made_to_ask_more_than_it_was_sent_or_than_its_share() {
+    let mut bob = node(2, "n").await;
+    let liar = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a socket on this machine");
+    for stranger in 0..200u8 {
+        let mut packet = vec![1; HEADER_BYTES + 16];
+        packet[1..9].copy_from_slice(&[stranger; 8]);
+        liar.send_to(&packet, place(&bob)).await.expect("sent");
+        liar.send_to(&packet, place(&bob)).await.expect("sent");
+    }
+    assert_eq!(hear(&mut bob).await, None);
+    assert!(bob.counts().sent <= 32, "asked {} times", bob.counts().sent);
+    assert!(bob.counts().sent > 0, "a stranger is asked");
+    assert_eq!(bob.counts().sent_bytes, bob.counts().sent * WHO_BYTES as u64);
+}
+
+#[tokio::test]
+async fn a_question_that_echoes_nothing_is_ignored() {
+    let (mut alice, mut bob) = pair().await;
+    alice.send(&id(2), b"ping").expect("sent");
+    assert!(matches!(bob.receive().await, Datagram::Opened { .. }));
+    let liar = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a socket on this machine");
+    for (sender, counter) in [(id(2), 1u8), (id(2), 200), (id(9), 0)] {
+        let mut packet = vec![WHO];
+        packet.extend(&sender.public_key()[..8]);
+        packet.extend([0, 0, 0, 0, 0, counter]);
+        liar.send_to(&packet, place(&alice)).await.expect("sent");
+    }
+    assert_eq!(hear(&mut alice).await, None);
+    assert_eq!(alice.counts().refused, 3);
+}
+
+#[tokio::test]
+async fn the_next_packet_goes_where_the_last_one_came_from() {
+    let (mut alice, mut bob) = pair().await;
+    alice.send(&id(2), b"ping").expect("sent");
+    assert!(matches!(bob.receive().await, Datagram::Opened { .. }));
+    // Bob was told an address of alice where nobody is, as of a node behind a NAT.
+    assert!(bob.know(id(1), alice.boot_key(), vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 9))]));
+    bob.send(&id(1), b"ack").expect("sent");
+    assert_eq!(alice.receive().await, Datagram::Opened { from: id(2), bytes: b"ack".to_vec() });
+}
+
+#[tokio::test]
+async fn addresses_are_taken_in_turn_until_one_answers() {
+    let (mut alice, mut bob) = pair().await;
+    let nobody = SocketAddr::from((Ipv4Addr::LOCALHOST, 9));
+    let somebody = place(&bob);
+    assert!(alice.know(id(2), bob.boot_key(), vec![nobody, somebody]));
+    for _ in 0..2 {
+        alice.send(&id(2), b"ping").expect("sent");
+    }
+    assert_eq!(bob.receive().await, Datagram::Opened { from: id(1), bytes: b"ping".to_vec() });
+}

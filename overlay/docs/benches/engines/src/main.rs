@@ -3,13 +3,15 @@
 //!
 //! `engines [--quick] [--only GOALS] [TRACE]`. Each line is one goal: ours, theirs, the ratio, what is wanted,
 //! whether it is met. `--quick` takes a fifth of the keystrokes and fewer rounds. `--only 2,5` takes some
-//! goals: 2 live edits, 3 a burst, 4 many documents, 5 reconnecting, 6 a first fetch, 8 disk bytes, 9 rooms.
+//! goals: 1 programs on automerge-repo, 2 live edits, 3 a burst, 4 many documents, 5 reconnecting, 6 a first fetch, 7 memory,
+//! 8 disk bytes, 9 rooms. 1 and 7 need Node and `npm ci` in tests/interop.
 //! TRACE is a file of keystrokes as in github.com/josephg/editing-traces, packed or not; without one,
 //! keystrokes of the same shape are made.
 
 mod documents;
 mod machines;
 mod ours;
+mod programs;
 mod report;
 mod rooms;
 mod theirs;
@@ -17,6 +19,7 @@ mod trace;
 
 use std::error::Error;
 use std::path::Path;
+use std::process::ExitCode;
 use std::time::Duration;
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
@@ -66,10 +69,31 @@ impl Plan {
     }
 }
 
-fn main() -> Result<()> {
-    let plan = Plan::of_arguments()?;
+fn main() -> ExitCode {
+    // A node of its own process is this program under another name, so that both are built alike.
+    if std::env::args().next().as_deref() == Some("wattle") {
+        return wattle::cli::main();
+    }
+    match measure() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn measure() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let mut arguments = std::env::args().skip(1);
+    if arguments.next().as_deref() == Some("--hold-samod") {
+        return runtime.block_on(programs::hold_samod(arguments.next().unwrap_or_default().parse()?));
+    }
+    let plan = Plan::of_arguments()?;
     report::head();
+    if plan.has(1) {
+        programs::isolated(&plan)?;
+    }
     if plan.has(2) {
         runtime.block_on(documents::live(&plan))?;
     }
@@ -95,6 +119,9 @@ fn main() -> Result<()> {
         if plan.has(3) || plan.has(6) {
             runtime.block_on(documents::large(&plan, &document))?;
         }
+    }
+    if plan.has(7) {
+        runtime.block_on(programs::memory(&plan))?;
     }
     if plan.has(4) {
         runtime.block_on(rooms::many(&plan))?;

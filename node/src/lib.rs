@@ -22,6 +22,7 @@ pub mod documents;
 mod driver;
 pub mod exit;
 pub mod health;
+pub mod members;
 pub mod metrics;
 pub mod neighbours;
 pub mod node;

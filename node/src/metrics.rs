@@ -11,6 +11,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::members::Health;
+
 /// Which requests. The path is the route's pattern, never what a caller wrote, so the number of series is
 /// bounded.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -27,7 +29,103 @@ pub struct Metrics {
     seconds: Histogram,
     uptime: Gauge,
     memory: Gauge,
+    members: Members,
     started: Instant,
+}
+
+/// Which members.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StateLabels {
+    state: &'static str,
+}
+
+/// What happened to a probe, an accusation or a packet.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResultLabels {
+    result: &'static str,
+}
+
+/// Membership: gauges, and counters that are set to what the machine counted.
+#[derive(Default)]
+struct Members {
+    states: Family<StateLabels, Gauge>,
+    health: Gauge,
+    queue: Gauge,
+    probes: Family<ResultLabels, Gauge>,
+    accusations: Family<ResultLabels, Gauge>,
+    datagrams: Family<ResultLabels, Gauge>,
+    datagram_bytes: Family<ResultLabels, Gauge>,
+    stalls: Gauge,
+    false_positives: Gauge,
+}
+
+impl Members {
+    fn register(registry: &mut Registry) -> Self {
+        let members = Self::default();
+        let (states, health, queue) = (members.states.clone(), members.health.clone(), members.queue.clone());
+        registry.register("members", "Members as this node sees them, with itself", states);
+        registry.register("members_health", "How badly this node does: 0 is well, 7 the worst", health);
+        registry.register("members_queue", "Rumours that wait to be told", queue);
+        registry.register("members_probes", "Probes since the start", members.probes.clone());
+        registry.register("members_accusations", "Accusations since the start", members.accusations.clone());
+        registry.register("members_datagrams", "Packets since the start", members.datagrams.clone());
+        registry.register_with_unit(
+            "members_datagrams",
+            "Bytes of packets since the start, without the headers of UDP and IP",
+            Unit::Bytes,
+            members.datagram_bytes.clone(),
+        );
+        registry.register("members_stalls", "Times this node was woken too late", members.stalls.clone());
+        registry.register(
+            "members_false_positives",
+            "Faulty members that came back within a minute",
+            members.false_positives.clone(),
+        );
+        members
+    }
+
+    fn set(&self, health: &Health) {
+        let number = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        let size = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        let (status, datagrams) = (&health.status, &health.datagrams);
+        let counts = &status.counts;
+        let alive = status.live.saturating_sub(status.suspect);
+        for (state, count) in
+            [("alive", alive), ("suspect", status.suspect), ("faulty", status.faulty), ("left", status.left)]
+        {
+            self.states.get_or_create(&StateLabels { state }).set(size(count));
+        }
+        self.health.set(i64::from(status.health));
+        self.queue.set(size(status.queue));
+        let sets = [
+            (&self.probes, "begun", counts.probes),
+            (&self.probes, "answered", counts.answered),
+            (&self.probes, "indirect", counts.indirect),
+            (&self.probes, "fallback", counts.fallback),
+            (&self.probes, "failed", counts.failed),
+            (&self.accusations, "made", counts.accused),
+            (&self.accusations, "withheld", counts.withheld),
+            (&self.accusations, "refuted", counts.refuted),
+            (&self.accusations, "over_quota", counts.over_quota),
+            (&self.accusations, "repeated", counts.repeated),
+            (&self.accusations, "untrusted", counts.untrusted),
+            (&self.accusations, "stale", counts.stale),
+            (&self.accusations, "unproven", counts.unproven),
+            (&self.datagrams, "sent", datagrams.sent),
+            (&self.datagrams, "opened", datagrams.opened),
+            (&self.datagrams, "unknown", datagrams.unknown),
+            (&self.datagrams, "refused", datagrams.refused),
+            (&self.datagrams, "replayed", datagrams.replayed),
+            (&self.datagrams, "unsent", datagrams.unsent),
+            (&self.datagram_bytes, "sent", datagrams.sent_bytes),
+            (&self.datagram_bytes, "received", datagrams.received_bytes),
+        ];
+        for (family, result, count) in sets {
+            family.get_or_create(&ResultLabels { result }).set(number(count));
+        }
+        self.stalls.set(number(counts.stalls));
+        self.false_positives.set(number(counts.false_positives));
+    }
 }
 
 impl Metrics {
@@ -57,7 +155,13 @@ impl Metrics {
             "The program that runs",
             Info::new([("version".to_owned(), env!("CARGO_PKG_VERSION").to_owned())]),
         );
-        Self { registry, requests, seconds, uptime, memory, started }
+        let members = Members::register(&mut registry);
+        Self { registry, requests, seconds, uptime, memory, members, started }
+    }
+
+    /// Takes over what membership counted.
+    pub fn members(&self, health: &Health) {
+        self.members.set(health);
     }
 
     /// Counts one request.

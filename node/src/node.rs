@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use wattle_net::{Overlay, Path, PathKind, PeerInfo, Source, Transport};
 use wattle_store::Store;
-use wattle_types::{NetworkKey, SecretKey};
+use wattle_types::{NetworkKey, SecretKey, UnixTime};
 
 use crate::api::Names;
 use crate::api::documents::{EventLine, PathName, Peer, SourceName, TransportName};
 use crate::apps::Apps;
 use crate::config::Config;
 use crate::documents::Documents;
+use crate::members::Members;
 use crate::metrics::Metrics;
 use crate::paths::Paths;
 use crate::ring::Ring;
@@ -22,6 +23,8 @@ use crate::telemetry::Telemetry;
 pub struct Node {
     /// The overlay.
     pub overlay: Overlay,
+    /// The members of the network.
+    pub members: Members,
     /// The documents.
     pub documents: Documents,
     /// The apps.
@@ -48,6 +51,8 @@ pub struct Node {
     pub url: Option<String>,
     /// When the process started.
     pub started: Instant,
+    /// The same by the wall clock.
+    pub started_at: UnixTime,
     /// Ends the process politely.
     pub stop: CancellationToken,
 }

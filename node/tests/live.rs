@@ -221,6 +221,7 @@ fn every_command_answers_with_its_document() {
         ("connect", &["bob"]),
         ("peers", &["--all"]),
         ("ping", &["bob", "-c", "1"]),
+        ("members", &["--status", "alive"]),
         ("dht put", &["greeting", "back at 10"]),
         ("dht get", &["greeting"]),
         ("dht provide", &["printer"]),
@@ -237,6 +238,7 @@ fn every_command_answers_with_its_document() {
         ("token list", &[]),
         ("peers block", &["bob"]),
         ("peers unblock", &["bob"]),
+        ("members leave", &[]),
         ("disconnect", &["bob"]),
     ];
     let mut seen = walk_documents(&home, &notes, &doc_ticket);

@@ -89,6 +89,7 @@ fn status(id: &str, verdict: &str, warnings: Value) -> Value {
             "relays": [], "listen": ["/ip4/192.168.1.5/udp/7710/quic-v1"], "external": [], "bootstrap": 0,
             "address_book": 5, "inbound_seen": 0},
         "peers": {"total": 4, "direct": 4, "relayed": 0, "quic": 3, "tcp": 1},
+        "members": {"alive": 5, "suspect": 1, "faulty": 0, "left": 2, "health": 0, "self_suspect": false},
         "dht": {"mode": "server", "table_size": 19, "buckets": 6, "records_held": 3, "published": 1},
         "api": {"socket": "unix:/run/user/1000/wattle/default/api.sock", "url": "http://127.0.0.1:7711"},
     })

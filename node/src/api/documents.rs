@@ -9,6 +9,7 @@ mod admin;
 mod dht;
 mod docs;
 mod events;
+mod members;
 mod node;
 mod past;
 mod peers;
@@ -19,6 +20,7 @@ pub use admin::*;
 pub use dht::*;
 pub use docs::*;
 pub use events::*;
+pub use members::*;
 pub use node::*;
 pub use past::*;
 pub use peers::*;
@@ -96,6 +98,10 @@ schemas! {
     NameSchema = "wattle.name/1",
     /// Names the last line of a ping.
     PingSchema = "wattle.ping/1",
+    /// Names [`MembersDocument`].
+    MembersSchema = "wattle.members/1",
+    /// Names [`MembersLeaveDocument`].
+    MembersLeaveSchema = "wattle.members_leave/1",
     /// Names [`InviteDocument`].
     InviteSchema = "wattle.invite/1",
     /// Names [`JoinDocument`].

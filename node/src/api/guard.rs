@@ -218,6 +218,8 @@ pub fn needed(method: &Method, path: &str) -> Needs {
             | "/wait"
             | "/events"
             | "/peers"
+            | "/members"
+            | "/members/follow"
             | "/topics"
             | "/dht/table"
             | "/dht/stats"

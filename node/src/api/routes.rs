@@ -11,6 +11,7 @@ mod docs;
 mod events;
 pub(super) mod gate;
 pub(super) mod keys;
+mod members;
 mod pad;
 mod past;
 mod peers;
@@ -49,6 +50,7 @@ use gate::Gate;
     tags(
         (name = "node", description = "The node itself"),
         (name = "peers", description = "People and paths"),
+        (name = "members", description = "Who is in the network, and who is well"),
         (name = "dht", description = "The distributed hash table"),
         (name = "topics", description = "Publish and subscribe"),
         (name = "docs", description = "Shared documents"),
@@ -86,6 +88,9 @@ fn node_routes() -> OpenApiRouter<Arc<Node>> {
         .routes(routes!(peers::ping))
         .routes(routes!(peers::invite))
         .routes(routes!(peers::join))
+        .routes(routes!(members::list))
+        .routes(routes!(members::follow))
+        .routes(routes!(members::leave))
         .routes(routes!(dht::get, dht::put))
         .routes(routes!(dht::provide))
         .routes(routes!(dht::stop_providing))

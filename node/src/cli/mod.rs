@@ -20,6 +20,7 @@ mod health;
 mod help;
 mod keys;
 mod logs;
+mod members;
 mod misc;
 mod node;
 mod output;
@@ -77,6 +78,7 @@ enum Command {
     Disconnect(peers::Disconnect),
     Peers(peers::Peers),
     Ping(peers::Ping),
+    Members(members::Members),
     Dht(dht::Dht),
     #[command(visible_alias = "gossip")]
     Topic(topic::Topic),
@@ -143,6 +145,7 @@ fn dispatch(session: Session, command: Command) -> Result<(), Failure> {
         Command::Disconnect(args) => session.block_on(peers::disconnect(&session, &args)),
         Command::Peers(args) => session.block_on(peers::peers(&session, args)),
         Command::Ping(args) => session.block_on(peers::ping(&session, &args)),
+        Command::Members(args) => session.block_on(members::members(&session, args)),
         Command::Dht(args) => session.block_on(dht::dht(&session, args)),
         Command::Topic(args) => session.block_on(topic::topic(&session, args)),
         Command::Room(args) => session.block_on(room::room(&session, args)),

@@ -76,6 +76,9 @@ pub(super) struct Wait {
     /// It has at least N peers
     #[arg(long, value_name = "N")]
     peers: Option<u64>,
+    /// It sees at least N members alive, itself among them
+    #[arg(long, value_name = "N")]
+    members: Option<u64>,
 }
 
 pub(super) fn init(session: &Session, args: &Init) -> Result<(), Failure> {
@@ -247,6 +250,18 @@ fn screen(session: &Session, status: &StatusDocument) -> Shown {
             peers.total, peers.direct, peers.quic, peers.tcp, peers.relayed
         ),
     );
+    let members = &status.members;
+    let doubts = if members.self_suspect { "   this node itself is likely cut off" } else { "" };
+    row(
+        "members",
+        format!(
+            "{:<7} alive {}   suspect {}   faulty {}{doubts}",
+            members.alive.saturating_add(members.suspect),
+            members.alive,
+            members.suspect,
+            members.faulty
+        ),
+    );
     let mode = match dht.mode {
         DhtModeName::Server => "server",
         DhtModeName::Client => "client",
@@ -309,6 +324,7 @@ pub(super) async fn wait(session: &Session, args: &Wait) -> Result<(), Failure> 
     let begun = Instant::now();
     let mut wanted: Vec<String> = args.ready.then(|| "ready".to_owned()).into_iter().collect();
     wanted.extend(args.peers.map(|peers| format!("{peers} peers")));
+    wanted.extend(args.members.map(|members| format!("{members} members")));
     loop {
         let seen = match client.get::<StatusDocument>(routes::STATUS).await {
             Ok(answer) => Ok(answer.document),
@@ -318,24 +334,27 @@ pub(super) async fn wait(session: &Session, args: &Wait) -> Result<(), Failure> 
         };
         let got = match seen {
             Ok(status) => {
-                let enough = args.peers.is_none_or(|peers| status.peers.total >= peers);
+                let enough = args.peers.is_none_or(|peers| status.peers.total >= peers)
+                    && args.members.is_none_or(|members| status.members.alive >= members);
                 if enough && !status.network.listen.is_empty() {
                     let document = WaitDocument {
                         schema: WaitSchema::V1,
                         ready: true,
                         peers: status.peers.total,
+                        members: status.members.alive,
                         waited_ms: as_ms(begun.elapsed()),
                     };
                     return session.show_own(&document, |document| Shown {
                         text: format!(
-                            "ready, {} peers, after {}\n",
+                            "ready, {} peers, {} members, after {}\n",
                             document.peers,
+                            document.members,
                             short(Duration::from_millis(document.waited_ms))
                         ),
                         ids: Vec::new(),
                     });
                 }
-                format!("ready, {} peers", status.peers.total)
+                format!("ready, {} peers, {} members", status.peers.total, status.members.alive)
             }
             Err(message) => message,
         };

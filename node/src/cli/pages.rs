@@ -214,6 +214,24 @@ pub const PAGES: &[Page] = &[
         ],
     ),
     live(
+        "members",
+        document("wattle.members/1"),
+        &[NoNode],
+        [
+            ("wattle members --status faulty", "who is gone"),
+            ("wattle members --watch --json", "who comes and goes, and who says so, a JSON object a line"),
+        ],
+    ),
+    live(
+        "members leave",
+        document("wattle.members_leave/1"),
+        &[NoNode],
+        [
+            ("wattle members leave", "tell the others that this node goes"),
+            ("wattle members leave --json", "the same, for a script"),
+        ],
+    ),
+    live(
         "ping",
         Json::Lines(&["PingLine"]),
         &[NoNode, NotFound, Timeout, Partial],

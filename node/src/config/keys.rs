@@ -84,6 +84,7 @@ pub(crate) fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>)
 const SECTIONS: &[(&str, &str)] = &[
     ("network", "The overlay this node belongs to. Networks never mix."),
     ("p2p", "How this node listens and finds others."),
+    ("members", "What the other members are told of this node, and how fast one that is gone is found out."),
     ("connections", "How many connections are kept."),
     ("api", "How programs on this machine reach the node. The Unix socket is always on."),
     ("metrics", "Prometheus metrics, at /metrics of the API."),
@@ -150,6 +151,25 @@ pub const KEYS: &[Key] = &[
         "Whether to answer DHT queries of others. A node that nobody can dial should be a client.",
     ),
     key("p2p.allow", Kind::Texts, "[]", "When not empty, only these peer ids may connect."),
+    key(
+        "members.profile",
+        Kind::Choice(&["lan", "fast", "wan"]),
+        "\"lan\"",
+        "Timing of probes. \"lan\": a node that is gone is found out in 4 to 6 s; \"fast\": a third sooner, where\n\
+         machines are never paused; \"wan\": in half a minute, where round trips take a second.",
+    ),
+    key(
+        "members.roles",
+        Kind::Texts,
+        "[]",
+        "What this node does, as words: at most 8. Every member sees them.",
+    ),
+    key(
+        "members.tags",
+        Kind::Texts,
+        "[]",
+        "What else members should know of this node, as [\"rack=7\", \"zone=b\"]: at most 512 bytes.",
+    ),
     key("connections.low_water", Kind::Count, "48", "Trimming stops at so many connections."),
     key(
         "connections.high_water",

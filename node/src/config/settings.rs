@@ -1,11 +1,13 @@
 //! What the values mean together. The only place where relations between keys are checked.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use wattle_net::{Address, ConnectionLimits, DhtMode, Profile};
+use wattle_swim::{ROLE_BYTES_MAX, ROLES_MAX, TAGS_BYTES_MAX, Timing};
 use wattle_types::{NetworkKey, NetworkName, NodeId, SecretKey};
 
 use super::layers::{Value, Values};
@@ -38,6 +40,8 @@ pub struct Settings {
     pub dht_mode: DhtMode,
     /// `p2p.allow`.
     pub allow: Vec<NodeId>,
+    /// `members.*`.
+    pub members: MembersSettings,
     /// `connections.*`.
     pub connections: ConnectionLimits,
     /// `connections.memory_mib_max`.
@@ -50,6 +54,17 @@ pub struct Settings {
     pub log_format: LogFormat,
     /// `telemetry.*`.
     pub telemetry: TelemetrySettings,
+}
+
+/// What membership needs to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MembersSettings {
+    /// `members.profile`.
+    pub timing: Timing,
+    /// `members.roles`.
+    pub roles: BTreeSet<String>,
+    /// `members.tags`.
+    pub tags: BTreeMap<String, String>,
 }
 
 /// What the API needs to know.
@@ -213,6 +228,7 @@ impl Reader<'_> {
         }
         let listen = self.listen(private);
         let bootstrap: Vec<Address> = self.bootstrap();
+        let members = self.members();
         let connections = self.connections();
         let api = self.api();
         Some(Settings {
@@ -232,6 +248,7 @@ impl Reader<'_> {
                 _ => DhtMode::Auto,
             },
             allow: self.parsed("p2p.allow"),
+            members,
             connections,
             memory_bytes_max: self.count("connections.memory_mib_max").get().saturating_mul(1024 * 1024),
             api: api?,
@@ -271,6 +288,35 @@ impl Reader<'_> {
             }
         }
         bootstrap
+    }
+
+    fn members(&mut self) -> MembersSettings {
+        let timing = match self.text("members.profile").as_str() {
+            "fast" => Timing::fast(),
+            "wan" => Timing::wan(),
+            _ => Timing::lan(),
+        };
+        let roles: BTreeSet<String> = self.texts("members.roles").into_iter().collect();
+        let mut tags = BTreeMap::new();
+        for text in self.texts("members.tags") {
+            match text.split_once('=') {
+                Some((key, value)) if !key.is_empty() => {
+                    tags.insert(key.to_owned(), value.to_owned());
+                }
+                _ => self.wrong("members.tags", format!("`{text}` is no tag"), Some("write it as key=value")),
+            }
+        }
+        let bytes: usize = tags.iter().map(|(key, value): (&String, &String)| key.len() + value.len()).sum();
+        if bytes > TAGS_BYTES_MAX {
+            let why = format!("tags may have {TAGS_BYTES_MAX} bytes together, and these have {bytes}");
+            self.wrong("members.tags", why, None);
+        }
+        let longest = roles.iter().map(String::len).max().unwrap_or(0);
+        if roles.len() > ROLES_MAX || longest > ROLE_BYTES_MAX {
+            let why = format!("at most {ROLES_MAX} roles of {ROLE_BYTES_MAX} bytes each");
+            self.wrong("members.roles", why, None);
+        }
+        MembersSettings { timing, roles, tags }
     }
 
     fn connections(&mut self) -> ConnectionLimits {

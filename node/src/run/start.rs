@@ -25,6 +25,7 @@ use crate::clock::unix_now;
 use crate::config::{self, ApiListen, Config, Settings, Sources, defaults_toml};
 use crate::documents::Documents;
 use crate::exit::ErrorCode;
+use crate::members::{self, About, Members};
 use crate::metrics::Metrics;
 use crate::neighbours;
 use crate::node::Node;
@@ -91,6 +92,7 @@ pub(super) async fn start(
     let (persist, batches) = mpsc::channel(PERSIST_MAX);
     tasks.spawn(keep(Arc::clone(&store), batches));
     let overlay = start_overlay(settings, &key, network_key.as_ref(), &store, persist).await?;
+    let members = start_members(settings, &paths.node, &overlay, &store, &key, stop, tasks).await?;
     let (happens, hears) = mpsc::channel(APP_EVENTS_MAX);
     let documents = Documents::start(&overlay, &store, &key, stop, happens, tasks).map_err(failed)?;
     let apps = Apps::start(overlay.id(), &documents, hears, stop, tasks).map_err(failed)?;
@@ -108,6 +110,7 @@ pub(super) async fn start(
         listener.as_ref().and_then(|tcp| tcp.local_addr().ok()).map(|address| format!("http://{address}"));
     let node = Arc::new(Node {
         overlay,
+        members,
         documents,
         apps,
         store,
@@ -120,6 +123,7 @@ pub(super) async fn start(
         metrics: Arc::new(Metrics::new(started)),
         url,
         started,
+        started_at: unix_now(),
         stop: stop.clone(),
         config,
     });
@@ -128,8 +132,8 @@ pub(super) async fn start(
     let files = write_runtime_files(&node, &listening)?;
     if node.config.settings.same_machine {
         tasks.spawn(neighbours::look(node.overlay.clone(), node.paths.clone(), stop.clone()));
-        tasks.spawn(keep_announced(Arc::clone(&node), moved, stop.clone()));
     }
+    tasks.spawn(keep_announced(Arc::clone(&node), moved, stop.clone()));
     Ok(Running { node, listening, created: created == Created::Now, files })
 }
 
@@ -250,6 +254,31 @@ async fn start_overlay(
         }
     }
     unreachable!("the loop over all numbers ends by returning")
+}
+
+/// The port of the members' datagrams is the one after the first that the overlay listens on; any when that is taken.
+async fn start_members(
+    settings: &Settings,
+    name: &NodeName,
+    overlay: &Overlay,
+    store: &Arc<Store>,
+    key: &SecretKey,
+    stop: &CancellationToken,
+    tasks: &TaskTracker,
+) -> Result<Members> {
+    let listening = overlay.status().await.map_err(failed)?.listening;
+    let port = listening.iter().find_map(Address::port).map_or(0, |port| port.saturating_add(1));
+    // Every node that nobody named is called alike: that is no name.
+    let name = if *name == NodeName::default() { String::new() } else { name.to_string() };
+    let about = About {
+        name,
+        roles: settings.members.roles.clone(),
+        tags: settings.members.tags.clone(),
+        external: settings.external.clone(),
+    };
+    let timing = settings.members.timing.clone();
+    let start = members::Start { overlay, store, key, about, timing, port };
+    Members::start(start, stop, tasks).await.map_err(failed)
 }
 
 fn start_error(error: StartError) -> ErrorDocument {
@@ -423,7 +452,12 @@ async fn keep_announced(node: Arc<Node>, mut moved: watch::Receiver<u64>, stop: 
         tokio::time::sleep(Duration::from_millis(50)).await;
         moved.mark_unchanged();
         match node.overlay.status().await {
-            Ok(status) if !stop.is_cancelled() => announce(&node, &status.listening),
+            Ok(status) if !stop.is_cancelled() => {
+                if node.config.settings.same_machine {
+                    announce(&node, &status.listening);
+                }
+                node.members.moved(status.listening).await;
+            }
             _ => return,
         }
     }

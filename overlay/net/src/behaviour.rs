@@ -70,6 +70,11 @@ pub(crate) fn documents_protocol(network: &NetworkName) -> StreamProtocol {
     protocol(format!("/wattle/{network}/docs/1"))
 }
 
+/// The protocol of a network's channels between members.
+pub(crate) fn members_protocol(network: &NetworkName) -> StreamProtocol {
+    protocol(format!("/wattle/{network}/members/1"))
+}
+
 fn protocol(name: String) -> StreamProtocol {
     #[expect(clippy::expect_used, reason = "the name begins with a slash by construction")]
     StreamProtocol::try_from_owned(name).expect("a protocol name begins with a slash")

@@ -57,6 +57,10 @@ pub(crate) enum PeersCommand {
         peer: NodeId,
         reply: Reply<Vec<Address>>,
     },
+    Connected {
+        peer: NodeId,
+        reply: Reply<Option<PeerInfo>>,
+    },
 }
 
 pub(crate) enum DhtCommand {

@@ -140,9 +140,13 @@ impl Overlay {
         self.ask(|reply| Command::Peers(PeersCommand::Reach { peer, addresses, reply })).await?
     }
 
-    /// As [`Self::reach`], wherever the address book or the DHT say that the peer is.
-    pub(crate) async fn reach_anywhere(&self, peer: NodeId) -> Result<PeerInfo, ConnectError> {
-        match self.reach(peer, Vec::new()).await {
+    /// As [`Self::reach`]; without addresses, wherever the address book or the DHT say that the peer is.
+    pub(crate) async fn reach_anywhere(
+        &self,
+        peer: NodeId,
+        addresses: Vec<Address>,
+    ) -> Result<PeerInfo, ConnectError> {
+        match self.reach(peer, addresses).await {
             Err(ConnectError::NoAddress) => self.reach(peer, self.whereabouts(peer).await?).await,
             answer => answer,
         }
@@ -214,6 +218,22 @@ impl Overlay {
     pub async fn ping(&self, peer: NodeId, timeout: Duration) -> Result<Pong, PingError> {
         crate::ping::ping(self, peer, timeout).await
     }
+
+    /// As [`Self::ping`], but over a connection that is there: nobody is dialed.
+    ///
+    /// # Errors
+    /// [`PingError`], at once when there is no connection.
+    pub async fn ping_connected(&self, peer: NodeId, timeout: Duration) -> Result<Pong, PingError> {
+        crate::ping::ping_connected(self, peer, timeout).await
+    }
+
+    /// The connection to a peer, if there is one.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn peer(&self, peer: NodeId) -> Result<Option<PeerInfo>, Stopped> {
+        self.ask(|reply| Command::Peers(PeersCommand::Connected { peer, reply })).await
+    }
 }
 
 /// Channels to one peer each.
@@ -224,7 +244,20 @@ impl Overlay {
     /// # Errors
     /// [`OpenChannelError`].
     pub async fn open_channel(&self, peer: NodeId, kind: ChannelKind) -> Result<Channel, OpenChannelError> {
-        channels::open(self, peer, kind).await
+        channels::open(self, peer, Vec::new(), kind).await
+    }
+
+    /// As [`Self::open_channel`], with where the peer itself says that it is.
+    ///
+    /// # Errors
+    /// [`OpenChannelError`].
+    pub async fn open_channel_at(
+        &self,
+        peer: NodeId,
+        addresses: Vec<Address>,
+        kind: ChannelKind,
+    ) -> Result<Channel, OpenChannelError> {
+        channels::open(self, peer, addresses, kind).await
     }
 
     /// Lets peers open channels of a kind, until the listener is dropped. To be called inside the runtime.

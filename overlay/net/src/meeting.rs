@@ -205,7 +205,7 @@ async fn dial_followers(overlay: &Overlay, key: ProviderKey, enough: usize) -> b
     let me = KBucketKey::from(peer_id(overlay.me));
     others.sort_by_cached_key(|follower| me.distance(&KBucketKey::from(peer_id(*follower))));
     let dial = async |follower| {
-        match tokio::time::timeout(DIAL_TIMEOUT, overlay.reach_anywhere(follower)).await {
+        match tokio::time::timeout(DIAL_TIMEOUT, overlay.reach_anywhere(follower, Vec::new())).await {
             Ok(Ok(_)) => return true,
             Ok(Err(error)) => tracing::debug!(?follower, %error, "a follower of a topic cannot be reached"),
             Err(_) => tracing::debug!(?follower, "a follower of a topic was not reached in time"),

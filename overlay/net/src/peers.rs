@@ -185,6 +185,7 @@ impl Peers {
             PeersCommand::Blocked(reply) => answer(reply, self.blocked.clone()),
             PeersCommand::Known(reply) => answer(reply, self.book.recent()),
             PeersCommand::Addresses { peer, reply } => answer(reply, self.addresses_of(peer)),
+            PeersCommand::Connected { peer, reply } => answer(reply, self.info(now, peer)),
         }
         None
     }

@@ -8,14 +8,31 @@ use wattle_types::NodeId;
 
 use crate::Overlay;
 use crate::behaviour::peer_id;
-use crate::report::{PingError, Pong};
+use crate::report::{ConnectError, PingError, Pong};
 
 const PING: StreamProtocol = ping::PROTOCOL_NAME;
 
 /// One round trip; connects first when needed.
 pub(crate) async fn ping(overlay: &Overlay, peer: NodeId, timeout: Duration) -> Result<Pong, PingError> {
     let attempt = async {
-        let path = overlay.reach_anywhere(peer).await?.path;
+        let path = overlay.reach_anywhere(peer, Vec::new()).await?.path;
+        let rtt = round_trip(overlay, peer).await.map_err(|error| PingError::Broken(error.to_string()))?;
+        Ok(Pong { rtt, path })
+    };
+    match tokio::time::timeout(timeout, attempt).await {
+        Ok(answer) => answer,
+        Err(_elapsed) => Err(PingError::Timeout(timeout)),
+    }
+}
+
+/// One round trip over a connection that is there.
+pub(crate) async fn ping_connected(
+    overlay: &Overlay,
+    peer: NodeId,
+    timeout: Duration,
+) -> Result<Pong, PingError> {
+    let attempt = async {
+        let path = overlay.peer(peer).await?.ok_or(ConnectError::NoAddress)?.path;
         let rtt = round_trip(overlay, peer).await.map_err(|error| PingError::Broken(error.to_string()))?;
         Ok(Pong { rtt, path })
     };

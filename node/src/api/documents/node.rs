@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use wattle_types::NodeId;
 
-use super::{DoctorSchema, admin::LogLine};
+use super::{DoctorSchema, MembersStatus, admin::LogLine};
 use super::{
     ErrorDocument, EventLine, HealthSchema, IdSchema, NeighbourSchema, RunSchema, RuntimeSchema,
     StatusSchema, StopSchema, VersionSchema, WaitSchema,
@@ -54,6 +54,8 @@ pub struct StatusDocument {
     pub network: NetworkStatus,
     /// Its connections.
     pub peers: PeersStatus,
+    /// The members of the network, as this node sees them.
+    pub members: MembersStatus,
     /// Its part in the DHT.
     pub dht: DhtStatus,
     /// Where it is reached by programs on this machine.
@@ -312,6 +314,8 @@ pub struct WaitDocument {
     pub ready: bool,
     /// Connected peers.
     pub peers: u64,
+    /// Members that are alive, with this node.
+    pub members: u64,
     /// How long it took.
     pub waited_ms: u64,
 }

@@ -9,6 +9,7 @@ use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
+use tokio::sync::broadcast::error::RecvError;
 use utoipa::IntoParams;
 use wattle_net::{Event, LanStatus, Status};
 
@@ -20,6 +21,7 @@ use super::super::documents::{
 use super::super::extract::{Json, Parameters, timeout};
 use super::super::failure::{ApiFailure, words};
 use super::super::names::resolve_peer;
+use super::members;
 use crate::exit::ErrorCode;
 use crate::health;
 use crate::metrics::resident_bytes;
@@ -48,6 +50,7 @@ pub(super) async fn status(State(node): State<Arc<Node>>) -> Result<Answer<Statu
         },
         network: network_status(&node, &status),
         peers: peers_status(&status),
+        members: members::counts(&node, &node.members.view()).await,
         dht: DhtStatus {
             mode: if status.dht_server { DhtModeName::Server } else { DhtModeName::Client },
             table_size: count(status.table_size),
@@ -171,6 +174,8 @@ pub(super) async fn health(State(node): State<Arc<Node>>) -> Result<Answer<Healt
 pub(super) struct WaitQuery {
     /// Wait for so many connected peers; 0 when absent: only for the node to be ready.
     peers: Option<u64>,
+    /// Wait for so many members that are alive, with this node.
+    members: Option<u64>,
     /// When to give up; 30 s when absent, 0 = never.
     timeout_ms: Option<u64>,
 }
@@ -183,39 +188,56 @@ pub(super) async fn wait(
     Parameters(query): Parameters<WaitQuery>,
 ) -> Result<Answer<WaitDocument>> {
     let began = Instant::now();
-    let wanted = query.peers.unwrap_or(0);
+    let wanted = (query.peers.unwrap_or(0), query.members.unwrap_or(0));
     let limit = timeout(query.timeout_ms, Duration::from_secs(30));
     // Watching begins before the first look, so nothing falls between the two.
     let mut events = node.overlay.events();
-    let mut peers = count(node.overlay.status().await?.peers.len());
+    let mut changes = node.members.changes();
+    let mut seen = peers_and_members(&node).await?;
     let waiting = async {
-        while peers < wanted {
-            match events.recv().await {
-                Ok(Event::Connected(_) | Event::Disconnected { .. }) => {}
+        while seen.0 < wanted.0 || seen.1 < wanted.1 {
+            let event = tokio::select! {
+                event = events.recv() => event,
+                _changed = changes.changed() => Err(RecvError::Lagged(0)),
+            };
+            match event {
+                Ok(Event::Connected(_) | Event::Disconnected { .. }) | Err(RecvError::Lagged(_)) => {}
                 Ok(_) => continue,
-                Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {}
-                Err(tokio::sync::broadcast::error::RecvError::Closed) => return Err(wattle_net::Stopped),
+                Err(RecvError::Closed) => return Err(wattle_net::Stopped),
             }
-            peers = count(node.overlay.status().await?.peers.len());
+            seen = peers_and_members(&node).await?;
         }
-        Ok(peers)
+        Ok(seen)
     };
     let reached = tokio::select! {
         reached = tokio::time::timeout(limit, waiting) => reached,
         () = node.stop.cancelled() => return Err(wattle_net::Stopped.into()),
     };
     match reached {
-        Ok(peers) => {
+        Ok(seen) => {
+            let (peers, members) = seen?;
             let waited_ms = whole_millis(began.elapsed());
-            Ok(Answer(WaitDocument { schema: WaitSchema::V1, ready: true, peers: peers?, waited_ms }))
+            Ok(Answer(WaitDocument { schema: WaitSchema::V1, ready: true, peers, members, waited_ms }))
         }
         Err(_elapsed) => {
-            let now = node.overlay.status().await?.peers.len();
-            let message = format!("timed out after {} waiting for {wanted} peers", words(limit));
+            let (peers, members) = peers_and_members(&node).await?;
+            let wanted = [(query.peers, "peers"), (query.members, "members")];
+            let wanted = wanted.iter().filter_map(|(count, what)| Some(format!("{} {what}", (*count)?)));
+            let wanted = wanted.collect::<Vec<_>>().join(" and ");
+            let message = format!("timed out after {} waiting for {wanted}", words(limit));
             let failure = ApiFailure::new(ErrorCode::Timeout, message);
-            Err(failure.detail("", format!("connected to {now} so far")).hint("wattle status"))
+            let so_far = format!("connected to {peers}, {members} members alive so far");
+            Err(failure.detail("", so_far).hint("wattle status"))
         }
     }
+}
+
+/// Connected peers, and members that are alive, with this node.
+async fn peers_and_members(node: &Node) -> std::result::Result<(u64, u64), wattle_net::Stopped> {
+    let view = node.members.view();
+    let alive = view.members.iter().filter(|member| member.state == wattle_swim::State::Alive).count();
+    let peers = count(node.overlay.status().await?.peers.len());
+    Ok((peers, count(alive).saturating_add(u64::from(view.own.is_some()))))
 }
 
 /// Leave politely, then stop.
@@ -250,6 +272,9 @@ pub(super) async fn readyz(State(node): State<Arc<Node>>) -> Response {
     responses((status = 200, body = String, content_type = "text/plain"),
         (status = "default", body = ErrorDocument)))]
 pub(super) async fn metrics(State(node): State<Arc<Node>>) -> Result<Response> {
+    if let Some(health) = node.members.health().await {
+        node.metrics.members(&health);
+    }
     let text = node.metrics.text(&node.overlay.metrics().await?);
     Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
 }

@@ -49,11 +49,11 @@ use wattle_types::{NetworkName, NodeId};
 pub use frames::{ChannelReceiver, ChannelSender, ReceiveError, SendError};
 pub(crate) use places::Places;
 
-use crate::Overlay;
-use crate::behaviour::{documents_protocol, node_id, peer_id};
+use crate::behaviour::{documents_protocol, members_protocol, node_id, peer_id};
 use crate::command::Command;
 use crate::report::ConnectError;
 use crate::translate::deepest;
+use crate::{Address, Overlay};
 use frames::Pipe;
 use places::Place;
 
@@ -67,12 +67,15 @@ const WAITING_MAX: usize = 16;
 pub enum ChannelKind {
     /// Documents and feeds: `/wattle/NETWORK/docs/1`.
     Documents,
+    /// What members tell each other when one joins, and to become equal: `/wattle/NETWORK/members/1`.
+    Members,
 }
 
 impl ChannelKind {
     fn protocol(self, network: &NetworkName) -> StreamProtocol {
         match self {
             Self::Documents => documents_protocol(network),
+            Self::Members => members_protocol(network),
         }
     }
 }
@@ -141,9 +144,10 @@ impl ChannelListener {
 pub(crate) async fn open(
     overlay: &Overlay,
     peer: NodeId,
+    addresses: Vec<Address>,
     kind: ChannelKind,
 ) -> Result<Channel, OpenChannelError> {
-    overlay.reach_anywhere(peer).await?;
+    overlay.reach_anywhere(peer, addresses).await?;
     let mut control = overlay.streams.clone();
     let opening = control.open_stream(peer_id(peer), kind.protocol(&overlay.network));
     match tokio::time::timeout(OPEN_TIMEOUT, opening).await {

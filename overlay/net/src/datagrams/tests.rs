@@ -5,7 +5,7 @@ use tokio::net::UdpSocket;
 use wattle_types::limits::DATAGRAM_BYTES_MAX;
 use wattle_types::{NetworkName, NodeId, SecretKey};
 
-use super::seal::{HEADER_BYTES, SEALED_BYTES_MORE, WHO, WHO_BYTES};
+use super::seal::{BootKey, HEADER_BYTES, Pair, SEALED_BYTES_MORE, Sender, WHO, WHO_BYTES};
 use super::{Datagram, DatagramConfig, DatagramError, Datagrams};
 
 fn id(seed: u8) -> NodeId {
@@ -174,4 +174,17 @@ async fn addresses_are_taken_in_turn_until_one_answers() {
         alice.send(&id(2), b"ping").expect("sent");
     }
     assert_eq!(bob.receive().await, Datagram::Opened { from: id(1), bytes: b"ping".to_vec() });
+}
+
+#[test]
+fn the_same_keys_seal_differently_in_another_network() {
+    let (alice, bob) = (BootKey::generate().expect("randomness"), BootKey::generate().expect("randomness"));
+    let network = |name: &str| name.parse::<NetworkName>().expect("a network name");
+    let there = Pair::new(&network("n"), (&id(1), &alice), (&id(2), &bob.public()));
+    let here = |name| Pair::new(&network(name), (&id(2), &bob), (&id(1), &alice.public()));
+    let packet = there.seal(Sender::of(&id(1)), 7, b"secret");
+    let sealed = &packet[HEADER_BYTES..];
+    assert_eq!(here("n").open(7, sealed), Some(b"secret".to_vec()));
+    assert_eq!(here("other").open(7, sealed), None);
+    assert_eq!(here("n").open(8, sealed), None);
 }

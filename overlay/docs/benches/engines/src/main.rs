@@ -3,10 +3,10 @@
 //!
 //! `engines [--quick] [--only GOALS] [TRACE]`. Each line is one goal: ours, theirs, the ratio, what is wanted,
 //! whether it is met. `--quick` takes a fifth of the keystrokes and fewer rounds. `--only 2,5` takes some
-//! goals: 1 programs on automerge-repo, 2 live edits, 3 a burst, 4 many documents, 5 reconnecting, 6 a first fetch, 7 memory,
-//! 8 disk bytes, 9 rooms. 1 and 7 need Node and `npm ci` in tests/interop.
-//! TRACE is a file of keystrokes as in github.com/josephg/editing-traces, packed or not; without one,
-//! keystrokes of the same shape are made.
+//! goals: 1 programs on automerge-repo, 2 live edits, 3 a burst, 4 many documents, 5 reconnecting, 6 a first
+//! fetch, 7 memory, 8 disk bytes, 9 rooms. 1 and 7 need Node and `npm ci` in tests/interop. TRACE is a file of
+//! keystrokes as in github.com/josephg/editing-traces, packed or not; without one, keystrokes of the same
+//! shape are made.
 
 mod documents;
 mod machines;

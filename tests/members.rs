@@ -1,0 +1,191 @@
+//! Who is alive, among real nodes of this machine: one is killed, one stops, one is frozen.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test ends where it fails, and says what it saw"
+)]
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use wattle_tests::binary::{Machine, Node, wait_for};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// `members --watch --json` of one node: each line with when it came.
+struct Watch {
+    child: Child,
+    lines: Receiver<(Instant, Value)>,
+    seen: Vec<(Instant, Value)>,
+}
+
+impl Watch {
+    fn start(machine: &Machine, node: &str) -> Self {
+        let words = ["-n", node, "members", "--watch", "--json"];
+        let mut child = machine.command(&words).stdout(Stdio::piped()).spawn().unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        let (sender, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in output.lines().map_while(Result::ok) {
+                let line = serde_json::from_str(&line).unwrap_or_default();
+                if sender.send((Instant::now(), line)).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { child, lines, seen: Vec::new() }
+    }
+
+    /// Waits for a line that says that `id` is `to`; how long after `since` it came.
+    fn until(&mut self, id: &str, to: &str, since: Instant) -> Duration {
+        let is_it = |line: &Value| line["id"] == id && line["to"] == to;
+        let already = self.seen.iter().find(|(at, line)| *at >= since && is_it(line)).map(|(at, _)| *at);
+        if let Some(at) = already {
+            return at.duration_since(since);
+        }
+        loop {
+            let left = PATIENCE.saturating_sub(since.elapsed());
+            let next = self.lines.recv_timeout(left);
+            let (at, line) = next.unwrap_or_else(|_| panic_with(id, to, &self.seen));
+            self.seen.push((at, line.clone()));
+            if is_it(&line) {
+                return at.duration_since(since);
+            }
+        }
+    }
+
+    /// Everything that came so far.
+    fn all(&mut self) -> Vec<Value> {
+        self.seen.extend(self.lines.try_iter());
+        self.seen.iter().map(|(_, line)| line.clone()).collect()
+    }
+}
+
+#[expect(clippy::panic, reason = "a test ends where it fails")]
+fn panic_with(id: &str, to: &str, seen: &[(Instant, Value)]) -> (Instant, Value) {
+    let seen: Vec<&Value> = seen.iter().map(|(_, line)| line).collect();
+    panic!("{id} did not become {to}: {seen:#?}");
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        // Ignored because it may have ended with its node.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+const NAMES: [&str; 5] = ["one", "two", "three", "four", "five"];
+
+/// Five nodes that know each other, and what each is.
+fn five(machine: &Machine) -> (Vec<Node>, Vec<String>, Vec<u64>) {
+    let nodes: Vec<Node> = NAMES.iter().map(|name| start(machine, name)).collect();
+    for name in NAMES {
+        let all = machine.run(&["-n", name, "wait", "--members", "5", "--timeout", "30s"]);
+        assert!(all.status.success(), "{name} sees {:#?}", machine.json(&["-n", name, "members"]));
+    }
+    let status = |name: &&str| machine.json(&["-n", name, "status"])["node"].clone();
+    let ids = NAMES.iter().map(|name| status(name)["id"].as_str().unwrap().to_owned()).collect();
+    let pids = NAMES.iter().map(|name| status(name)["pid"].as_u64().unwrap()).collect();
+    (nodes, ids, pids)
+}
+
+fn start(machine: &Machine, name: &str) -> Node {
+    let listen = r#"["/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1"]"#;
+    for (key, value) in [("api.listen", "off"), ("p2p.mdns", "false"), ("p2p.listen", listen)] {
+        let set = machine.run(&["-n", name, "config", "set", key, value]);
+        assert!(set.status.success(), "{}", String::from_utf8_lossy(&set.stderr));
+    }
+    machine.start(&["-n", name])
+}
+
+fn signal(pid: u64, signal: &str) {
+    assert!(Command::new("kill").args([signal, &pid.to_string()]).status().unwrap().success());
+}
+
+/// One round: what the watcher saw of a kill and of a goodbye.
+struct Round {
+    faulty: Duration,
+    left: Duration,
+}
+
+fn kill_and_stop(machine: &Machine) -> Round {
+    let (mut nodes, ids, _) = five(machine);
+    let mut watch = Watch::start(machine, "one");
+    wait_for("the watcher is there", PATIENCE, || {
+        machine.json(&["-n", "one", "members"])["counts"]["alive"] == 5
+    });
+    let killed = Instant::now();
+    nodes[1].kill();
+    let faulty = watch.until(&ids[1], "faulty", killed);
+    let stopped = Instant::now();
+    assert!(machine.run(&["-n", "three", "stop"]).status.success());
+    let left = watch.until(&ids[2], "left", stopped);
+    // Nobody was taken for dead who was not.
+    for line in watch.all() {
+        assert!(line["to"] != "faulty" || line["id"] == ids[1].as_str(), "a false alarm: {line}");
+    }
+    let word = watch.all().into_iter().find(|line| line["to"] == "suspect").unwrap_or_default();
+    assert!(!word["accusers"].as_array().unwrap().is_empty(), "nobody says who: {word}");
+    assert!(word["reporter"].as_str().is_some_and(|id| ids.iter().any(|known| known == id)), "{word}");
+    Round { faulty, left }
+}
+
+#[test]
+fn who_is_killed_is_faulty_and_who_stops_has_left() {
+    let rounds: usize =
+        std::env::var("WATTLE_MEMBERS_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(1);
+    let mut seen: Vec<Round> = (0..rounds).map(|_| kill_and_stop(&Machine::new(None))).collect();
+    seen.sort_by_key(|round| round.faulty);
+    let (median, last) = (&seen[rounds / 2].faulty, &seen[(rounds * 95 / 100).min(rounds - 1)].faulty);
+    let left = seen.iter().map(|round| round.left).max().unwrap();
+    eprintln!(
+        "{rounds} kills: faulty after {median:.1?} (median), {last:.1?} (95 of 100); left within {left:.1?}"
+    );
+    assert!(*last <= Duration::from_secs(6), "found out after {last:?}");
+    assert!(left <= Duration::from_millis(1500), "the goodbye was heard after {left:?}");
+}
+
+#[test]
+fn who_is_frozen_and_thawed_comes_back_by_its_own_word() {
+    let machine = Machine::new(None);
+    let (_nodes, ids, pids) = five(&machine);
+    let mut watch = Watch::start(&machine, "one");
+    let frozen = Instant::now();
+    signal(pids[3], "-STOP");
+    watch.until(&ids[3], "faulty", frozen);
+    signal(pids[3], "-CONT");
+    let thawed = Instant::now();
+    watch.until(&ids[3], "alive", thawed);
+    let back = watch.all().into_iter().rfind(|line| line["to"] == "alive").unwrap();
+    assert!(back["reason"] == "refuted" || back["reason"] == "spoke", "not by its own word: {back}");
+    for line in watch.all() {
+        assert!(line["to"] != "faulty" || line["id"] == ids[3].as_str(), "a false alarm: {line}");
+    }
+    // And the one that was frozen blames nobody for its own absence.
+    wait_for("the thawed one sees all alive", PATIENCE, || {
+        machine.json(&["-n", "four", "members"])["counts"]["alive"] == 5
+    });
+}
+
+#[test]
+fn who_is_killed_and_starts_again_is_alive_everywhere_as_a_later_incarnation() {
+    let machine = Machine::new(None);
+    let (mut nodes, ids, _) = five(&machine);
+    let mut watches: Vec<Watch> = ["one", "three"].iter().map(|node| Watch::start(&machine, node)).collect();
+    let killed = Instant::now();
+    nodes[1].kill();
+    for watch in &mut watches {
+        watch.until(&ids[1], "faulty", killed);
+    }
+    nodes[1] = start(&machine, "two");
+    let again = Instant::now();
+    for watch in &mut watches {
+        let took = watch.until(&ids[1], "alive", again);
+        assert!(took <= Duration::from_secs(3), "back after {took:?}");
+    }
+}

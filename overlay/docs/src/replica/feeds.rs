@@ -181,7 +181,15 @@ impl Replica {
         }
         let own = |number| FeedId { author: self.me, number };
         let Some(number) = (0..FEEDS_PER_AUTHOR).find(|number| !entry.is_over(&own(*number))) else {
-            let why = "every feed of this node forked: its key is in use elsewhere".to_owned();
+            let forked =
+                feeds.here.iter().filter(|(id, feed)| id.author == self.me && feed.fork.is_some()).count();
+            let why = if forked > usize::from(FEEDS_PER_AUTHOR / 2) {
+                "every feed of this node forked: its key is in use elsewhere".to_owned()
+            } else {
+                format!(
+                    "this node lost its right to write here {FEEDS_PER_AUTHOR} times, and has no feed left"
+                )
+            };
             return Err(DocError::Refused(why));
         };
         let top = feeds.here.get(&own(number)).and_then(Feed::top);

@@ -143,6 +143,25 @@ fn a_role_that_is_taken_and_given_back_in_one_breath_leaves_the_same_everywhere(
 }
 
 #[test]
+fn who_lost_its_right_time_and_again_is_told_that_no_feed_is_left_and_edits_on() {
+    let (mut world, doc) = four(9);
+    for turn in 0..16 {
+        world.say(1, doc, &format!("{turn}")).unwrap();
+        world.run(SECOND);
+        grant(&mut world, 0, doc, 1, Role::Reader).unwrap();
+        grant(&mut world, 0, doc, 1, Role::Writer).unwrap();
+        world.run(SECOND);
+    }
+    let refused = world.say(1, doc, "once more").unwrap_err();
+    assert!(refused.to_string().starts_with("this node lost its right to write here 16 times"), "{refused}");
+    world.put(1, doc, "once more", "x").unwrap();
+    world.run(SECOND);
+    assert_equal(&mut world, doc, &[0, 1, 2], "sixteen turns");
+    assert_eq!(world.said(2, doc).len(), 16);
+    assert!(world.keys(2, doc).contains("once more"));
+}
+
+#[test]
 fn a_second_ticket_makes_a_reader_a_writer_and_a_writer_no_reader() {
     let mut world = World::new(3, 8, Faults::NONE);
     let doc = world.create(0);

@@ -33,8 +33,8 @@
 //! stories, or prefers one by hash or by what was built on it, lets a writer sign a second beginning years later
 //! and so take everything from everybody. The price: what honest writers wrote on the story that gives way is cut
 //! (their text is not merged back), replicas that no admin's node has heard of stay apart, visibly: each counts heads
-//! that it does not know; and beyond 256 settled places an admin has to remove the writer. Who told both itself is
-//! sent away; who passes one on is not.
+//! that it does not know; beyond 256 settled places an admin has to remove the writer; and an admin that lies can so
+//! cut what anybody wrote. Who told both itself is sent away; who passes one on is not.
 //!
 //! # Between replicas
 //!

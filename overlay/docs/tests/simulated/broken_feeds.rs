@@ -306,7 +306,8 @@ fn a_feed_in_more_pieces_than_are_kept_ends_equal_whatever_came_first() {
         let (mut chain, mut prev) = (Vec::new(), None);
         for seq in 1..=length {
             let (envelope, link) = entry(&key(1), doc, seq, prev, b"x");
-            (prev, _) = (Some(link), chain.push((seq, envelope)));
+            prev = Some(link);
+            chain.push((seq, envelope));
         }
         for other in [0, 2, 3] {
             (0..4).for_each(|it| world.disconnect(other, it));
@@ -357,7 +358,8 @@ fn a_piece_that_goes_and_comes_again_before_the_disk_is_free_is_there() {
     let (mut chain, mut prev) = (Vec::new(), None);
     for seq in 1..=140 {
         let (envelope, link) = entry(&key(1), doc, seq, prev, b"x");
-        (prev, _) = (Some(link), chain.push((seq, envelope)));
+        prev = Some(link);
+        chain.push((seq, envelope));
     }
     let say = |world: &mut World, seq: u64| {
         let (_, envelope) = &chain[seq as usize - 1];

@@ -5,12 +5,15 @@
 
 use std::time::{Duration, Instant};
 
+use automerge::transaction::Transactable as _;
+use automerge::{Automerge, ReadDoc as _};
 use serde_bytes::{ByteArray, ByteBuf};
-use wattle_docs::{Event, Role};
+use wattle_docs::{Edit, Event, Role};
 use wattle_net::{ChannelKind, ChannelReceiver, ChannelSender};
 use wattle_tests::documents::{Message, Speaker, frame, is_data, put, unframe};
 use wattle_tests::honest::Honest;
 use wattle_tests::hostile::resident_bytes;
+use wattle_tests::local::size;
 use wattle_tests::overlay::{Node, PATIENCE, key, until};
 use wattle_types::{DocId, DocTag, NodeId, ProviderKey, ReadSecret};
 
@@ -220,12 +223,16 @@ async fn who_sends_what_is_no_change_is_sent_away_and_the_document_lives() {
 
 /// Edits of one node until the other has them: the second slowest of a hundred.
 async fn latency(from: &Honest, to: &Honest, doc: DocId, name: &str) -> Duration {
+    latency_of(from, to, doc, |number| put(&format!("{name} {number}"), "x")).await
+}
+
+/// The same for any edits.
+async fn latency_of(from: &Honest, to: &Honest, doc: DocId, edit: impl Fn(usize) -> Edit) -> Duration {
     let mut took = Vec::new();
     let mut events = to.documents.events();
     for number in 0..100 {
         let began = Instant::now();
-        let edit = put(&format!("{name} {number}"), "x");
-        let after = from.documents.edit(doc, None, edit).await.unwrap().after;
+        let after = from.documents.edit(doc, None, edit(number)).await.unwrap().after;
         let arrived = async {
             loop {
                 if let Ok(Event::Changed { after: now, .. }) = events.recv().await
@@ -240,6 +247,44 @@ async fn latency(from: &Honest, to: &Honest, doc: DocId, name: &str) -> Duration
     }
     took.sort();
     took[98]
+}
+
+/// A character into one of the sections of a text.
+fn type_into(section: usize) -> Edit {
+    Box::new(move |tx| {
+        let broken = |error: automerge::AutomergeError| error.to_string();
+        let (_, sections) = tx.get(automerge::ROOT, "sections").map_err(broken)?.ok_or("no sections")?;
+        let at = section % tx.length(&sections);
+        let (_, text) = tx.get(&sections, at).map_err(broken)?.ok_or("no section")?;
+        tx.splice_text(&text, 7, 0, "x").map_err(broken)
+    })
+}
+
+/// With so many kilobytes: `WATTLE_TEXT_KB=10240`.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edit_in_one_section_of_megabytes_is_at_the_other_node_in_a_moment() {
+    let kilobytes = size("WATTLE_TEXT_KB", 64);
+    let (alice, bob) = (Honest::start(1).await, Honest::start(2).await);
+    bob.node.join(&alice.node).await;
+    let line = "a line of sixty-four bytes, so that it is easy to count them all\n";
+    let text = line.repeat((kilobytes << 10) / line.len());
+    let import = move |tx: &mut automerge::transaction::Transaction<'_>| {
+        wattle_pad::import_text(tx, "big", text.as_bytes()).map_err(|error| error.to_string())
+    };
+    let doc = alice.documents.create(Box::new(import)).await.unwrap();
+    let (access, bearer) = alice.documents.invite(doc, Role::Writer, None, None).await.unwrap();
+    bob.documents.join(access, Some(bearer), Some(alice.node.id())).await.unwrap();
+    until("bob has the document", || async {
+        !bob.heads(doc).await.is_empty() && bob.heads(doc).await == alice.heads(doc).await
+    })
+    .await;
+    let slow = latency_of(&alice, &bob, doc, |number| type_into(number * 7)).await;
+    let held = resident_bytes() >> 20;
+    println!("{kilobytes} KiB: the second slowest of 100 edits took {slow:?}; both nodes hold {held} MiB");
+    // A build for tests is up to twenty times slower than the one that ships.
+    let within = Duration::from_millis(if cfg!(debug_assertions) { 1000 } else { 50 });
+    assert!(slow <= within, "{slow:?}");
+    assert!(held <= 800, "{held} MiB");
 }
 
 #[tokio::test(flavor = "multi_thread")]

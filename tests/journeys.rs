@@ -3,6 +3,8 @@
 //! It needs Node and `npm ci` in `tests/interop`; without them these tests say that they did not run, and with
 //! `WATTLE_TEST_ALL=1` they fail.
 
+#![expect(clippy::unwrap_used, reason = "a test's helper ends the test like the test itself")]
+
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};

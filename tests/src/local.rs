@@ -137,8 +137,7 @@ impl<'m> Local<'m> {
     #[must_use]
     pub fn sees(&self, other: &Self) -> bool {
         let peers = self.api().ok("GET /api/v1/peers", &Value::Null);
-        let listed = peers["peers"].as_array().is_some_and(|all| all.iter().any(|it| it["id"] == *other.id));
-        listed
+        peers["peers"].as_array().is_some_and(|all| all.iter().any(|it| it["id"] == *other.id))
     }
 }
 

@@ -135,8 +135,7 @@ impl Chat {
                 (cx.append(doc, said.encode()), Pending::Said { request })
             }
             Ask::SayOnce { room, kept, after } => {
-                let said = Said::Kept(kept.clone());
-                said.check()?;
+                Said::Kept(kept.clone()).check()?;
                 let doc = self.find(&room)?.info.doc;
                 self.say_once(Once { request, doc, after, kept }, cx);
                 return Ok(None);

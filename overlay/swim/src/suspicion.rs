@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use wattle_types::{NodeId, Time};
+use wattle_types::{NodeId, Time, UnixTime};
 
 use crate::claim::{Incarnation, ShortId, Signed};
 use crate::config::Timing;
@@ -82,6 +82,8 @@ pub(crate) struct Suspicion {
     /// From when on accusers beyond the first are told of. Before that most suspicions have ended, and only the
     /// first accusation and the refutation have crossed the group.
     pub(crate) confirm_at: Time,
+    /// Since when another holds it faulty: who learns of a failure late forgets it no later.
+    pub(crate) failed_at: Option<UnixTime>,
     /// It took a last chance: no certificate asks it for another before then.
     pub(crate) acquitted_until: Time,
     /// The ping that is its last chance, once it is under way.

@@ -307,6 +307,7 @@ impl Swim {
             started: now,
             deadline,
             confirm_at,
+            failed_at: None,
             acquitted_until: Time::ZERO,
             last_chance: None,
             certified: false,

@@ -214,7 +214,8 @@ impl Swim {
             suspicion.certified = true;
             suspicion.accusers.iter().take(CERTIFICATE_MAX.min(quorum)).map(Arc::clone).collect()
         });
-        self.table.change(index, |member| (member.state, member.at) = (State::Faulty, unix));
+        let at = suspicion.failed_at.map_or(unix, |at| at.min(unix));
+        self.table.change(index, |member| (member.state, member.at) = (State::Faulty, at));
         self.counts.failed_members += 1;
         self.failures.push_back(now);
         if self.due.announce.is_none() {

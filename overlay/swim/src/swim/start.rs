@@ -140,6 +140,7 @@ impl Remembered {
                 started: Time::ZERO,
                 deadline: Time::ZERO,
                 confirm_at: Time::ZERO,
+                failed_at: Some(self.at),
                 acquitted_until: Time::ZERO,
                 last_chance: None,
                 certified: true,

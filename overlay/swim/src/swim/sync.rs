@@ -22,7 +22,7 @@ const SYNC_SPACING: Duration = Duration::from_secs(5);
 /// on its way.
 const CALM: Duration = Duration::from_secs(2);
 
-/// A member that has so little of its tombstone left is not learned any more: it would never be forgotten.
+/// A member that has so little of its tombstone left is not learned any more: it would go round for ever.
 const ALMOST_FORGOTTEN: Duration = Duration::from_secs(120);
 
 impl Swim {
@@ -155,7 +155,7 @@ impl Swim {
             entries.into_iter().map(|version| (version.0, version)).collect();
         let ours = self.table.versions(mask, self.unix(now));
         let (mut give, mut want) = (Vec::new(), Vec::new());
-        for Version(short, incarnation, standing, _) in ours {
+        for Version(short, incarnation, standing, age_s) in ours {
             match theirs.remove(&short) {
                 Some(Version(_, other, others, _)) if (other, others) == (incarnation, standing) => {}
                 Some(Version(_, other, others, _)) => {
@@ -165,6 +165,8 @@ impl Swim {
                         give.push(short);
                     }
                 }
+                // Who is over and not known there is of no use there, or is about to be forgotten here.
+                None if standing == 2 || self.is_old(standing, age_s) => {}
                 None => give.push(short),
             }
         }
@@ -173,16 +175,19 @@ impl Swim {
             // They hold this node faulty, or know a later run of it.
             self.on_held_faulty(now, out);
         }
-        let remembered = self.config.timing.tombstone.saturating_sub(ALMOST_FORGOTTEN);
         for Version(short, _, standing, age_s) in theirs.into_values() {
-            let old = standing > 0 && Duration::from_secs(u64::from(age_s)) >= remembered;
-            // Who left before this node knew it is of no use to it.
-            if is_masked(mask, short) && standing < 2 && !old {
+            if is_masked(mask, short) && standing < 2 && !self.is_old(standing, age_s) {
                 want.push(short);
             }
         }
         let records = give.into_iter().filter_map(|short| self.entry(now, short)).collect();
         self.send_records(from, records, want, out);
+    }
+
+    /// Whether a member that is over has so little time left that it is not learned any more.
+    fn is_old(&self, standing: u8, age_s: u32) -> bool {
+        let remembered = self.config.timing.tombstone.saturating_sub(ALMOST_FORGOTTEN);
+        standing > 0 && Duration::from_secs(u64::from(age_s)) >= remembered
     }
 
     fn on_held_faulty(&mut self, now: Time, out: &mut Outbox<Output>) {
@@ -215,7 +220,8 @@ impl Swim {
         let left = since.as_ref().is_some_and(|since| matches!(since.claim(), Claim::Leave { .. }));
         let known = self.table.find(&author).is_some();
         // A replayed leave of one who is not known here is nothing to remember.
-        if record.description().is_none() || (left && !known && author != self.me) {
+        let useless = !known && author != self.me && (left || self.is_old(1, age_s));
+        if record.description().is_none() || useless {
             return;
         }
         self.learn(now, record, Source::Own, out);
@@ -235,6 +241,10 @@ impl Swim {
             member.at = member.at.min(before(unix, age_s));
         }
         self.on_certificate(now, accusations, Source::Stream(index), out);
+        let member = self.table.get_mut(index).filter(|member| !known && member.state == State::Suspect);
+        if let Some(suspicion) = member.and_then(|member| member.suspicion.as_deref_mut()) {
+            suspicion.failed_at = (age_s > 0).then(|| before(unix, age_s));
+        }
     }
 
     /// Sends entries in as many messages as they need.

@@ -278,17 +278,43 @@ fn an_anchored_member_is_alive_through_its_anchors_and_dies_like_others() {
 }
 
 #[test]
-fn who_left_long_ago_is_forgotten_everywhere_and_stays_so() {
+fn who_left_or_failed_long_ago_is_forgotten_everywhere_and_stays_so() {
+    for leaves in [true, false] {
+        let timing = Timing { tombstone: 300 * SECOND, sync_every: 5 * SECOND, ..Timing::lan() };
+        let mut world = World::new(6, Options { timing, ..Options::new(13) });
+        if leaves {
+            world.handle(5, Input::Leave);
+            world.run(3 * SECOND);
+        }
+        world.crash(5);
+        let state = if leaves { State::Left } else { State::Faulty };
+        world.until(15 * SECOND, &mut |world| world.all_see(5, state)).unwrap();
+        // One looks for what to forget at other times than the others.
+        world.run(13 * SECOND);
+        world.crash(2);
+        world.start(2);
+        world.run(400 * SECOND);
+        assert!((0..5).all(|node| world.state(node, 5).is_none()), "nobody keeps it");
+        assert!((0..5).all(|node| world.nodes[node].disk.len() == 5), "nor does a disk");
+        assert!(world.agree());
+    }
+}
+
+/// A newcomer learns of a failure late, and forgets it no later: else it would tell the others again.
+#[test]
+fn a_newcomer_keeps_no_failure_for_longer_than_the_others() {
     let timing = Timing { tombstone: 300 * SECOND, sync_every: 5 * SECOND, ..Timing::lan() };
-    let mut world = World::new(6, Options { timing, ..Options::new(13) });
-    world.handle(5, Input::Leave);
-    world.run(3 * SECOND);
+    let mut world = World::new(6, Options { timing, ..Options::new(19) });
     world.crash(5);
-    assert!(world.all_see(5, State::Left));
-    world.run(400 * SECOND);
-    assert!((0..5).all(|node| world.state(node, 5).is_none()), "nobody keeps it");
-    assert!((0..5).all(|node| world.nodes[node].disk.len() == 5), "nor does a disk");
-    assert!(world.agree());
+    world.until(15 * SECOND, &mut |world| world.all_see(5, State::Faulty)).unwrap();
+    world.run(100 * SECOND);
+    let newcomer = world.add(crate::world::key(6));
+    world.nodes[newcomer].seeds = vec![world.nodes[0].id];
+    world.start(newcomer);
+    let learned = world.until(10 * SECOND, &mut |world| world.state(newcomer, 5) == Some(State::Faulty));
+    assert!(learned.is_some(), "who is gone is known to a newcomer too");
+    world.run(240 * SECOND);
+    assert!(world.up().into_iter().all(|node| world.state(node, 5).is_none()));
 }
 
 /// Acceptance 17: equal seeds, equal events; to the last one.

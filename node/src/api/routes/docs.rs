@@ -21,7 +21,7 @@ use super::super::documents::{
 use super::super::extract::{Json, Parameters, Part, timeout};
 use super::super::failure::ApiFailure;
 use super::super::names::{read_ticket, resolve_peer};
-use super::pad::{ask, failure, texts, unexpected};
+use super::pad::{ask, failure, texts, unexpected, unknown};
 use super::peers::ticket_endpoints;
 use crate::clock::{timestamp, unix_now};
 use crate::exit::ErrorCode;
@@ -78,7 +78,7 @@ pub(super) async fn resolve(node: &Node, text: &str) -> Result<DocStatus> {
     if text.len() > REFERENCE_BYTES_MAX {
         return Err(ApiFailure::usage("that is too long for the id or the title of a document"));
     }
-    let known = async |id| node.documents.status(id).await.ok_or_else(|| failure(DocError::Unknown(id)));
+    let known = async |id| node.documents.status(id).await.ok_or_else(|| unknown(node, id));
     if let Ok(id) = text.parse::<DocId>() {
         return known(id).await;
     }

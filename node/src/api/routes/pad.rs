@@ -5,6 +5,7 @@ use axum::http::StatusCode;
 use wattle_app::CallError;
 use wattle_docs::DocError;
 use wattle_pad::{Answer, Ask, Hash, Refusal};
+use wattle_types::DocId;
 
 use super::super::documents::ErrorDocument;
 use super::super::failure::ApiFailure;
@@ -15,8 +16,24 @@ type Result<T> = std::result::Result<T, ApiFailure>;
 
 /// Asks pad.
 pub(super) async fn ask(node: &Node, question: Ask) -> Result<Answer> {
-    let answer: std::result::Result<Answer, Refusal> = node.apps.ask(wattle_pad::ID, &question).await?;
-    answer.map_err(refused)
+    let asked = node.apps.ask::<_, std::result::Result<Answer, Refusal>>(wattle_pad::ID, &question).await;
+    match asked {
+        Ok(Ok(answer)) => Ok(answer),
+        // Whoever asked comes again when the node is back; what else went wrong meanwhile is no answer.
+        Err(_) | Ok(Err(_)) if node.stop.is_cancelled() => Err(stopping()),
+        Ok(Err(refusal)) => Err(refused(refusal)),
+        Err(reject) => Err(reject.into()),
+    }
+}
+
+/// The node cannot answer any more.
+pub(super) fn stopping() -> ApiFailure {
+    ApiFailure::new(ErrorCode::NoNode, "the node is stopping").hint("wattle run")
+}
+
+/// No such document here, unless nobody is there to say so.
+pub(super) fn unknown(node: &Node, doc: DocId) -> ApiFailure {
+    if node.stop.is_cancelled() { stopping() } else { failure(DocError::Unknown(doc)) }
 }
 
 /// What pad answers to something else.

@@ -12,7 +12,7 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 use utoipa::IntoParams;
-use wattle_docs::{DocError, Event};
+use wattle_docs::Event;
 use wattle_pad::{Answer as Told, Ask, FileFormat, Hash, HistoryStep, PatchLine};
 use wattle_types::{DocId, NodeId};
 
@@ -24,9 +24,8 @@ use super::super::documents::{
 use super::super::extract::{Json, Parameters, Part, STREAM_LINES_MAX, json_lines};
 use super::super::failure::ApiFailure;
 use super::docs::{made, resolve};
-use super::pad::{ask, failure, texts, unexpected};
+use super::pad::{ask, stopping, texts, unexpected, unknown};
 use crate::clock::timestamp;
-use crate::exit::ErrorCode;
 use crate::node::{Node, count};
 
 type Result<T> = std::result::Result<T, ApiFailure>;
@@ -209,7 +208,6 @@ async fn watch(
     sender: &mpsc::Sender<DocLine>,
 ) -> ApiFailure {
     let mut look = tokio::time::interval(LOOK_EVERY);
-    let stopping = || ApiFailure::new(ErrorCode::NoNode, "the node is stopping").hint("wattle run");
     loop {
         match news(node, doc, &mut seen).await {
             Ok(lines) => {
@@ -231,7 +229,7 @@ async fn watch(
                 },
                 _ = look.tick() => {
                     if node.documents.status(doc).await.is_none() {
-                        return failure(DocError::Unknown(doc));
+                        return unknown(node, doc);
                     }
                 }
                 () = sender.closed() => return stopping(),

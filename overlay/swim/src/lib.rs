@@ -67,8 +67,8 @@
 //! # Bounds
 //!
 //! [`MEMBERS_MAX`] members of every state at about 1 KiB; at the cap those that left or failed longest ago make room
-//! and if there are none a newcomer is refused. [`QUEUE_MAX`] rumours; the least urgent is dropped. 1024 pings for
-//! others; beyond it a request is dropped. A packet has at most [`PACKET_BYTES_MAX`], a record
+//! and if there are none a newcomer is refused. [`QUEUE_MAX`] rumours; the least urgent is dropped. 256 pings, 4 for each
+//! other member; beyond it a request is dropped. A packet has at most [`PACKET_BYTES_MAX`], a record
 //! [`RECORD_BYTES_MAX`], a message [`STREAM_BYTES_MAX`], a batch 256 rows of 8 KiB at the most. An idle member sends
 //! two packets of 13 bytes a period. The work of an input is linear in its size; a wake's is that of what is due.
 //!
@@ -78,26 +78,33 @@
 //! then, if [`Machine::deadline`](wattle_types::Machine::deadline) has passed, [`Input::Wake`]. Packets go before
 //! timers; else a paused process buries its neighbours with their answers in its socket.
 //!
-//! | output | what the edge does |
-//! | --- | --- |
-//! | [`Output::Packet`] | seals it (both run keys, both ids, the network) and sends one datagram to the address in the member's record; what fails is lost |
-//! | [`Output::Message`] | sends a frame over a stream to the member, dials if need be; what fails is lost |
-//! | [`Output::FallbackPing`] | pings over a connection that is there, never dials; says what came of it by [`Input::FallbackAnswered`], at once if there is none |
-//! | [`Output::Persist`] | writes the batch to [`Table::Members`](wattle_types::Table::Members), then [`Input::Persisted`] or [`Input::NotPersisted`] |
-//! | [`Output::Contact`] | makes or renews the session: packets are sealed for the key in this record |
-//! | [`Output::Forget`] | drops the session |
-//! | [`Output::Notify`] | passes it to consumers; a bounded ring, a slow one reads [`Swim::view`] again |
-//! | [`Output::Reply`] | answers who asked |
-//! | [`Output::Misbehaved`] | lowers the peer's score |
+//! Outputs:
 //!
-//! | what comes | what the edge gives |
-//! | --- | --- |
-//! | a datagram whose seal holds | [`Packet::decode`] with [`Swim::resolve`]; claims that are not [`Swim::is_news`] may be left out; [`Packet::open`], or [`Packet::check`] with a cache; then [`Input::Packet`] with whose seal it is. A claim that does not hold: the sender's fault |
-//! | one whose seal does not hold | [`Input::Unreadable`] with the short id in its head; nothing is answered by datagram, so nothing is amplified |
-//! | a frame of the members' stream | [`Message::decode`], [`Message::open`], then [`Input::Message`] with whose stream it is |
-//! | a bootstrap peer, a ticket's node | [`Input::Join`] |
-//! | new addresses, tags, reach | [`Input::Describe`] |
-//! | the rows at the start | [`Memory::read`], then [`Swim::new`] |
+//! * [`Output::Packet`]: seal it (both run keys, both ids, the network) and send one datagram to the address in the
+//!   member's record. What fails is lost.
+//! * [`Output::Message`]: send a frame over a stream to the member, dial if need be. What fails is lost.
+//! * [`Output::FallbackPing`]: ping over a connection that is there, never dial. [`Input::FallbackAnswered`] says what
+//!   came of it, at once if there is none.
+//! * [`Output::Persist`]: write the batch to [`Table::Members`](wattle_types::Table::Members), then
+//!   [`Input::Persisted`] or [`Input::NotPersisted`].
+//! * [`Output::Contact`]: make or renew the session; packets are sealed for the key in this record.
+//! * [`Output::Forget`]: drop the session.
+//! * [`Output::Notify`]: pass it to consumers, by a bounded ring; one that is slow reads [`Swim::view`] again.
+//! * [`Output::Reply`]: answer who asked. [`Output::Misbehaved`]: lower the peer's score.
+//!
+//! Inputs:
+//!
+//! * A datagram whose seal holds: [`Packet::decode`] with [`Swim::resolve`]; claims that are not [`Swim::is_news`] may be
+//!   left out; [`Packet::open`], or [`Packet::check`] with a cache; then [`Input::Packet`] with whose seal it is. A
+//!   claim that does not hold is the sender's fault.
+//! * One whose seal does not hold: [`Input::Unreadable`] with the short id in its head. Nothing is answered by
+//!   datagram, so nothing is amplified.
+//! * A frame of the members' stream: [`Message::decode`], [`Message::open`], then [`Input::Message`] with whose stream
+//!   it is.
+//! * A connection to a member closed: [`Input::Doubt`]. It is probed at once instead of in its turn, which is most of
+//!   the time until a killed process is suspect.
+//! * A bootstrap peer or a ticket's node: [`Input::Join`]. New addresses, tags, reach: [`Input::Describe`].
+//! * The rows at the start: [`Memory::read`], then [`Swim::new`].
 //!
 //! The key for packets is made anew at each start and is in [`Description::boot_key`]. Before [`Event::Started`] no
 //! output needs the network.
@@ -113,6 +120,7 @@ mod claim;
 mod config;
 mod coordinate;
 mod health;
+mod pace;
 mod queue;
 mod random;
 mod rtt;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use wattle_types::{NodeId, Outbox, Time};
 
+use super::pings::URGENT_MAX;
 use super::{Index, Output, Swim};
 use crate::claim::{Claim, Incarnation, ShortId, Signed};
 use crate::queue::Urgency;
@@ -16,9 +17,6 @@ const ACCUSERS_MAX: usize = 8;
 
 /// How many of all who hear of a suspicion probe the suspect next, on average.
 const RECRUITS: usize = 5;
-
-/// Suspects that wait to be probed before their turn.
-const URGENT_MAX: usize = 8;
 
 /// How often a doubled identity is told of.
 const DUPLICATE_EVERY: std::time::Duration = std::time::Duration::from_secs(10);
@@ -68,18 +66,19 @@ impl Swim {
         let key = claim.description().map(|description| description.boot_key.into_array());
         let held = member.record.claim().incarnation();
         let same_run = incarnation.epoch() == member.incarnation.epoch();
-        let returns = !same_run && member.key_before.as_deref() == key.as_ref();
-        if (same_run && key != member.boot_key()) || (returns && incarnation > member.incarnation) {
+        let other_key = key != member.boot_key();
+        let returns = !same_run && other_key && member.key_before.as_deref() == key.as_ref();
+        if (same_run && other_key) || (returns && incarnation > member.incarnation) {
             let id = member.id;
             self.on_duplicate(now, id, out);
         }
         let Some(member) = self.table.get_mut(index) else { return };
-        if same_run && key != member.boot_key() {
+        if same_run && other_key {
             // Whichever came first stays: the other has to start a run of its own.
             return;
         }
         if incarnation > member.incarnation {
-            if !same_run {
+            if !same_run && other_key {
                 member.key_before = member.boot_key().map(Box::new);
             }
             let reason = if same_run { Reason::Refuted } else { Reason::Restarted };

@@ -74,6 +74,7 @@ impl Swim {
             self.drop_ping(sequence);
         }
         self.held.retain(|(_, other)| *other != index);
+        self.urgent.retain(|other| *other != index);
         self.order.retain(|other| *other != index);
         self.order_at = self.order_at.min(self.order.len());
         let Some(member) = self.table.remove(index) else { return };
@@ -178,10 +179,17 @@ impl Swim {
 
     /// A suspicion is over: the last chance, or the end.
     pub(crate) fn on_suspicion_over(&mut self, now: Time, index: Index, out: &mut Outbox<Output>) {
-        if self.config.timing.lifeguard.last_chance && self.begin_last_chance(now, index, out) {
-            return;
+        if !self.config.timing.lifeguard.last_chance {
+            self.fail(now, index, out);
+        } else if !self.begin_last_chance(now, index, out) {
+            // Too many at once: it has its chance when some of them have had theirs.
+            let deadline = now.after(self.config.timing.period);
+            let member = self.table.get_mut(index);
+            if let Some(suspicion) = member.and_then(|member| member.suspicion.as_deref_mut()) {
+                suspicion.deadline = deadline;
+                self.suspicions.insert((deadline, index));
+            }
         }
-        self.fail(now, index, out);
     }
 
     /// The suspect answered this node at its last chance: not faulty, and suspect until it refutes.

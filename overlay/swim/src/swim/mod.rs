@@ -17,6 +17,7 @@ use crate::claim::{Description, Incarnation, ShortId, Signed};
 use crate::config::Config;
 use crate::coordinate::Place;
 use crate::health::Health;
+use crate::pace::Pace;
 use crate::queue::{Queue, Urgency};
 use crate::random::Random;
 use crate::rtt::AllRoundTrips;
@@ -86,7 +87,7 @@ pub enum Input {
     /// What this node says of itself changed. It was held to [`Description::check`]; one that is over a limit
     /// is not taken.
     Describe {
-        /// What it says now.
+        /// What it says now; its key stays that of the run.
         description: Description,
     },
     /// Ask these at once; at most [`SEEDS_MAX`] are taken.
@@ -96,6 +97,11 @@ pub enum Input {
     },
     /// This node goes. [`Event::Left`] says when it may.
     Leave,
+    /// Something makes the edge doubt a member: its connection closed. It is probed next; that is all.
+    Doubt {
+        /// Whom.
+        peer: NodeId,
+    },
     /// Find out within a second whether a member answers.
     Confirm {
         /// Who asks.
@@ -229,7 +235,10 @@ pub struct Swim {
     /// More times to ask members for their tables.
     joining: u32,
     gossiped_at: Time,
-    /// Suspects to probe before the others are.
+    answers: Pace,
+    unreadable: Pace,
+    probed_at: Time,
+    /// Members to probe before the others are: suspect, or doubted by the edge.
     urgent: VecDeque<Index>,
     /// Suspicions whose further accusers are to be told of then.
     confirms: BTreeSet<(Time, Index)>,
@@ -258,6 +267,7 @@ impl Machine for Swim {
             Input::Describe { description } => self.on_describe(now, description, out),
             Input::Join { peers } => self.on_join(&peers, out),
             Input::Leave => self.on_leave(now, out),
+            Input::Doubt { peer } => self.on_doubt(now, &peer),
             Input::Confirm { request, peer } => self.on_confirm(now, request, &peer, out),
         }
         if cfg!(debug_assertions) && self.table.len() <= 64 {
@@ -492,7 +502,7 @@ impl Swim {
             Body::Ack { sequence, more } => self.on_ack(now, index, sequence, more, out),
             Body::Nack { sequence } => self.on_nack(now, &from, sequence, out),
         }
-        if !asked.is_empty() {
+        if !asked.is_empty() && self.answers.allows(now) {
             let known = asked.into_iter().flat_map(|member| self.known_of(member)).collect();
             self.send(index, Body::Gossip, known, out);
         }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use wattle_types::{NodeId, Outbox, Time};
 
+use super::start::Phase;
 use super::{Index, Output, RequestId, Swim};
 use crate::claim::ShortId;
 use crate::coordinate::ROUND_TRIP_MAX;
@@ -11,9 +12,15 @@ use crate::table::Member;
 use crate::view::State;
 use crate::wire::{Body, More, Rumor};
 
-/// Pings that are out at once, nearly all of them for others. Beyond it a request to ping is not taken: its
-/// sender has other helpers.
-pub(crate) const PINGS_MAX: usize = 1024;
+/// Pings that are out at once. Half of them at the most are for others: beyond it a request to ping is not taken,
+/// and its sender has other helpers. Last chances that find no place come a period later.
+pub(crate) const PINGS_MAX: usize = 256;
+
+/// Pings that are out for one other member. It probes one member a period, and need not have more.
+const RELAYS_MAX: usize = 4;
+
+/// Members that wait to be probed before their turn.
+pub(crate) const URGENT_MAX: usize = 8;
 
 /// The longest that a helper waits before its nack, whatever it was asked.
 const PATIENCE_MAX: Duration = Duration::from_secs(5);
@@ -174,8 +181,9 @@ impl Swim {
     /// SWIM, section 4.3: members in an order that is drawn anew each round.
     fn next_target(&mut self) -> Option<Index> {
         while let Some(index) = self.urgent.pop_front() {
-            let suspicion = self.table.get(index).and_then(|member| member.suspicion.as_deref());
-            if suspicion.is_some_and(|suspicion| !suspicion.accused_by(&self.me)) {
+            let Some(member) = self.table.get(index).filter(|member| member.is_live()) else { continue };
+            let accused = member.suspicion.as_deref().is_some_and(|it| it.accused_by(&self.me));
+            if !accused {
                 return Some(index);
             }
         }
@@ -204,12 +212,34 @@ impl Swim {
         }
     }
 
+    /// A closed connection is no evidence, and a good reason to look.
+    pub(crate) fn on_doubt(&mut self, now: Time, peer: &NodeId) {
+        let live = self.table.find(peer).filter(|index| self.table.get(*index).is_some_and(Member::is_live));
+        let Some(index) = live.filter(|index| self.is_running() && !self.urgent.contains(index)) else {
+            return;
+        };
+        if self.urgent.len() >= URGENT_MAX {
+            return;
+        }
+        self.urgent.push_back(index);
+        self.hurry(now);
+    }
+
+    /// Whoever waits to be probed before its turn is probed when the probe before it is over.
+    fn hurry(&mut self, now: Time) {
+        if self.probe.is_none() && !self.urgent.is_empty() && self.phase == Phase::Running {
+            let spaced = self.probed_at.after(self.config.timing.gossip_every);
+            self.due.probe = Some(now.max(spaced)).min(self.due.probe);
+        }
+    }
+
     pub(crate) fn on_probe_due(&mut self, now: Time, out: &mut Outbox<Output>) {
         if let Some(sequence) = self.probe {
             self.conclude(now, sequence, out);
         }
         let period = self.config.timing.period.saturating_mul(self.pace());
         self.due.probe = Some(now.after(period));
+        self.probed_at = now;
         let Some(target) = self.next_target() else { return };
         let expires = now.after(self.direct_timeout(target));
         let purpose = Purpose::Probe { indirect: false, connected: false };
@@ -318,6 +348,7 @@ impl Swim {
             Purpose::Probe { .. } if way == Way::Direct => {
                 self.counts.answered += 1;
                 self.health.better();
+                self.hurry(now);
             }
             Purpose::Probe { .. } => self.counts.indirect += 1,
             Purpose::Relay { origin, sequence, .. } => {
@@ -446,6 +477,12 @@ impl Swim {
             self.send(from, Body::Nack { sequence }, Vec::new(), out);
             return;
         };
+        let of_origin =
+            |ping: &&Ping| matches!(ping.purpose, Purpose::Relay { origin: other, .. } if other == origin);
+        let relays = self.pings.values().filter(of_origin).count();
+        if relays >= RELAYS_MAX || self.pings.len() >= PINGS_MAX / 2 {
+            return;
+        }
         let purpose = Purpose::Relay { origin, sequence, nacked: false };
         let Some(number) = self.start_ping(now, target, now.after(patience), purpose) else { return };
         match self.table.get(target) {

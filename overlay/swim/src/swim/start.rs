@@ -12,6 +12,7 @@ use crate::claim::{Claim, Description, Incarnation, ShortId, Signed};
 use crate::config::Config;
 use crate::coordinate::Place;
 use crate::health::Health;
+use crate::pace::Pace;
 use crate::queue::{Queue, Urgency};
 use crate::random::Random;
 use crate::rtt::AllRoundTrips;
@@ -37,6 +38,14 @@ const LEAVE_WITHIN: Duration = Duration::from_secs(2);
 
 /// How often a newcomer asks for tables before it leaves that to the comparisons.
 const JOIN_TIMES: u32 = 10;
+
+/// How often questions by packet are answered, in the long run and at once: an answer is larger than its question.
+const ANSWER_EVERY: Duration = Duration::from_millis(50);
+const ANSWERS_AT_ONCE: u32 = 20;
+
+/// How often packets that cannot be read lead to a stream: nothing proves from whom they are.
+const UNREADABLE_EVERY: Duration = Duration::from_millis(250);
+const UNREADABLE_AT_ONCE: u32 = 20;
 
 /// Where this node is in its run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -230,6 +239,9 @@ impl Swim {
             duplicates: BTreeMap::new(),
             joining: JOIN_TIMES,
             gossiped_at: Time::ZERO,
+            answers: Pace::new(ANSWER_EVERY, ANSWERS_AT_ONCE),
+            unreadable: Pace::new(UNREADABLE_EVERY, UNREADABLE_AT_ONCE),
+            probed_at: Time::ZERO,
             urgent: VecDeque::new(),
             confirms: BTreeSet::new(),
             changed_at: Time::ZERO,
@@ -365,6 +377,10 @@ impl Swim {
 
     /// Says once more that it is alive (SWIM, section 4.2).
     pub(crate) fn refute(&mut self, now: Time, out: &mut Outbox<Output>) {
+        // Whoever leaves lets others say what they like.
+        if self.phase != Phase::Running {
+            return;
+        }
         let Some(incarnation) = self.incarnation.next() else {
             // Four thousand million refutations: only a new run goes on from there.
             self.outrun(now, self.incarnation.epoch(), out);
@@ -384,13 +400,14 @@ impl Swim {
     }
 
     pub(crate) fn on_describe(&mut self, now: Time, description: Description, out: &mut Outbox<Output>) {
+        // The key is for the whole run.
+        let boot_key = self.config.description.boot_key;
+        let description = Description { boot_key, ..description };
         if description.check().is_err() || self.config.description == description {
             return;
         }
-        let other_key = self.config.description.boot_key != description.boot_key;
         self.config.description = description;
-        if self.phase != Phase::Running || other_key {
-            // A key is for a run: the next one has it.
+        if self.phase != Phase::Running {
             return;
         }
         if let Some(incarnation) = self.incarnation.next() {

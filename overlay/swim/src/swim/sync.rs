@@ -78,7 +78,8 @@ impl Swim {
         }
         let Some(index) = self.table.by_short(sender) else { return };
         let Some(member) = self.table.get_mut(index) else { return };
-        if member.state == State::Left || now.since(member.spoken_at) < Duration::from_secs(1) {
+        let lately = now.since(member.spoken_at) < Duration::from_secs(1);
+        if member.state == State::Left || lately || !self.unreadable.allows(now) {
             return;
         }
         member.spoken_at = now;

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use wattle_swim::{Claim, Event, Incarnation, Input, Message, RawClaim, Rumor, Signed, State};
+use wattle_swim::{
+    Body, Claim, Event, Incarnation, Input, Message, Packet, RawClaim, Rumor, ShortId, Signed, State,
+};
 use wattle_types::NetworkName;
 
 use crate::world::{Options, World, describe, key};
@@ -170,6 +172,46 @@ fn a_replayed_leave_does_not_send_away_who_came_back() {
     world.run(5 * SECOND);
     assert!(world.all_see(4, State::Alive));
     assert_eq!(world.verdicts, 0);
+}
+
+/// Whoever leaves does not answer accusations any more: a refutation would bring it back.
+#[test]
+fn a_leaver_that_is_accused_meanwhile_still_leaves() {
+    let mut world = World::new(8, Options::new(41));
+    let accusation = world.accusation(1, 4, 4);
+    world.handle(4, Input::Leave);
+    world.say(1, 4, vec![Rumor::Claim(accusation)]);
+    world.run(3 * SECOND);
+    assert!((0..8).filter(|it| *it != 4).all(|it| world.state(it, 4) == Some(State::Left)));
+}
+
+/// Nobody makes another ping a third without end, nor learns more by packets than it asks in a while.
+#[test]
+fn what_a_member_makes_another_send_is_bounded() {
+    let mut world = World::new(8, Options::new(42));
+    world.crash(5);
+    let (from, incarnation) = (world.nodes[1].id, world.swim(1).incarnation());
+    let target = ShortId::of(&world.nodes[5].id);
+    let before = world.nodes[0].packets;
+    for sequence in 0..500 {
+        let body = Body::PingRequest { sequence, target, patience_ms: 5000 };
+        let packet = Packet { incarnation, body, rumors: Vec::new() };
+        world.handle(0, Input::Packet { from, packet });
+    }
+    assert_eq!(world.nodes[0].packets - before, 4, "pings for one other member");
+    let before = world.nodes[0].packets;
+    for _ in 0..500 {
+        world.say(1, 0, vec![Rumor::Ask(target)]);
+    }
+    assert_eq!(world.nodes[0].packets - before, 20, "answers at once");
+    let before = world.nodes[0].stream_bytes;
+    for _ in 0..500 {
+        for other in 1..8 {
+            let sender = ShortId::of(&world.nodes[other].id);
+            world.handle(0, Input::Unreadable { sender });
+        }
+    }
+    assert!(world.nodes[0].stream_bytes - before < 7 * 1000, "one greeting for each");
 }
 
 /// Who introduces another as itself over a stream is blamed, and nothing is learned.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use wattle_swim::{
-    Body, Claim, Event, Incarnation, InvalidConfig, Lifeguard, Packet, RawClaim, Reason, Rumor, State, Timing,
+    Body, Claim, Event, Incarnation, Input, InvalidConfig, Packet, RawClaim, Reason, Rumor, State, Timing,
 };
 use wattle_types::NetworkName;
 
@@ -77,7 +77,7 @@ fn a_packet_of_a_higher_incarnation_ends_a_suspicion() {
     let incarnation = world.swim(9).incarnation().next().unwrap();
     let packet = Packet { incarnation, body: Body::Gossip, rumors: Vec::new() };
     let from = world.nodes[9].id;
-    world.handle(0, wattle_swim::Input::Packet { from, packet });
+    world.handle(0, Input::Packet { from, packet });
     assert_eq!(why(&world, 0, 9).last(), Some(&(State::Alive, Reason::Spoke)));
 }
 
@@ -272,6 +272,30 @@ fn a_node_that_hears_nobody_probes_less() {
     assert!(doubts, "and says that it doubts itself");
 }
 
+/// A closed connection is a reason to look, and no evidence: who is well answers, who is not is suspect at once.
+#[test]
+fn a_member_that_the_edge_doubts_is_probed_at_once() {
+    let mut world = World::new(12, Options::new(66));
+    world.run(5 * SECOND);
+    world.crash(9);
+    let (well, dead, begun) = (world.nodes[8].id, world.nodes[9].id, world.now);
+    for node in [1, 2, 3] {
+        world.handle(node, Input::Doubt { peer: well });
+        world.handle(node, Input::Doubt { peer: dead });
+    }
+    let suspect = world.until(SECOND, &mut |world| world.all_see(9, State::Suspect));
+    assert!(suspect.is_some_and(|took| took < 600 * MILLI), "{suspect:?}");
+    let took = world.until(10 * SECOND, &mut |world| world.all_see(9, State::Faulty));
+    assert!(took.is_some_and(|_| world.now.since(begun) < 4800 * MILLI), "{took:?}");
+    assert!(world.changes(1, 8, begun).is_empty());
+    let probes = world.swim(1).status().counts.probes;
+    for _ in 0..100 {
+        world.handle(1, Input::Doubt { peer: well });
+        world.run(10 * MILLI);
+    }
+    assert!(world.swim(1).status().counts.probes <= probes + 7, "doubting is bounded too");
+}
+
 /// Buddy: whoever probes a suspect tells it that it is one, though the rumour has run its course.
 #[test]
 fn a_probe_tells_the_suspect_that_it_is_one() {
@@ -295,7 +319,7 @@ fn what_gossip_missed_is_found_by_comparing_tables() {
     world.run(5 * SECOND);
     let others: Vec<(usize, usize)> = (0..11).map(|node| (node, 11)).collect();
     world.cut.extend(others.iter().copied());
-    world.handle(3, wattle_swim::Input::Leave);
+    world.handle(3, Input::Leave);
     world.run(2 * SECOND);
     world.crash(3);
     world.cut.clear();

@@ -34,7 +34,7 @@ mod tests {
     #[test]
     fn so_many_at_once_and_then_so_often() {
         let mut pace = Pace::new(Duration::from_millis(50), 3);
-        let at = |millis| Time::from_micros(1000 * millis);
+        let at = |millis: u64| Time::from_micros(1000 * millis);
         assert_eq!(
             [100, 100, 100, 100, 120, 151, 151].map(|millis| pace.allows(at(millis))),
             [true, true, true, false, false, true, false]

@@ -184,3 +184,87 @@ impl Queue {
         assert_eq!(self.waiting.len(), self.topics.len(), "one rumour for each topic");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use wattle_types::{NetworkName, SecretKey};
+
+    use super::*;
+
+    fn sign(seed: u8, claim: &Claim) -> Arc<Signed> {
+        let key = SecretKey::from_bytes(&[seed; 32]);
+        Arc::new(Signed::seal(&key, &NetworkName::default(), claim).unwrap())
+    }
+
+    fn at(number: u64) -> Incarnation {
+        Incarnation::from_u64(number)
+    }
+
+    fn suspect(accuser: u8, number: u64) -> Rumor<Arc<Signed>> {
+        let subject = SecretKey::from_bytes(&[9; 32]).node_id();
+        Rumor::Claim(sign(accuser, &Claim::Suspect { subject, incarnation: at(number) }))
+    }
+
+    fn refute(number: u64) -> Rumor<Arc<Signed>> {
+        Rumor::Claim(sign(9, &Claim::Refute { incarnation: at(number) }))
+    }
+
+    #[test]
+    fn rumours_are_told_in_the_order_of_urgency_and_so_often() {
+        let mut queue = Queue::default();
+        let leave = Rumor::Claim(sign(3, &Claim::Leave { incarnation: at(1) }));
+        let own = Rumor::Claim(sign(1, &Claim::Refute { incarnation: at(1) }));
+        queue.push(Urgency::Accusation, suspect(2, 1));
+        queue.push(Urgency::Leave, leave.clone());
+        queue.push(Urgency::OwnRefute, own.clone());
+        assert_eq!(queue.take(1000, 2), [own.clone(), leave, suspect(2, 1)]);
+        assert_eq!(queue.take(100, 2), [own], "only what fits");
+        assert_eq!(queue.take(1000, 2).len(), 2);
+        assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn a_refutation_takes_the_place_of_what_it_refutes() {
+        let mut queue = Queue::default();
+        queue.push(Urgency::Accusation, suspect(2, 1));
+        queue.push(Urgency::Accusation, suspect(3, 1));
+        queue.push(Urgency::Accusation, suspect(4, 2));
+        queue.push(Urgency::Refute, refute(2));
+        assert_eq!(queue.take(1000, 9), [refute(2), suspect(4, 2)], "what is said of its incarnation stays");
+        queue.check();
+    }
+
+    #[test]
+    fn what_comes_back_from_others_need_not_be_told_so_often() {
+        let mut queue = Queue::default();
+        queue.push(Urgency::Accusation, suspect(2, 1));
+        queue.push(Urgency::OwnRefute, refute(1));
+        for _ in 0..3 {
+            queue.heard(&suspect(2, 1), 9);
+            queue.heard(&refute(1), 9);
+        }
+        assert_eq!(queue.take(1000, 9), [refute(1)], "but one's own word is told to the end");
+    }
+
+    #[test]
+    fn the_least_urgent_is_dropped_at_the_cap() {
+        let mut queue = Queue::default();
+        let signed = sign(9, &Claim::Refute { incarnation: at(1) });
+        let Rumor::Claim(accusation) = suspect(2, 1) else { return };
+        queue.push(Urgency::Accusation, Rumor::Claim(accusation));
+        for number in 0..QUEUE_MAX as u64 {
+            // The same claim under as many topics: signing so many takes a second.
+            let topic = Topic { subject: ShortId(number), kind: 1, accuser: ShortId(0) };
+            let order = (Urgency::Refute, 0, number + 10);
+            if queue.waiting.len() < QUEUE_MAX {
+                let rumor = Rumor::Claim(Arc::clone(&signed));
+                queue.waiting.insert(order, Waiting { topic, incarnation: at(1), rumor, bytes: 81 });
+                queue.topics.insert(topic, order);
+            }
+        }
+        assert_eq!(queue.len(), QUEUE_MAX);
+        queue.push(Urgency::OwnRefute, refute(5));
+        queue.check();
+        assert!(queue.waiting.keys().all(|(urgency, ..)| *urgency != Urgency::Accusation));
+    }
+}

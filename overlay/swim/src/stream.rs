@@ -149,3 +149,72 @@ impl Message<Arc<Signed>> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use wattle_types::SecretKey;
+
+    use super::*;
+    use crate::claim::Claim;
+
+    fn sign(seed: u8, claim: &Claim) -> Arc<Signed> {
+        let key = SecretKey::from_bytes(&[seed; 32]);
+        Arc::new(Signed::seal(&key, &NetworkName::default(), claim).unwrap())
+    }
+
+    fn samples() -> Vec<Message<Arc<Signed>>> {
+        let record = sign(1, &Claim::Refute { incarnation: Incarnation::from_u64(7) });
+        let accusation = Claim::Suspect { subject: record.author(), incarnation: Incarnation::from_u64(7) };
+        let entry = Entry {
+            record: Arc::clone(&record),
+            since: Some(Arc::clone(&record)),
+            accusations: vec![sign(2, &accusation), sign(3, &accusation)],
+            age_s: 90,
+        };
+        let version = Version(ShortId(1), Incarnation::from_u64(7), 1, 90);
+        vec![
+            Message::Hello { record, root: u64::MAX },
+            Message::Same,
+            Message::Buckets { hashes: ByteBuf::from(vec![3; BUCKETS * 8]) },
+            Message::Versions { mask: ByteArray::new([5; 32]), entries: vec![version; 3] },
+            Message::Records { records: vec![entry], want: vec![ShortId(9)] },
+        ]
+    }
+
+    #[test]
+    fn every_message_reads_back_as_it_was_written() {
+        for message in samples() {
+            let bytes = message.clone().encode();
+            let read = Message::decode(&bytes).unwrap().open(&NetworkName::default()).unwrap();
+            assert_eq!(read, message);
+        }
+        let version = Version(ShortId(u64::MAX), Incarnation::from_u64(u64::MAX), 2, u32::MAX);
+        let entries = vec![version; crate::MEMBERS_MAX + 1];
+        let largest = Message::<Arc<Signed>>::Versions { mask: ByteArray::new([255; 32]), entries };
+        assert!(largest.encode().len() <= STREAM_BYTES_MAX, "all members fit one message");
+    }
+
+    #[test]
+    fn a_message_of_another_network_is_refused() {
+        let bytes = samples().remove(0).encode();
+        let elsewhere = "elsewhere".parse().unwrap();
+        let refused = Message::decode(&bytes).unwrap().open(&elsewhere);
+        assert!(matches!(refused, Err(MessageError::Claim(_))));
+    }
+
+    proptest! {
+        /// Total and exact, as the encoding beneath it is.
+        #[test]
+        fn damaged_messages_are_refused_or_read_exactly(
+            which in 0usize..5, at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<bool>(),
+        ) {
+            let mut bytes = samples()[which].clone().encode();
+            let at = at.index(bytes.len());
+            if cut { bytes.truncate(at) } else { bytes[at] = byte }
+            if let Ok(message) = Message::decode(&bytes) {
+                prop_assert_eq!(cbor::encode(&message), bytes);
+            }
+        }
+    }
+}

@@ -215,6 +215,9 @@ fn a_total_outage_is_survived_without_seeds() {
     }
     // 19 was faulty before and comes back; 17 and 18 do not.
     world.start(19);
+    world.run(5 * SECOND);
+    let accused: u64 = world.up().iter().map(|node| world.swim(*node).status().counts.accused).sum();
+    assert_eq!(accused, 0, "who is remembered is given the time to start too");
     let back = |world: &World| (0..17).chain([19]).all(|member| world.all_see(member, State::Alive));
     let took = world.until(20 * SECOND, &mut |world| back(world));
     assert!(took.is_some(), "full agreement within 20 s");
@@ -315,6 +318,23 @@ fn a_newcomer_keeps_no_failure_for_longer_than_the_others() {
     assert!(learned.is_some(), "who is gone is known to a newcomer too");
     world.run(240 * SECOND);
     assert!(world.up().into_iter().all(|node| world.state(node, 5).is_none()));
+}
+
+/// A newcomer learns of many failures at once: its few informants accused each in its time.
+#[test]
+fn a_newcomer_learns_at_once_who_failed_before_it_came() {
+    let mut world = World::new(10, Options::new(20));
+    for victim in 4..10 {
+        world.crash(victim);
+        world.until(30 * SECOND, &mut |world| world.all_see(victim, State::Faulty)).unwrap();
+        world.run(10 * SECOND);
+    }
+    let newcomer = world.add(crate::world::key(10));
+    world.nodes[newcomer].seeds = vec![world.nodes[0].id];
+    world.start(newcomer);
+    let all = |world: &World| (4..10).all(|it| world.state(newcomer, it) == Some(State::Faulty));
+    assert!(world.until(3 * SECOND, &mut |world| all(world)).is_some());
+    assert_eq!(world.nodes[newcomer].misbehaved.len(), 0);
 }
 
 /// Acceptance 17: equal seeds, equal events; to the last one.

@@ -163,11 +163,11 @@ fn a_member_that_flaps_is_told_of_now_and_then() {
     let mut world = World::new(12, Options::new(28));
     world.run(5 * SECOND);
     let begun = world.now;
-    for _ in 0..30 {
+    for _ in 0..60 {
         world.crash(5);
-        world.run(500 * MILLI);
+        world.run(200 * MILLI);
         world.start(5);
-        world.run(2500 * MILLI);
+        world.run(800 * MILLI);
     }
     let spans = world.now.since(begun).as_secs() as usize;
     for observer in (0..12).filter(|it| *it != 5) {

@@ -204,14 +204,14 @@ fn what_a_member_makes_another_send_is_bounded() {
         world.say(1, 0, vec![Rumor::Ask(target)]);
     }
     assert_eq!(world.nodes[0].packets - before, 20, "answers at once");
-    let before = world.nodes[0].stream_bytes;
+    let before = world.swim(0).status().counts.syncs;
     for _ in 0..500 {
         for other in 1..8 {
             let sender = ShortId::of(&world.nodes[other].id);
             world.handle(0, Input::Unreadable { sender });
         }
     }
-    assert!(world.nodes[0].stream_bytes - before < 7 * 1000, "one greeting for each");
+    assert_eq!(world.swim(0).status().counts.syncs - before, 7, "one greeting for each");
 }
 
 /// Who introduces another as itself over a stream is blamed, and nothing is learned.

@@ -272,6 +272,26 @@ fn a_node_that_hears_nobody_probes_less() {
     assert!(doubts, "and says that it doubts itself");
 }
 
+/// Some of those who hear of a suspicion look for themselves: a quorum is there long before it is needed.
+#[test]
+fn a_suspicion_is_looked_into_by_some_who_hear_of_it() {
+    let mut world = World::new(40, Options::new(67));
+    world.run(5 * SECOND);
+    let accusations = |world: &World| -> u64 {
+        world.up().iter().map(|node| world.swim(*node).status().counts.accused).sum()
+    };
+    let mut soon = 0;
+    for victim in [3, 13, 23, 33] {
+        world.crash(victim);
+        world.until(10 * SECOND, &mut |world| world.all_see(victim, State::Suspect)).unwrap();
+        let before = accusations(&world);
+        world.run(1300 * MILLI);
+        soon += accusations(&world) - before;
+        world.run(10 * SECOND);
+    }
+    assert!(soon >= 12, "{soon} further accusers of four, within a period");
+}
+
 /// A closed connection is a reason to look, and no evidence: who is well answers, who is not is suspect at once.
 #[test]
 fn a_member_that_the_edge_doubts_is_probed_at_once() {

@@ -88,7 +88,6 @@ async fn goes_on(what: &str, node: &Honest, docs: &[DocId], calm: Duration, work
          when idle",
         spans.len()
     );
-    println!("{told}");
     assert!(took > Duration::from_millis(500), "too fast to tell anything: {told}");
     assert!(spans.len() > 10 && slowest < took / 4, "an edit waited for the large document: {told}");
     assert!(listed < took / 4, "a list waited {listed:?} for the large document: {told}");

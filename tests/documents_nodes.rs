@@ -5,8 +5,8 @@
 
 use std::time::{Duration, Instant};
 
+use automerge::ReadDoc as _;
 use automerge::transaction::Transactable as _;
-use automerge::{Automerge, ReadDoc as _};
 use serde_bytes::{ByteArray, ByteBuf};
 use wattle_docs::{Edit, Event, Role};
 use wattle_net::{ChannelKind, ChannelReceiver, ChannelSender};
@@ -331,7 +331,7 @@ async fn a_document_can_be_looked_for_as_soon_as_it_is_made() {
     let (access, _bearer) = alice.documents.invite(doc, Role::Reader, None, None).await.unwrap();
     let key = ProviderKey::of_document(other.overlay.network(), &access.read.tag());
     until("the document is announced", || async {
-        let found = other.overlay.find_providers(key.clone(), 1, PATIENCE).await;
+        let found = other.overlay.find_providers(key, 1, PATIENCE).await;
         found.is_ok_and(|found| found.contains(&alice.node.id()))
     })
     .await;

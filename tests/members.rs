@@ -1,10 +1,6 @@
 //! Who is alive, among real nodes of this machine: one is killed, one stops, one is frozen.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::print_stderr,
-    reason = "a test ends where it fails, and says what it saw"
-)]
+#![expect(clippy::unwrap_used, reason = "a test ends where it fails")]
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -146,7 +142,9 @@ fn who_is_killed_is_faulty_and_who_stops_has_left() {
     eprintln!(
         "{rounds} kills: faulty after {median:.1?} (median), {last:.1?} (95 of 100); left within {left:.1?}"
     );
-    assert!(*last <= Duration::from_secs(6), "found out after {last:?}");
+    // 6 s are for 95 of 100. A single one may be among the others, and has other tests beside it.
+    let wanted = if rounds >= 20 { Duration::from_secs(6) } else { Duration::from_secs(10) };
+    assert!(*last <= wanted, "found out after {last:?}");
     assert!(left <= Duration::from_millis(1500), "the goodbye was heard after {left:?}");
 }
 

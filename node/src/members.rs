@@ -222,10 +222,9 @@ impl Driver {
                 datagram = self.datagrams.receive() => self.on_datagram(datagram),
                 Some(heard) = hears.recv() => self.on_heard(heard),
                 Some(request) = asked.recv() => self.on_request(request),
-                event = peers.recv() => match event {
-                    Ok(NetEvent::Connected(info)) => self.on_connected(info.peer),
-                    // It does not end as long as this task holds the overlay.
-                    Ok(_) | Err(_) => {}
+                // It does not end as long as this task holds the overlay; what was missed comes with a comparison.
+                event = peers.recv() => if let Ok(NetEvent::Connected(info)) = event {
+                    self.on_connected(info.peer);
                 },
                 () = sleep_until(due) => self.on_due(&mut hears),
             }

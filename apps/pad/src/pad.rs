@@ -248,7 +248,7 @@ impl Pad {
         match (asked, result) {
             (Asked::Read(request), Ok(Did::Read(answer))) => cx.reply(request, Ok(answer)),
             (Asked::Make(request, _), Ok(Did::Created { doc })) => {
-                reply(request, Ok(Answer::Made { doc }), cx)
+                reply(request, Ok(Answer::Made { doc }), cx);
             }
             (Asked::Make(request, refused), Err(error)) => {
                 let refusal = match error {

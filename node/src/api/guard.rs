@@ -185,81 +185,88 @@ pub fn cookie_name(node: NodeId) -> String {
     format!("wattle_{}", text.get(text.len().saturating_sub(8)..).unwrap_or_default())
 }
 
+/// What people wrote: more than the right to look at the node.
+const LOOKS_AT_CONTENT: &[&str] = &[
+    "/topics/messages",
+    "/dht/records/{key}",
+    "/docs/{doc}/content",
+    "/docs/{doc}/history",
+    "/docs/{doc}/diff",
+    "/docs/{doc}/changes",
+    "/docs/{doc}/export",
+    "/docs/sync",
+    "/rooms/{room}/messages",
+    "/rooms/{room}/follow",
+];
+
+/// How the node does, and what there is.
+const LOOKS_AT_THE_NODE: &[&str] = &[
+    "/docs",
+    "/docs/{doc}/members",
+    "/rooms",
+    "/rooms/{room}",
+    "/status",
+    "/id",
+    "/health",
+    "/wait",
+    "/events",
+    "/peers",
+    "/members",
+    "/members/follow",
+    "/topics",
+    "/dht/table",
+    "/dht/stats",
+    "/version",
+    "/openapi.json",
+];
+
+/// What changes something that a user may change.
+const USES: &[&str] = &[
+    "/peers/connect",
+    "/peers/disconnect",
+    "/peers/name",
+    "/ping",
+    "/tickets",
+    "/join",
+    "/dht/provide",
+    "/dht/stop-providing",
+    "/dht/find-providers",
+    "/dht/find-peer",
+    "/dht/closest",
+    "/dht/trace",
+    "/topics/{topic}/messages",
+    "/topics/{topic}/request",
+    "/docs",
+    "/docs/join",
+    "/docs/import",
+    "/docs/{doc}/text",
+    "/docs/{doc}/fields",
+    "/docs/{doc}/tickets",
+    "/docs/{doc}/remove",
+    "/docs/{doc}/forget",
+    "/rooms",
+    "/rooms/{room}/messages",
+    "/rooms/{room}/nick",
+    "/rooms/{room}/topic",
+    "/rooms/{room}/typing",
+    "/rooms/{room}/leave",
+];
+
 /// What a route needs, by its method and its pattern. Whatever is not listed needs an admin.
 #[must_use]
 pub fn needed(method: &Method, path: &str) -> Needs {
     let rest = path.strip_prefix("/api/v1").unwrap_or(path);
-    match (method.as_str(), rest) {
-        ("GET" | "HEAD", "/healthz" | "/readyz") | ("POST", "/session") => Needs::Nothing,
-        ("GET" | "HEAD", "/metrics") => Needs::Metrics,
-        ("GET" | "HEAD", "/config" | "/logs" | "/tokens") => Needs::Role(Role::Admin),
-        (
-            "GET" | "HEAD",
-            "/topics/messages"
-            | "/dht/records/{key}"
-            | "/docs/{doc}/content"
-            | "/docs/{doc}/history"
-            | "/docs/{doc}/diff"
-            | "/docs/{doc}/changes"
-            | "/docs/{doc}/export"
-            | "/docs/sync"
-            | "/rooms/{room}/messages"
-            | "/rooms/{room}/follow",
-        ) => Needs::Role(Role::User),
-        (
-            "GET" | "HEAD",
-            "/docs"
-            | "/docs/{doc}/members"
-            | "/rooms"
-            | "/rooms/{room}"
-            | "/status"
-            | "/id"
-            | "/health"
-            | "/wait"
-            | "/events"
-            | "/peers"
-            | "/members"
-            | "/members/follow"
-            | "/topics"
-            | "/dht/table"
-            | "/dht/stats"
-            | "/version"
-            | "/openapi.json",
-        ) => Needs::Role(Role::Read),
-        ("PUT", "/dht/records/{key}") => Needs::Role(Role::User),
-        (
-            "POST",
-            "/peers/connect"
-            | "/peers/disconnect"
-            | "/peers/name"
-            | "/ping"
-            | "/tickets"
-            | "/join"
-            | "/dht/provide"
-            | "/dht/stop-providing"
-            | "/dht/find-providers"
-            | "/dht/find-peer"
-            | "/dht/closest"
-            | "/dht/trace"
-            | "/topics/{topic}/messages"
-            | "/topics/{topic}/request"
-            | "/docs"
-            | "/docs/join"
-            | "/docs/import"
-            | "/docs/{doc}/text"
-            | "/docs/{doc}/fields"
-            | "/docs/{doc}/tickets"
-            | "/docs/{doc}/remove"
-            | "/docs/{doc}/forget"
-            | "/rooms"
-            | "/rooms/{room}/messages"
-            | "/rooms/{room}/nick"
-            | "/rooms/{room}/topic"
-            | "/rooms/{room}/typing"
-            | "/rooms/{room}/leave",
-        ) => Needs::Role(Role::User),
-        _ => Needs::Role(Role::Admin),
-    }
+    let role = match method.as_str() {
+        "GET" | "HEAD" if ["/healthz", "/readyz"].contains(&rest) => return Needs::Nothing,
+        "POST" if rest == "/session" => return Needs::Nothing,
+        "GET" | "HEAD" if rest == "/metrics" => return Needs::Metrics,
+        "GET" | "HEAD" if LOOKS_AT_CONTENT.contains(&rest) => Role::User,
+        "GET" | "HEAD" if LOOKS_AT_THE_NODE.contains(&rest) => Role::Read,
+        "PUT" if rest == "/dht/records/{key}" => Role::User,
+        "POST" if USES.contains(&rest) => Role::User,
+        _ => Role::Admin,
+    };
+    Needs::Role(role)
 }
 
 /// The middleware: checks, and puts the security headers on every answer, refusals included.

@@ -67,7 +67,8 @@
 //! # Bounds
 //!
 //! [`MEMBERS_MAX`] members of every state at about 1 KiB; at the cap those that left or failed longest ago make room
-//! and if there are none a newcomer is refused. [`QUEUE_MAX`] rumours; the least urgent is dropped. 256 pings, 4 for each
+//! and if there are none a newcomer is refused. [`QUEUE_MAX`] rumours; the least urgent is dropped. 256 pings, 4 for
+//! each
 //! other member; beyond it a request is dropped. A packet has at most [`PACKET_BYTES_MAX`], a record
 //! [`RECORD_BYTES_MAX`], a message [`STREAM_BYTES_MAX`], a batch 256 rows of 8 KiB at the most. An idle member sends
 //! two packets of 13 bytes a period. The work of an input is linear in its size; a wake's is that of what is due.
@@ -94,7 +95,8 @@
 //!
 //! Inputs:
 //!
-//! * A datagram whose seal holds: [`Packet::decode`] with [`Swim::resolve`]; claims that are not [`Swim::is_news`] may be
+//! * A datagram whose seal holds: [`Packet::decode`] with [`Swim::resolve`]; claims that are not [`Swim::is_news`]
+//!   may be
 //!   left out; [`Packet::open`], or [`Packet::check`] with a cache; then [`Input::Packet`] with whose seal it is. A
 //!   claim that does not hold is the sender's fault.
 //! * One whose seal does not hold: [`Input::Unreadable`] with the short id in its head. Nothing is answered by

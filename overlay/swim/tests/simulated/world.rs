@@ -1,5 +1,8 @@
 //! Some nodes with a network, disks and clocks that obey one seed.
 
+#[path = "questions.rs"]
+mod questions;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
@@ -7,9 +10,9 @@ use std::time::Duration;
 
 use serde_bytes::ByteArray;
 use wattle_swim::{
-    Body, Claim, Config, Description, Event, Incarnation, Input, Memory, Message, Output, PACKET_BYTES_MAX,
-    Packet, PersistId, RawClaim, Reach, Reason, RejectedClaim, Rumor, STREAM_BYTES_MAX, ShortId, Signed,
-    State, Swim, Timing, own_row_key,
+    Claim, Config, Description, Event, Incarnation, Input, Memory, Message, Output, PACKET_BYTES_MAX, Packet,
+    PersistId, RawClaim, Reach, Reason, RejectedClaim, STREAM_BYTES_MAX, ShortId, Signed, State, Swim,
+    Timing, own_row_key,
 };
 use wattle_types::{Envelope, Machine as _, NetworkName, NodeId, Outbox, SecretKey, Time, UnixTime, Write};
 
@@ -733,70 +736,6 @@ impl World {
             Ok(message) => self.handle(to, Input::Message { from: sender, message }),
             Err(_) => self.rejected += 1,
         }
-    }
-
-    /// Gives a node a packet as if a member had sent it with its own seal.
-    pub(crate) fn say(&mut self, from: usize, to: usize, rumors: Vec<Rumor<Arc<Signed>>>) {
-        let incarnation = self.swim(from).incarnation();
-        let packet = Packet { incarnation, body: Body::Gossip, rumors };
-        let from = self.nodes[from].id;
-        self.handle(to, Input::Packet { from, packet });
-    }
-
-    /// A claim that a node's key signs.
-    pub(crate) fn sign(&self, node: usize, claim: &Claim) -> Arc<Signed> {
-        Arc::new(Signed::seal(&self.nodes[node].key, &NetworkName::default(), claim).unwrap())
-    }
-
-    /// An accusation that a node's key signs, of a member as it is known to a third.
-    pub(crate) fn accusation(&self, accuser: usize, subject: usize, at: usize) -> Arc<Signed> {
-        let id = self.nodes[subject].id;
-        let own = (at == subject).then(|| self.swim(subject).incarnation());
-        let incarnation = own.unwrap_or_else(|| self.swim(at).standing(&id).unwrap().1);
-        self.sign(accuser, &Claim::Suspect { subject: id, incarnation })
-    }
-
-    /// Where a member stands at a node.
-    pub(crate) fn state(&self, node: usize, subject: usize) -> Option<State> {
-        let swim = self.nodes[node].swim.as_ref()?;
-        swim.standing(&self.nodes[subject].id).map(|(state, _)| state)
-    }
-
-    /// Where anybody stands at a node.
-    pub(crate) fn state_of(&self, node: usize, id: &NodeId) -> Option<State> {
-        self.swim(node).standing(id).map(|(state, _)| state)
-    }
-
-    /// Nodes that are up.
-    pub(crate) fn up(&self) -> Vec<usize> {
-        (0..self.nodes.len()).filter(|node| self.is_up(*node)).collect()
-    }
-
-    /// Whether every node that is up has every other, up or not, in a state.
-    pub(crate) fn all_see(&self, subject: usize, state: State) -> bool {
-        self.up().into_iter().all(|node| node == subject || self.state(node, subject) == Some(state))
-    }
-
-    /// Whether every node that is up sees all that are up alive.
-    pub(crate) fn all_see_all(&self) -> bool {
-        self.up().into_iter().all(|subject| self.all_see(subject, State::Alive))
-    }
-
-    /// M4: all that are up have the same table.
-    pub(crate) fn agree(&self) -> bool {
-        let up = self.up();
-        up.windows(2).all(|pair| self.swim(pair[0]).root() == self.swim(pair[1]).root())
-    }
-
-    /// Events of a kind about a member, at a node, since a time.
-    pub(crate) fn changes(&self, node: usize, subject: usize, since: Time) -> Vec<(Time, State)> {
-        let of = self.nodes[subject].id;
-        let events = self.nodes[node].events.iter().filter(|(at, _)| *at >= since);
-        let changes = events.filter_map(|(at, event)| match event {
-            Event::MemberChanged { member, to, .. } if *member == of => Some((*at, *to)),
-            _ => None,
-        });
-        changes.collect()
     }
 }
 

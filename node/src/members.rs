@@ -15,7 +15,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wattle_net::datagrams::{Datagram, DatagramConfig, DatagramCounts, Datagrams};
-use wattle_net::{Event as NetEvent, Overlay};
+use wattle_net::{DisconnectReason, Event as NetEvent, Overlay};
 use wattle_store::Store;
 use wattle_swim::{
     Config, Event, Input, Memory, Output, Packet, RawClaim, RejectedClaim, RequestId, ShortId, Signed,
@@ -222,12 +222,23 @@ impl Driver {
                 datagram = self.datagrams.receive() => self.on_datagram(datagram),
                 Some(heard) = hears.recv() => self.on_heard(heard),
                 Some(request) = asked.recv() => self.on_request(request),
-                // It does not end as long as this task holds the overlay; what was missed comes with a comparison.
-                event = peers.recv() => if let Ok(NetEvent::Connected(info)) = event {
-                    self.on_connected(info.peer);
-                },
+                event = peers.recv() => self.on_event(event.ok()),
                 () = sleep_until(due) => self.on_due(&mut hears),
             }
+        }
+    }
+
+    /// Nothing when some were missed; what they would have said comes with a comparison. They do not end as long
+    /// as this task holds the overlay.
+    fn on_event(&mut self, event: Option<NetEvent>) {
+        match event {
+            Some(NetEvent::Connected(info)) => self.on_connected(info.peer),
+            // A connection that broke is the first sign of a death.
+            Some(NetEvent::Disconnected {
+                peer,
+                reason: DisconnectReason::Lost(_) | DisconnectReason::Remote,
+            }) => self.feed(Input::Doubt { peer }),
+            Some(_) | None => {}
         }
     }
 

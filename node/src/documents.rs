@@ -1,8 +1,8 @@
 //! Documents: the machines of `wattle-docs` with their channels, their disk and their clock.
 //!
 //! A document is at home in one of [`SHARDS`] machines, by its id. Each has a task, an inbox and its own requests to
-//! the disk ([`shard`]), so one that reads ten megabytes holds up no document of another. What there is once for a node
-//! is in [`switch`]: channels, lookups, who is shunned. Who is asked about all documents asks every machine, and tells
+//! the disk (`shard`), so one that reads ten megabytes holds up no document of another. What there is once for a node
+//! is in `switch`: channels, lookups, who is shunned. Who is asked about all documents asks every machine, and tells
 //! what was last known of those that are busy.
 
 mod budget;

@@ -107,6 +107,8 @@ async fn goodbye(running: start::Running, node: Arc<Node>, stop: &CancellationTo
         tracing::warn!("the overlay did not say goodbye in time");
     }
     stop.cancel();
+    // The handle that the routes hold keeps the overlay's events open.
+    running.ended.cancel();
     running.remove_files();
     tasks.close();
     if tokio::time::timeout(TASKS_MAX, tasks.wait()).await.is_err() {

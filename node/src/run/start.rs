@@ -51,6 +51,8 @@ pub(super) struct Running {
     pub(super) node: Arc<Node>,
     pub(super) listening: Vec<Address>,
     pub(super) created: bool,
+    /// The overlay has ended: what it told is told.
+    pub(super) ended: CancellationToken,
     files: Vec<PathBuf>,
 }
 
@@ -101,7 +103,9 @@ pub(super) async fn start(
     let moves = watch::Sender::new(0);
     let moved = moves.subscribe();
     let neighbours_at = settings.same_machine.then(|| paths.clone());
-    tasks.spawn(pump(overlay.events(), Arc::clone(&names), neighbours_at, Arc::clone(&events), moves));
+    let ended = CancellationToken::new();
+    let pumping = pump(overlay.events(), Arc::clone(&names), neighbours_at, Arc::clone(&events), moves);
+    tasks.spawn(ended.clone().run_until_cancelled_owned(pumping));
 
     let socket = Socket::bind(&paths.socket, shared)
         .map_err(|error| failed(format!("cannot listen on {}: {error}", paths.socket.display())))?;
@@ -134,7 +138,7 @@ pub(super) async fn start(
         tasks.spawn(neighbours::look(node.overlay.clone(), node.paths.clone(), stop.clone()));
     }
     tasks.spawn(keep_announced(Arc::clone(&node), moved, stop.clone()));
-    Ok(Running { node, listening, created: created == Created::Now, files })
+    Ok(Running { node, listening, created: created == Created::Now, ended, files })
 }
 
 /// Reads the configuration. A node without a file gets one in which everything is commented out.

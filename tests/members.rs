@@ -137,7 +137,8 @@ fn who_is_killed_is_faulty_and_who_stops_has_left() {
         std::env::var("WATTLE_MEMBERS_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(1);
     let mut seen: Vec<Round> = (0..rounds).map(|_| kill_and_stop(&Machine::new(None))).collect();
     seen.sort_by_key(|round| round.faulty);
-    let (median, last) = (&seen[rounds / 2].faulty, &seen[(rounds * 95 / 100).min(rounds - 1)].faulty);
+    let (median, last) =
+        (&seen[rounds / 2].faulty, &seen[(rounds * 95).div_ceil(100).saturating_sub(1)].faulty);
     let left = seen.iter().map(|round| round.left).max().unwrap();
     eprintln!(
         "{rounds} kills: faulty after {median:.1?} (median), {last:.1?} (95 of 100); left within {left:.1?}"

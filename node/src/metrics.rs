@@ -1,5 +1,6 @@
 //! What the API itself counts, in Prometheus text beside the overlay's metrics.
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -45,18 +46,18 @@ struct ResultLabels {
     result: &'static str,
 }
 
-/// Membership: gauges, and counters that are set to what the machine counted.
+/// Membership. Its counters take over what the machine and the socket counted.
 #[derive(Default)]
 struct Members {
     states: Family<StateLabels, Gauge>,
     health: Gauge,
     queue: Gauge,
-    probes: Family<ResultLabels, Gauge>,
-    accusations: Family<ResultLabels, Gauge>,
-    datagrams: Family<ResultLabels, Gauge>,
-    datagram_bytes: Family<ResultLabels, Gauge>,
-    stalls: Gauge,
-    false_positives: Gauge,
+    probes: Family<ResultLabels, Counter>,
+    accusations: Family<ResultLabels, Counter>,
+    datagrams: Family<ResultLabels, Counter>,
+    datagram_bytes: Family<ResultLabels, Counter>,
+    stalls: Counter,
+    false_positives: Counter,
 }
 
 impl Members {
@@ -85,7 +86,6 @@ impl Members {
     }
 
     fn set(&self, health: &Health) {
-        let number = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
         let size = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         let (status, datagrams) = (&health.status, &health.datagrams);
         let counts = &status.counts;
@@ -121,10 +121,10 @@ impl Members {
             (&self.datagram_bytes, "received", datagrams.received_bytes),
         ];
         for (family, result, count) in sets {
-            family.get_or_create(&ResultLabels { result }).set(number(count));
+            family.get_or_create(&ResultLabels { result }).inner().store(count, Ordering::Relaxed);
         }
-        self.stalls.set(number(counts.stalls));
-        self.false_positives.set(number(counts.false_positives));
+        self.stalls.inner().store(counts.stalls, Ordering::Relaxed);
+        self.false_positives.inner().store(counts.false_positives, Ordering::Relaxed);
     }
 }
 

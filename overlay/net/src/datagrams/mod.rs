@@ -43,7 +43,7 @@ mod window;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use tokio::net::UdpSocket;
@@ -307,12 +307,10 @@ impl Datagrams {
 
     /// One packet of either socket. An error of a socket is that of a packet sent before (ICMP): no packet.
     async fn next_packet(&self, buffer: &mut [u8]) -> Option<(usize, SocketAddr)> {
-        let readable = |socket: Option<&UdpSocket>| socket.is_some();
         let (v4, v6) = (self.ipv4.as_ref(), self.ipv6.as_ref());
         let socket = tokio::select! {
-            _ready = ready(v4), if readable(v4) => v4,
-            _ready = ready(v6), if readable(v6) => v6,
-            else => return std::future::pending().await,
+            _ready = ready(v4) => v4,
+            _ready = ready(v6) => v6,
         };
         socket.and_then(|socket| socket.try_recv_from(buffer).ok())
     }
@@ -408,10 +406,8 @@ fn bind_v6_only(address: SocketAddr) -> io::Result<UdpSocket> {
     let socket = socket2::Socket::new(socket2::Domain::IPV6, socket2::Type::DGRAM, None)?;
     socket.set_only_v6(true)?;
     socket.set_nonblocking(true)?;
-    let bound = socket.bind(&address.into());
-    if bound.is_err() {
-        let any = SocketAddr::new(IpAddr::from(Ipv6Addr::UNSPECIFIED), 0);
-        socket.bind(&SocketAddr::new(address.ip(), any.port()).into())?;
+    if socket.bind(&address.into()).is_err() {
+        socket.bind(&SocketAddr::new(address.ip(), 0).into())?;
     }
     UdpSocket::from_std(socket.into())
 }

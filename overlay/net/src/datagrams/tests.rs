@@ -47,13 +47,18 @@ async fn hear(node: &mut Datagrams) -> Option<Datagram> {
     tokio::time::timeout(Duration::from_millis(200), node.receive()).await.ok()
 }
 
+/// What must come, in the end.
+async fn heard(node: &mut Datagrams) -> Datagram {
+    tokio::time::timeout(Duration::from_secs(10), node.receive()).await.expect("a packet that says something")
+}
+
 #[tokio::test]
 async fn what_is_sealed_for_a_peer_arrives_there_and_back() {
     let (mut alice, mut bob) = pair().await;
     alice.send(&id(2), b"ping").expect("sent");
-    assert_eq!(bob.receive().await, Datagram::Opened { from: id(1), bytes: b"ping".to_vec() });
+    assert_eq!(heard(&mut bob).await, Datagram::Opened { from: id(1), bytes: b"ping".to_vec() });
     bob.send(&id(1), b"ack").expect("sent");
-    assert_eq!(alice.receive().await, Datagram::Opened { from: id(2), bytes: b"ack".to_vec() });
+    assert_eq!(heard(&mut alice).await, Datagram::Opened { from: id(2), bytes: b"ack".to_vec() });
     assert_eq!((alice.counts().sent, alice.counts().opened), (1, 1));
 }
 
@@ -62,7 +67,7 @@ async fn the_longest_packet_fits_the_least_mtu_of_ipv6_and_a_longer_one_is_refus
     let (mut alice, mut bob) = pair().await;
     let longest = vec![7; DATAGRAM_BYTES_MAX - SEALED_BYTES_MORE];
     alice.send(&id(2), &longest).expect("sent");
-    assert_eq!(bob.receive().await, Datagram::Opened { from: id(1), bytes: longest.clone() });
+    assert_eq!(heard(&mut bob).await, Datagram::Opened { from: id(1), bytes: longest.clone() });
     // 1280 bytes, less the headers of IPv6 and UDP (RFC 8200, section 5).
     assert!(alice.counts().sent_bytes <= 1280 - 48);
     let longer = [longest, vec![7]].concat();
@@ -80,7 +85,7 @@ async fn a_packet_opens_once_and_only_unharmed() {
         wire.send_to(&harmed, place(&bob)).await.expect("sent");
     }
     wire.send_to(&packet, place(&bob)).await.expect("sent");
-    assert_eq!(bob.receive().await, Datagram::Opened { from: id(1), bytes: b"once".to_vec() });
+    assert_eq!(heard(&mut bob).await, Datagram::Opened { from: id(1), bytes: b"once".to_vec() });
     wire.send_to(&packet, place(&bob)).await.expect("sent");
     assert_eq!(hear(&mut bob).await, None);
     assert_eq!((bob.counts().opened, bob.counts().replayed), (1, 1));
@@ -118,7 +123,7 @@ async fn a_stranger_is_asked_who_it_is_and_hears_of_it() {
     bob.forget(&id(1));
     alice.send(&id(2), b"hello").expect("sent");
     assert_eq!(hear(&mut bob).await, None);
-    assert_eq!(alice.receive().await, Datagram::AskedWho { from: id(2) });
+    assert_eq!(heard(&mut alice).await, Datagram::AskedWho { from: id(2) });
 }
 
 #[tokio::test]
@@ -141,7 +146,7 @@ async fn nobody_is_made_to_ask_more_than_it_was_sent_or_than_its_share() {
 async fn a_question_that_echoes_nothing_is_ignored() {
     let (mut alice, mut bob) = pair().await;
     alice.send(&id(2), b"ping").expect("sent");
-    assert!(matches!(bob.receive().await, Datagram::Opened { .. }));
+    assert!(matches!(heard(&mut bob).await, Datagram::Opened { .. }));
     let liar = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a socket on this machine");
     for (sender, counter) in [(id(2), 1u8), (id(2), 200), (id(9), 0)] {
         let mut packet = vec![WHO];
@@ -157,11 +162,11 @@ async fn a_question_that_echoes_nothing_is_ignored() {
 async fn the_next_packet_goes_where_the_last_one_came_from() {
     let (mut alice, mut bob) = pair().await;
     alice.send(&id(2), b"ping").expect("sent");
-    assert!(matches!(bob.receive().await, Datagram::Opened { .. }));
+    assert!(matches!(heard(&mut bob).await, Datagram::Opened { .. }));
     // Bob was told an address of alice where nobody is, as of a node behind a NAT.
     assert!(bob.know(id(1), alice.boot_key(), vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 9))]));
     bob.send(&id(1), b"ack").expect("sent");
-    assert_eq!(alice.receive().await, Datagram::Opened { from: id(2), bytes: b"ack".to_vec() });
+    assert_eq!(heard(&mut alice).await, Datagram::Opened { from: id(2), bytes: b"ack".to_vec() });
 }
 
 #[tokio::test]
@@ -173,7 +178,7 @@ async fn addresses_are_taken_in_turn_until_one_answers() {
     for _ in 0..2 {
         alice.send(&id(2), b"ping").expect("sent");
     }
-    assert_eq!(bob.receive().await, Datagram::Opened { from: id(1), bytes: b"ping".to_vec() });
+    assert_eq!(heard(&mut bob).await, Datagram::Opened { from: id(1), bytes: b"ping".to_vec() });
 }
 
 #[test]

@@ -429,9 +429,9 @@ fn a_snapshot_that_does_not_read_back_is_not_used_and_the_records_stay() {
     let vouches = vec![writer.vouch(&writer.key, doc, 1, &broken)];
     let payload = wattle_tests::documents::Payload { vouches, chunks: vec![ByteBuf::from(change)] };
     desk.disk.insert(record, cbor::encode(&payload));
-    let row = desk.disk.get_mut(&(Table::Docs, doc.as_bytes().to_vec())).unwrap();
-    let at = row.windows(32).position(|some| *some == head).unwrap();
-    row[at..at + 32].copy_from_slice(&broken.hash().0);
+    let tip = desk.disk.get_mut(&(Table::Docs, [doc.as_bytes().as_slice(), b"t"].concat())).unwrap();
+    let at = tip.windows(32).position(|some| *some == head).unwrap();
+    tip[at..at + 32].copy_from_slice(&broken.hash().0);
 
     let mut desk = desk.restarted();
     let read = |desk: &mut Desk| {

@@ -174,7 +174,8 @@ impl Document {
         self.automerge.set_actor(ActorId::from(actor.as_slice()));
     }
 
-    /// Reads back what was stored. The disk is believed about who might write then; signatures are checked.
+    /// Reads back what was stored. The disk is believed about who might write then; the signatures that count, the
+    /// newest of each actor, are checked.
     pub(crate) fn restore(
         author: &NodeId,
         actor: &[u8; 16],
@@ -182,18 +183,27 @@ impl Document {
         payloads: Vec<Payload>,
     ) -> Result<Self, Fault> {
         let mut document = Self::new(author, actor);
-        let mut vouched = Vec::new();
+        let mut newest: BTreeMap<ByteBuf, (u64, Envelope)> = BTreeMap::new();
+        let mut bytes = Vec::new();
         for payload in payloads {
             for envelope in payload.vouches {
-                let vouch = envelope.open::<Vouch>(Domain::DocVouch, network);
-                let root = vouch.map_err(|_invalid| Fault::BadSignature)?.into_value().root;
-                vouched.push((root, envelope));
+                let vouch = envelope.reread::<Vouch>();
+                let root = vouch.map_err(|error| Fault::Malformed(error.to_string()))?.root;
+                if newest.get(&root.actor).is_none_or(|(seq, _)| *seq < root.seq) {
+                    newest.insert(root.actor, (root.seq, envelope));
+                }
             }
-            let bytes: Vec<u8> = payload.chunks.iter().flat_map(|chunk| chunk.iter().copied()).collect();
-            let load = || document.automerge.load_incremental(&bytes);
-            let loaded = catch_unwind(AssertUnwindSafe(load)).map_err(|_panic| Fault::Panicked)?;
-            loaded.map_err(|error| Fault::Malformed(error.to_string()))?;
+            bytes.extend(payload.chunks.iter().flat_map(|chunk| chunk.iter()));
         }
+        let open = |(_, envelope): (u64, Envelope)| {
+            let vouch = envelope.open::<Vouch>(Domain::DocVouch, network);
+            Ok((vouch.map_err(|_invalid| Fault::BadSignature)?.into_value().root, envelope))
+        };
+        let vouched = newest.into_values().map(open).collect::<Result<Vec<_>, _>>()?;
+        // At once: one after the other, a record takes as long as all of them.
+        let load = || document.automerge.load_incremental(&bytes);
+        let loaded = catch_unwind(AssertUnwindSafe(load)).map_err(|_panic| Fault::Panicked)?;
+        loaded.map_err(|error| Fault::Malformed(error.to_string()))?;
         document.write_as(author, actor);
         document.automerge.set_actor(ActorId::from(actor.as_slice()));
         document.count(&[]);
@@ -407,7 +417,8 @@ impl Document {
             next = self.automerge.clone();
             apply(&mut next, &changes)?;
         }
-        if !self.gives_back(&next, &changes) {
+        let as_it_came = !refused && !missing && self.is_whole(&next, chunks);
+        if !as_it_came && !self.gives_back(&next, &changes) {
             return Err(Fault::Unfit("a change that does not come out as it went in".to_owned()));
         }
         // What nobody who may write stands for contradicts nothing.
@@ -417,8 +428,17 @@ impl Document {
             |(change, _): &&(Change, ByteBuf)| change.deps().iter().all(|hash| !forked.contains(hash));
         let firsts = others.iter().filter(is_first).take(STORIES_MAX);
         let conflicts = firsts.map(|(change, _)| root(change)).collect();
-        let (changes, chunks) = changes.into_iter().unzip();
+        let chunks = if as_it_came { chunks.to_vec() } else { changes.iter_mut().map(bytes_of).collect() };
+        let changes = changes.into_iter().map(|(change, _)| change).collect();
         Ok(Applied { automerge: next, changes, chunks, missing, refused, forked, conflicts })
+    }
+
+    /// Whether one chunk is a copy, byte for byte, and nothing was here before. What Automerge reads in a document
+    /// it does not check for order: only the changes one by one make the same text of it everywhere. Where they make
+    /// the same bytes again, those can be kept, and have been read back.
+    fn is_whole(&self, next: &Automerge, chunks: &[ByteBuf]) -> bool {
+        let is_empty = self.automerge.get_heads().is_empty();
+        is_empty && matches!(chunks, [chunk] if is_document(chunk) && next.save() == chunk.as_slice())
     }
 
     /// Whether a copy with more changes gives back exactly those. Automerge keeps operations and makes changes
@@ -430,7 +450,7 @@ impl Document {
         back.len() == changes.len() && changes.iter().all(|(change, _)| back.contains(&change.hash()))
     }
 
-    /// The changes in the chunks that are not here yet, with their bytes.
+    /// The changes in the chunks that are not here yet, with the bytes of those that came by themselves.
     fn unknown(&self, chunks: &[ByteBuf]) -> Result<Vec<(Change, ByteBuf)>, Fault> {
         let mut incoming = Vec::new();
         let all: Vec<u8> = chunks.iter().flat_map(|chunk| chunk.iter().copied()).collect();
@@ -440,12 +460,11 @@ impl Document {
         }
         let malformed = |error: &dyn std::fmt::Display| Fault::Malformed(error.to_string());
         for chunk in chunks {
-            if chunk.get(CHUNK_TYPE_AT) == Some(&CHUNK_TYPE_DOCUMENT) {
+            if is_document(chunk) {
                 let whole = Automerge::load(chunk).map_err(|error| malformed(&error))?;
-                for mut change in whole.get_changes(&[]) {
+                for change in whole.get_changes(&[]) {
                     if self.automerge.get_change_meta_by_hash(&change.hash()).is_none() {
-                        let bytes = packed(&mut change);
-                        incoming.push((change, bytes));
+                        incoming.push((change, ByteBuf::new()));
                     }
                 }
             } else {
@@ -682,6 +701,16 @@ struct Ready {
     missing: bool,
     /// Those under numbers that are taken or were given to another, and what builds on them.
     others: Vec<(Change, ByteBuf)>,
+}
+
+/// Whether bytes are a whole document.
+pub(crate) fn is_document(chunk: &[u8]) -> bool {
+    chunk.get(CHUNK_TYPE_AT) == Some(&CHUNK_TYPE_DOCUMENT)
+}
+
+/// A change's bytes as they came, or packed where it came in a document.
+fn bytes_of((change, bytes): &mut (Change, ByteBuf)) -> ByteBuf {
+    if bytes.is_empty() { packed(change) } else { std::mem::take(bytes) }
 }
 
 /// A change as it is stored and sent: compressed, unless that packs it so well that peers would call it a bomb.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use wattle_types::{DocId, Domain, Envelope, FeedId, NetworkName, Post, PostLink, Posted, Table, cbor};
+use wattle_types::{DocId, Envelope, FeedId, Post, PostLink, Posted, Table, cbor};
 
 use crate::feed::{Feed, Stored, post_key, posted};
 
@@ -10,7 +10,6 @@ use crate::feed::{Feed, Stored, post_key, posted};
 #[derive(Clone, Debug)]
 pub struct FeedLog {
     doc: DocId,
-    network: NetworkName,
     feeds: BTreeMap<FeedId, Feed>,
 }
 
@@ -28,8 +27,8 @@ struct Cursor<'a> {
 }
 
 impl FeedLog {
-    pub(crate) const fn new(doc: DocId, network: NetworkName, feeds: BTreeMap<FeedId, Feed>) -> Self {
-        Self { doc, network, feeds }
+    pub(crate) const fn new(doc: DocId, feeds: BTreeMap<FeedId, Feed>) -> Self {
+        Self { doc, feeds }
     }
 
     /// The newest entries before `before`, or the newest of all, in order: by time, then by id. Since an entry
@@ -59,8 +58,7 @@ impl FeedLog {
     pub fn get(&self, get: Get<'_>, feed: &FeedId, seq: u64) -> Result<Option<Posted>, String> {
         let Some(bytes) = get(Table::DocPosts, &post_key(&self.doc, feed, seq))? else { return Ok(None) };
         let stored: Stored = cbor::decode(&bytes, bytes.len()).map_err(|error| error.to_string())?;
-        let post = stored.envelope.open::<Post>(Domain::DocPost, &self.network);
-        let post = post.map_err(|error| error.to_string())?.into_value();
+        let post: Post = stored.envelope.reread().map_err(|error| error.to_string())?;
         let forked = self.feeds.get(feed).is_some_and(|feed| feed.fork.is_some());
         Ok(Some(posted(stored, post, forked)))
     }
@@ -74,7 +72,7 @@ impl FeedLog {
     ) -> Result<Cursor<'a>, String> {
         let is_before = |posted: &Posted| before.is_none_or(|before| posted.link() < before);
         let forked = feed.fork.iter().flat_map(|fork| &fork.entries);
-        let forked = forked.filter_map(|envelope| self.open_forked(envelope)).filter(is_before);
+        let forked = forked.filter_map(open_forked).filter(is_before);
         let mut cursor = Cursor { id, feed, next: None, forked: forked.collect() };
         cursor.forked.sort_by_key(Posted::link);
         // Times rise along a feed, so the place is found by halving.
@@ -91,12 +89,6 @@ impl FeedLog {
         }
         cursor.next = self.at_or_below(get, &cursor, high)?;
         Ok(cursor)
-    }
-
-    fn open_forked(&self, envelope: &Envelope) -> Option<Posted> {
-        let post = envelope.open::<Post>(Domain::DocPost, &self.network).ok()?.into_value();
-        let received = post.at.wall();
-        Some(posted(Stored { envelope: envelope.clone(), received, late: false }, post, true))
     }
 
     /// The entry with this number, or the nearest below it that is here.
@@ -126,4 +118,10 @@ impl Cursor<'_> {
     fn link(&self) -> Option<PostLink> {
         self.next.as_ref().map(Posted::link).max(self.forked.last().map(Posted::link))
     }
+}
+
+fn open_forked(envelope: &Envelope) -> Option<Posted> {
+    let post: Post = envelope.reread().ok()?;
+    let received = post.at.wall();
+    Some(posted(Stored { envelope: envelope.clone(), received, late: false }, post, true))
 }

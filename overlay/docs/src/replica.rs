@@ -565,10 +565,8 @@ impl Replica {
             let doc = key.get(..16).unwrap_or_default().to_vec();
             logs.entry(doc).or_default().push(envelope);
         }
-        for (key, value) in rows {
-            let row = cbor::decode::<Row>(&value, value.len());
-            let row = row.map_err(|error| Corrupt(format!("a document's row: {error}")))?;
-            let operations = logs.remove(&key).unwrap_or_default();
+        for row in Row::read_all(rows).map_err(|why| Corrupt(format!("a document: {why}")))? {
+            let operations = logs.remove(row.access.id.as_bytes().as_slice()).unwrap_or_default();
             let doc = replica.insert(row, operations, Time::ZERO);
             if let Some(entry) = replica.entries.get_mut(&doc) {
                 entry.saved = Some(entry.row.clone());
@@ -623,7 +621,7 @@ impl Replica {
     #[must_use]
     pub fn feed_log(&self, doc: &DocId) -> Option<FeedLog> {
         let saved = self.entries.get(doc)?.feeds.saved().clone();
-        Some(FeedLog::new(*doc, self.config.network.clone(), saved))
+        Some(FeedLog::new(*doc, saved))
     }
 
     /// What leads to a document.
@@ -755,7 +753,7 @@ impl Machine for Replica {
 impl Entry {
     /// What this replica tells others: only what is on disk.
     fn standing(&self) -> Standing {
-        let heads = self.saved.as_ref().map(|row| row.heads.clone()).unwrap_or_default();
+        let heads = self.saved.as_ref().map(|row| row.tip.heads.clone()).unwrap_or_default();
         Standing { control: self.log.fingerprint(), heads, feeds: self.feeds.print() }
     }
 

@@ -1,5 +1,7 @@
 //! What the disk holds of a document, and under which keys.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteArray;
 use wattle_types::{DocAccess, DocId, NodeId, Table, UnixTime, Write, cbor};
@@ -8,6 +10,12 @@ use crate::document::Hash;
 
 /// Bytes of a snapshot in one value: a batch takes one megabyte.
 const PART_BYTES: usize = 512 * 1024;
+
+/// Records since the snapshot.
+const RECORDS_MAX: u64 = 2048;
+
+/// Bytes that the records may hold more than the snapshot.
+const RECORDS_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// What a document is at a glance.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,15 +42,39 @@ pub(crate) struct Row {
     pub since: UnixTime,
     /// Which app it is for, and what people call it.
     pub label: Label,
-    pub heads: Vec<Hash>,
-    pub stored: Stored,
     /// Where removals cut: changes that were here and that no program may bring back, oldest first.
     #[serde(default)]
     pub cut: Vec<Hash>,
+    /// How far it is. Every edit changes that and hardly one the rest, so it has a key of its own.
+    #[serde(skip)]
+    pub tip: Tip,
+}
+
+/// How far a document is, and where its bytes are.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "TipParts", into = "TipParts")]
+pub(crate) struct Tip {
+    pub heads: Vec<Hash>,
+    pub stored: Stored,
+}
+
+/// A tip as it is written: without the names of its fields, which would be a tenth of what a letter costs.
+type TipParts = (Vec<Hash>, u64, u32, u64, u64, u64, u64);
+
+impl From<Tip> for TipParts {
+    fn from(Tip { heads, stored: it }: Tip) -> Self {
+        (heads, it.generation, it.parts, it.snapshot_bytes, it.first, it.next, it.record_bytes)
+    }
+}
+
+impl From<TipParts> for Tip {
+    fn from((heads, generation, parts, snapshot_bytes, first, next, record_bytes): TipParts) -> Self {
+        Self { heads, stored: Stored { generation, parts, snapshot_bytes, first, next, record_bytes } }
+    }
 }
 
 /// Where a document's bytes are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Stored {
     /// Which snapshot; none before the first.
     pub generation: u64,
@@ -56,11 +88,13 @@ pub(crate) struct Stored {
 }
 
 impl Stored {
-    /// Whether the records since the snapshot outweigh it.
-    pub(crate) const fn is_due(&self) -> bool {
+    /// Whether the records since the snapshot are to become part of it. Reading them takes longer than reading a
+    /// snapshot, and writing one costs as much as the document is large: so many, or so much more than it holds.
+    pub(crate) fn is_due(&self) -> bool {
         let records = self.next.saturating_sub(self.first);
-        let floor = if self.snapshot_bytes > 64 * 1024 { self.snapshot_bytes } else { 64 * 1024 };
-        records >= 1024 || self.record_bytes > floor
+        let eight_times = self.snapshot_bytes.saturating_mul(8).max(64 * 1024);
+        let bytes_max = eight_times.min(self.snapshot_bytes.saturating_add(RECORDS_BYTES_MAX));
+        records >= RECORDS_MAX || self.record_bytes > bytes_max
     }
 
     /// Every key to read, in order: the parts of the snapshot, then the records.
@@ -114,9 +148,47 @@ impl Row {
         self.cut.drain(..over);
     }
 
-    pub(crate) fn write(&self) -> Write {
-        Write::Put { table: Table::Docs, key: self.access.id.as_bytes().to_vec(), value: cbor::encode(self) }
+    /// What is to be written where `saved` is on disk: what differs.
+    pub(crate) fn writes(&self, saved: Option<&Self>) -> Vec<Write> {
+        let doc = &self.access.id;
+        let put = |key, value| Write::Put { table: Table::Docs, key, value };
+        let mut writes = Vec::new();
+        let is_saved = saved.is_some_and(|saved| Self { tip: self.tip.clone(), ..saved.clone() } == *self);
+        if !is_saved {
+            writes.push(put(doc.as_bytes().to_vec(), cbor::encode(self)));
+        }
+        if saved.is_none_or(|saved| saved.tip != self.tip) {
+            writes.push(put(tip_key(doc), cbor::encode(&self.tip)));
+        }
+        writes
     }
+
+    /// Removes what [`Self::writes`] put there.
+    pub(crate) fn removals(&self) -> [Write; 2] {
+        let doc = &self.access.id;
+        [doc.as_bytes().to_vec(), tip_key(doc)].map(|key| Write::Remove { table: Table::Docs, key })
+    }
+
+    /// Every row, from what the table holds.
+    ///
+    /// # Errors
+    /// Which part cannot be read or is missing, in words.
+    pub(crate) fn read_all(table: Vec<(Vec<u8>, Vec<u8>)>) -> Result<Vec<Self>, String> {
+        let (rows, tips): (Vec<_>, Vec<_>) = table.into_iter().partition(|(key, _)| key.len() == 16);
+        let mut tips: BTreeMap<Vec<u8>, Vec<u8>> = tips.into_iter().collect();
+        let row = |(_, value): (Vec<u8>, Vec<u8>)| {
+            let row: Self = cbor::decode(&value, value.len()).map_err(|error| format!("its row: {error}"))?;
+            let tip = tips.remove(&tip_key(&row.access.id)).ok_or("nothing says how far it is")?;
+            let tip = cbor::decode(&tip, tip.len()).map_err(|error| format!("how far it is: {error}"))?;
+            Ok(Self { tip, ..row })
+        };
+        rows.into_iter().map(row).collect()
+    }
+}
+
+/// The key that says how far a document is: behind that of its row.
+fn tip_key(doc: &DocId) -> Vec<u8> {
+    [doc.as_bytes().as_slice(), b"t"].concat()
 }
 
 /// The key of a signed operation.
@@ -131,4 +203,52 @@ fn record_key(doc: &DocId, record: u64) -> (Table, Vec<u8>) {
 fn part_key(doc: &DocId, generation: u64, part: u32) -> (Table, Vec<u8>) {
     let key = [doc.as_bytes().as_slice(), &generation.to_be_bytes(), &part.to_be_bytes()].concat();
     (Table::DocSnapshots, key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row() -> Row {
+        let read = wattle_types::ReadSecret::from_bytes([3; 16]);
+        Row {
+            access: DocAccess { id: DocId::from_bytes([2; 16]), read, owner: None },
+            owner: None,
+            bearer: None,
+            inviter: None,
+            since: UnixTime::from_millis(7),
+            label: Label::default(),
+            cut: Vec::new(),
+            tip: Tip { heads: vec![Hash::new([4; 32])], stored: Stored { next: 9, ..Stored::default() } },
+        }
+    }
+
+    fn table(writes: Vec<Write>) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let put = |write| match write {
+            Write::Put { key, value, .. } => Some((key, value)),
+            _ => None,
+        };
+        writes.into_iter().filter_map(put).collect()
+    }
+
+    #[test]
+    fn a_row_is_read_as_it_was_written_and_only_what_changed_is_written_again() {
+        let row = row();
+        assert_eq!(Row::read_all(table(row.writes(None))), Ok(vec![row.clone()]));
+        assert_eq!(row.writes(Some(&row)), Vec::new());
+        let edited = Row { tip: Tip::default(), ..row.clone() };
+        assert_eq!(table(edited.writes(Some(&row))).len(), 1);
+        let renamed = Row { label: Label { title: "new".to_owned(), ..Label::default() }, ..row.clone() };
+        let mut both = table(row.writes(None));
+        both.retain(|(key, _)| key.len() > 16);
+        both.extend(table(renamed.writes(Some(&row))));
+        assert_eq!(Row::read_all(both), Ok(vec![renamed]));
+    }
+
+    #[test]
+    fn a_document_of_which_nothing_says_how_far_it_is_is_not_taken_for_an_empty_one() {
+        let mut rows = table(row().writes(None));
+        rows.retain(|(key, _)| key.len() == 16);
+        assert_eq!(Row::read_all(rows), Err("nothing says how far it is".to_owned()));
+    }
 }

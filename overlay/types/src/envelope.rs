@@ -166,8 +166,18 @@ impl Envelope {
         if !self.author.verifies(domain, network, &self.body, &self.signature) {
             return Err(EnvelopeError::BadSignature);
         }
-        let value = cbor::decode(&self.body, self.body.len())?;
-        Ok(Verified { author: self.author, value })
+        Ok(Verified { author: self.author, value: self.reread()? })
+    }
+
+    /// Decodes the body and believes the signature: of an envelope that was opened before it was stored here.
+    ///
+    /// # Errors
+    /// [`cbor::DecodeError`] where the body is not what it should be.
+    pub fn reread<T>(&self) -> Result<T, cbor::DecodeError>
+    where
+        T: Serialize + DeserializeOwned,
+    {
+        cbor::decode(&self.body, self.body.len())
     }
 }
 

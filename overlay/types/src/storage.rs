@@ -20,7 +20,7 @@ pub enum Table {
     Blocked,
     /// API tokens, by the hash of the secret.
     Tokens,
-    /// Documents known here: id -> what leads to it and where it stands.
+    /// Documents known here: id -> what leads to it; id and a letter -> how far it is.
     Docs,
     /// Who may do what: document and hash -> signed operation.
     DocControl,

@@ -98,7 +98,7 @@ impl Replica {
 impl Entry {
     /// Whether it was joined and has not arrived from anybody yet.
     pub(super) fn is_awaited(&self) -> bool {
-        self.row.owner.is_none() && self.row.heads.is_empty()
+        self.row.owner.is_none() && self.row.tip.heads.is_empty()
     }
 }
 

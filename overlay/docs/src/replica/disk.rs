@@ -7,9 +7,9 @@ use super::{
     DocError, Entry, Event, IDLE, Job, Outcome, Output, PersistId, Replica, RequestId, State, Waiting,
     Writing,
 };
-use crate::document::{Document, Hash, Judge};
+use crate::document::{Document, Hash, Judge, is_document};
 use crate::payload::{PAYLOAD_BYTES_MAX, Payload};
-use crate::row::operation_key;
+use crate::row::{Stored, operation_key};
 
 /// A payload up to this many bytes is one record; a larger one is a snapshot, which has parts.
 const RECORD_BYTES_MAX: usize = 512 * 1024;
@@ -48,24 +48,28 @@ impl Replica {
         let mut writes = batches.pop().unwrap_or_default();
         if let State::Open(document) = &entry.state {
             let record = if empty { Vec::new() } else { cbor::encode(&flight.payload) };
-            let is_due = entry.row.stored.is_due() && entry.row.stored.next >= entry.unproven_until;
+            let is_due = entry.row.tip.stored.is_due() && entry.row.tip.stored.next >= entry.unproven_until;
             snapshot |= record.len() > RECORD_BYTES_MAX || is_due;
-            let proven = if snapshot { proven_snapshot(document, PAYLOAD_BYTES_MAX) } else { None };
+            let proven = match record.as_slice() {
+                _ if !snapshot => None,
+                record if is_all_there_is(entry, &flight.payload) => Some(record.to_vec()),
+                _ => proven_snapshot(document, PAYLOAD_BYTES_MAX),
+            };
             if snapshot && proven.is_none() {
                 // The records stay. Trying again costs as much as the document is large.
-                entry.unproven_until = entry.row.stored.next.saturating_add(TRY_AFTER_RECORDS);
+                entry.unproven_until = entry.row.tip.stored.next.saturating_add(TRY_AFTER_RECORDS);
             }
             if let Some(bytes) = proven {
-                let (parts, stored) = entry.row.stored.snapshot(&doc, &bytes);
+                let (parts, stored) = entry.row.tip.stored.snapshot(&doc, &bytes);
                 batches.extend(parts);
-                writes.extend(entry.row.stored.removals(&doc));
-                entry.row.stored = stored;
+                writes.extend(entry.row.tip.stored.removals(&doc));
+                entry.row.tip.stored = stored;
             } else if !empty {
-                writes.push(entry.row.stored.append(&doc, record));
+                writes.push(entry.row.tip.stored.append(&doc, record));
             }
-            entry.row.heads = document.heads();
+            entry.row.tip.heads = document.heads();
         }
-        writes.push(entry.row.write());
+        writes.extend(entry.row.writes(entry.saved.as_ref()));
         batches.push(writes);
         entry.writing.row = Some(entry.row.clone());
         entry.writing.flight = flight;
@@ -108,12 +112,12 @@ impl Replica {
         let flight = std::mem::take(&mut entry.writing.flight);
         // Nothing changes the row while it is on its way but what the next batch will hold.
         let written = entry.writing.row.take().unwrap_or_else(|| entry.row.clone());
-        let after = written.heads.clone();
+        let after = written.tip.heads.clone();
         let saved = entry.saved.replace(written);
         if saved.is_none() {
             out.push(Output::Held { doc, tag: entry.row.access.read.tag() });
         }
-        let before = saved.map(|row| row.heads).unwrap_or_default();
+        let before = saved.map(|row| row.tip.heads).unwrap_or_default();
         for waiting in flight.waiting {
             let (request, outcome) = match waiting {
                 Waiting::Plain { request, outcome } => (request, outcome),
@@ -211,7 +215,7 @@ impl Replica {
         let read = values.and_then(|values| payloads(entry, values)).and_then(|payloads| {
             let read = Document::restore(&self.me, &actor, &self.config.network, payloads);
             let document = read.map_err(|fault| fault.to_string())?;
-            if document.heads() == entry.row.heads {
+            if document.heads() == entry.row.tip.heads {
                 Ok(document)
             } else {
                 Err("its heads are not those in the index".to_owned())
@@ -271,7 +275,7 @@ impl Replica {
             out.push(Output::Reply { request: *request, outcome: Err(DocError::Unknown(doc)) });
         }
         Self::drop_appends(&mut entry, &DocError::Unknown(doc), out);
-        let mut writes = entry.row.stored.removals(&doc);
+        let mut writes = entry.row.tip.stored.removals(&doc);
         writes.extend(entry.log.envelopes().iter().map(|envelope| Write::Remove {
             table: Table::DocControl,
             key: operation_key(&doc, &envelope.hash()),
@@ -279,7 +283,7 @@ impl Replica {
         for table in [Table::DocFeeds, Table::DocPosts] {
             writes.push(Write::RemoveRange { table, range: KeyRange::prefix(doc.as_bytes()) });
         }
-        writes.push(Write::Remove { table: Table::Docs, key: doc.as_bytes().to_vec() });
+        writes.extend(entry.row.removals());
         entry.sessions.clear();
         entry.writing = Writing::default();
         let id = self.persist(doc, writes, out);
@@ -319,13 +323,19 @@ fn payloads(entry: &Entry, values: Vec<Option<Vec<u8>>>) -> Result<Vec<Payload>,
     let missing = || "a part of it is missing".to_owned();
     let mut values =
         values.into_iter().map(|value| value.ok_or_else(missing)).collect::<Result<Vec<_>, _>>()?;
-    let records = values.split_off((entry.row.stored.parts as usize).min(values.len()));
+    let records = values.split_off((entry.row.tip.stored.parts as usize).min(values.len()));
     let snapshot = values.concat();
     let snapshot = Some(snapshot).filter(|bytes| !bytes.is_empty());
     let decode = |bytes: Vec<u8>| {
         cbor::decode::<Payload>(&bytes, PAYLOAD_BYTES_MAX).map_err(|error| error.to_string())
     };
     snapshot.into_iter().chain(records).map(decode).collect()
+}
+
+/// Whether nothing is on disk and all of the document came as one chunk, which was read when it came.
+fn is_all_there_is(entry: &Entry, payload: &Payload) -> bool {
+    let is_one = matches!(payload.chunks.as_slice(), [chunk] if is_document(chunk));
+    is_one && entry.row.tip.stored == Stored::default()
 }
 
 /// D4: a snapshot that was read back and has the same heads. One that is larger than what is read takes nothing's

@@ -465,7 +465,6 @@ impl Replica {
         stored: Vec<Stored>,
         out: &mut Outbox<Output>,
     ) {
-        let network = self.config.network.clone();
         let Some(entry) = self.entries.get_mut(&doc) else { return };
         let Some(session) = entry.sessions.get_mut(&peer) else { return };
         session.giving = session.giving.saturating_sub(1);
@@ -475,9 +474,9 @@ impl Replica {
         let mut posts = Vec::new();
         let mut bytes = 0;
         for Stored { envelope, .. } in stored {
-            let Ok(post) = envelope.open::<Post>(Domain::DocPost, &network) else { continue };
-            posts.push(sent(post.value(), &envelope));
-            bytes += post.value().body.len() + 256;
+            let Ok(post) = envelope.reread::<Post>() else { continue };
+            posts.push(sent(&post, &envelope));
+            bytes += post.body.len() + 256;
             if bytes > ANSWER_BYTES {
                 break;
             }

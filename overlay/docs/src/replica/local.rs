@@ -13,7 +13,7 @@ use crate::access::{Act, Bearer, Operation, Role};
 use crate::document::{Document, Edit, EditFault, Hash, Read};
 use crate::message::{Message, SIGNAL_BYTES_MAX};
 use crate::payload::Root;
-use crate::row::{Label, Row, Stored};
+use crate::row::{Label, Row, Tip};
 
 /// Places that are settled in one document without a person's word. Whoever fills them up tells stories on
 /// purpose: further ones leave replicas apart, until an admin removes it.
@@ -73,9 +73,8 @@ impl Replica {
             inviter: None,
             since: self.wall(now),
             label: Label::default(),
-            heads: Vec::new(),
-            stored: Stored::default(),
             cut: Vec::new(),
+            tip: Tip::default(),
         };
         self.insert(row, vec![grant.clone()], now);
         if let Some(entry) = self.entries.get_mut(&doc) {
@@ -115,9 +114,8 @@ impl Replica {
                 inviter,
                 since: self.wall(now),
                 label: Label::default(),
-                heads: Vec::new(),
-                stored: Stored::default(),
                 cut: Vec::new(),
+                tip: Tip::default(),
             };
             self.insert(row, Vec::new(), now);
         }
@@ -174,7 +172,7 @@ impl Replica {
                 }
             }
             State::Closed => {
-                let keys = entry.row.stored.keys(&doc);
+                let keys = entry.row.tip.stored.keys(&doc);
                 entry.state = State::Loading(vec![job]);
                 out.push(Output::Load { doc, keys });
             }

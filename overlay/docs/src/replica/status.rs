@@ -69,7 +69,7 @@ impl Replica {
             label: entry.row.label.clone(),
             since: entry.row.since,
             heads: standing.heads.iter().map(|head| **head).collect(),
-            bytes: entry.row.stored.snapshot_bytes + entry.row.stored.record_bytes,
+            bytes: entry.row.tip.stored.snapshot_bytes + entry.row.tip.stored.record_bytes,
             role: entry.members.role(&self.me),
             members: entry.members.iter().count(),
             peers: entry.sessions.iter().map(peer).collect(),

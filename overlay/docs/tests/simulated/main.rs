@@ -4,6 +4,7 @@
 
 mod broken_feeds;
 mod clients;
+mod disk;
 mod feeds;
 mod replicas;
 mod rights;

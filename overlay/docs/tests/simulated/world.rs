@@ -59,6 +59,7 @@ pub(crate) struct Node {
     pub(crate) events: Vec<Event>,
     pub(crate) misbehaved: Vec<(NodeId, &'static str)>,
     pub(crate) received_bytes: u64,
+    pub(crate) written_bytes: u64,
 }
 
 pub(crate) struct World {
@@ -105,6 +106,7 @@ impl World {
                 events: Vec::new(),
                 misbehaved: Vec::new(),
                 received_bytes: 0,
+                written_bytes: 0,
             });
             world.start(index);
         }
@@ -242,6 +244,7 @@ impl World {
                         self.handle(node, Input::NotPersisted { id, why });
                         continue;
                     }
+                    self.nodes[node].written_bytes += bytes as u64;
                     self.nodes[node].writing.push((id, writes));
                     let delay = self.draw(self.faults.disk_ms + 1);
                     self.schedule(delay, What::Written { node, life, id });

@@ -35,7 +35,8 @@
 //!    refutation, refutations, leaves, certificates, accusations, records. A rumour is told 2 x log2(members)
 //!    times, less whatever comes back from others.
 //! 8. **Comparing.** Every eighth probe brings the other's fingerprint. If it differs while nothing is under way, or
-//!    none agreed for 30 s, tables are compared over a stream: 256 buckets, then versions, then what differs.
+//!    none agreed for 30 s, tables are compared over a stream: 256 buckets, then versions, then what differs. Who
+//!    left is not in it: newcomers need not know them.
 //! 9. **Leaving** is a signed claim that beats everything of its incarnation; late packets do not undo it.
 //! 10. **After.** Faulty members are pinged now and then, and often for ten seconds after one came back: so halves
 //!     of a split find each other. Who left or failed is remembered for a day, on disk too.

@@ -122,8 +122,12 @@ pub(crate) struct Table {
     own: Option<(ShortId, Incarnation)>,
 }
 
-/// What one member adds to the fingerprint.
+/// What one member adds to the fingerprint: nothing once it left. Newcomers are not told of those, and would compare
+/// tables with everybody for a day.
 fn fingerprint(short: ShortId, incarnation: Incarnation, standing: u8) -> u64 {
+    if standing >= 2 {
+        return 0;
+    }
     let mut bytes = [0; 17];
     let (id, rest) = bytes.split_at_mut(8);
     let (number, last) = rest.split_at_mut(8);

@@ -303,6 +303,25 @@ fn who_left_or_failed_long_ago_is_forgotten_everywhere_and_stays_so() {
     }
 }
 
+/// M5: else it would compare its table with everybody, every few seconds, for a day.
+#[test]
+fn a_newcomer_agrees_with_the_others_though_it_is_not_told_who_left() {
+    let mut world = World::new(6, Options::new(21));
+    world.handle(5, Input::Leave);
+    world.run(3 * SECOND);
+    world.crash(5);
+    let newcomer = world.add(crate::world::key(6));
+    world.nodes[newcomer].seeds = vec![world.nodes[0].id];
+    world.start(newcomer);
+    assert!(world.until(20 * SECOND, &mut |world| world.agree()).is_some(), "M4");
+    assert_eq!(world.state(newcomer, 5), None);
+    world.run(5 * SECOND);
+    let before: u64 = world.nodes.iter().map(|it| it.stream_bytes).sum();
+    world.run(60 * SECOND);
+    let after: u64 = world.nodes.iter().map(|it| it.stream_bytes).sum();
+    assert_eq!(after - before, 0, "there is nothing to compare");
+}
+
 /// A newcomer learns of a failure late, and forgets it no later: else it would tell the others again.
 #[test]
 fn a_newcomer_keeps_no_failure_for_longer_than_the_others() {

@@ -172,6 +172,48 @@ fn who_is_frozen_and_thawed_comes_back_by_its_own_word() {
 }
 
 #[test]
+fn who_is_removed_is_in_no_list_and_comes_back_when_it_runs_again() {
+    let machine = Machine::new(None);
+    let (mut nodes, ids, _) = five(&machine);
+    let remove = |whom: &str| machine.run(&["-n", "one", "members", "remove", whom]);
+    let alive = remove(&ids[1]);
+    let said = String::from_utf8_lossy(&alive.stderr).into_owned();
+    assert!(alive.status.code() == Some(6) && said.contains("is alive"), "{said}");
+    let mut watches: Vec<Watch> = ["one", "three"].iter().map(|node| Watch::start(&machine, node)).collect();
+    wait_for("the watchers are there", PATIENCE, || {
+        machine.json(&["-n", "three", "members"])["counts"]["alive"] == 5
+    });
+    let killed = Instant::now();
+    nodes[1].kill();
+    for watch in &mut watches {
+        watch.until(&ids[1], "faulty", killed);
+    }
+    let removed = Instant::now();
+    // The end of its id is enough, though nobody is connected to it any more.
+    let done = remove(&ids[1][ids[1].len() - 8..]);
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    for watch in &mut watches {
+        let took = watch.until(&ids[1], "removed", removed);
+        assert!(took <= Duration::from_secs(3), "removed after {took:?}");
+        let line = watch.all().into_iter().find(|line| line["to"] == "removed").unwrap();
+        assert_eq!(line["reporter"], ids[0].as_str(), "everybody hears whose operator said so");
+    }
+    for name in ["one", "three", "four", "five"] {
+        let lists = || machine.json(&["-n", name, "members"])["members"].as_array().unwrap().len();
+        wait_for("it is in no list", PATIENCE, || lists() == 4);
+    }
+    assert_eq!(remove(&ids[1]).status.code(), Some(4), "it is no member any more");
+    nodes[1] = start(&machine, "two");
+    let again = Instant::now();
+    for watch in &mut watches {
+        watch.until(&ids[1], "alive", again);
+    }
+    for name in NAMES {
+        wait_for("all are back", PATIENCE, || machine.json(&["-n", name, "members"])["counts"]["alive"] == 5);
+    }
+}
+
+#[test]
 fn who_is_killed_and_starts_again_is_alive_everywhere_as_a_later_incarnation() {
     let machine = Machine::new(None);
     let (mut nodes, ids, _) = five(&machine);

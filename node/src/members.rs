@@ -6,6 +6,7 @@
 mod carriage;
 mod description;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,8 +19,8 @@ use wattle_net::datagrams::{Datagram, DatagramConfig, DatagramCounts, Datagrams}
 use wattle_net::{DisconnectReason, Event as NetEvent, Overlay};
 use wattle_store::Store;
 use wattle_swim::{
-    Config, Event, Input, Memory, Output, Packet, RawClaim, RejectedClaim, RequestId, ShortId, Signed,
-    Status, Swim, Timing, View,
+    Config, Event, Input, Memory, Output, Packet, RawClaim, RejectedClaim, RemoveError, RequestId, ShortId,
+    Signed, Status, Swim, Timing, View,
 };
 use wattle_types::{Machine as _, NodeId, Outbox, SecretKey, Table, Time, UnixTime};
 
@@ -69,6 +70,7 @@ enum Request {
     Confirm(NodeId, oneshot::Sender<bool>),
     Describe(Vec<wattle_net::Address>),
     Leave(oneshot::Sender<()>),
+    Remove(NodeId, oneshot::Sender<Result<(), RemoveError>>),
 }
 
 /// What the members' task is started with.
@@ -126,8 +128,9 @@ impl Members {
             carriage,
             events: events.clone(),
             shown,
-            confirms: std::collections::BTreeMap::new(),
-            confirmed: 0,
+            confirms: BTreeMap::new(),
+            removals: BTreeMap::new(),
+            asked: 0,
             leaving: Vec::new(),
             stop: stop.clone(),
             left: false,
@@ -170,6 +173,18 @@ impl Members {
         }
     }
 
+    /// Takes a member that is gone for good out of every list.
+    ///
+    /// # Errors
+    /// [`RemoveError`]; nothing changed then.
+    pub async fn remove(&self, member: NodeId) -> Result<(), RemoveError> {
+        let (reply, answer) = oneshot::channel();
+        match self.requests.send(Request::Remove(member, reply)).await {
+            Ok(()) => answer.await.unwrap_or(Err(RemoveError::NotTakingPart)),
+            Err(_stopped) => Err(RemoveError::NotTakingPart),
+        }
+    }
+
     /// This node listens elsewhere now.
     pub async fn moved(&self, listening: Vec<wattle_net::Address>) {
         // Ignored because a node that stops is nowhere.
@@ -195,8 +210,10 @@ struct Driver {
     carriage: Carriage,
     events: broadcast::Sender<Told>,
     shown: watch::Sender<Arc<View>>,
-    confirms: std::collections::BTreeMap<RequestId, oneshot::Sender<bool>>,
-    confirmed: u64,
+    confirms: BTreeMap<RequestId, oneshot::Sender<bool>>,
+    removals: BTreeMap<RequestId, oneshot::Sender<Result<(), RemoveError>>>,
+    /// Questions to the machine so far.
+    asked: u64,
     leaving: Vec<oneshot::Sender<()>>,
     stop: CancellationToken,
     /// The node stops, and the others know.
@@ -308,8 +325,7 @@ impl Driver {
                 drop(reply.send(health));
             }
             Request::Confirm(peer, reply) => {
-                self.confirmed += 1;
-                let request = RequestId(self.confirmed);
+                let request = self.next_request();
                 self.confirms.retain(|_, waiting| !waiting.is_closed());
                 self.confirms.insert(request, reply);
                 self.feed(Input::Confirm { request, peer });
@@ -322,7 +338,17 @@ impl Driver {
                 self.leaving.push(reply);
                 self.feed(Input::Leave);
             }
+            Request::Remove(peer, reply) => {
+                let request = self.next_request();
+                self.removals.insert(request, reply);
+                self.feed(Input::Remove { request, peer });
+            }
         }
+    }
+
+    const fn next_request(&mut self) -> RequestId {
+        self.asked += 1;
+        RequestId(self.asked)
     }
 
     /// Gives the machine an input and does what it says.
@@ -361,6 +387,12 @@ impl Driver {
                 if let Some(reply) = self.confirms.remove(&request) {
                     // Ignored because whoever asked has stopped waiting.
                     reply.send(answered).unwrap_or_default();
+                }
+            }
+            Output::Removed { request, outcome } => {
+                if let Some(reply) = self.removals.remove(&request) {
+                    // Ignored because whoever asked has stopped waiting.
+                    reply.send(outcome).unwrap_or_default();
                 }
             }
             Output::Misbehaved { peer, why } => {

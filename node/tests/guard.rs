@@ -412,3 +412,13 @@ fn what_is_in_a_document_needs_more_than_the_right_to_look_at_the_node() {
         assert_eq!(needed(&Method::POST, path), Needs::Role(Role::User), "{path}");
     }
 }
+
+#[test]
+fn who_is_a_member_is_for_all_to_see_and_for_an_admin_to_change() {
+    for path in ["/api/v1/members", "/api/v1/members/follow"] {
+        assert_eq!(needed(&Method::GET, path), Needs::Role(Role::Read), "{path}");
+    }
+    for path in ["/api/v1/members/leave", "/api/v1/members/remove"] {
+        assert_eq!(needed(&Method::POST, path), Needs::Role(Role::Admin), "{path}");
+    }
+}

@@ -73,6 +73,8 @@ const FAILURES: &[(&str, &[&str], i32)] = &[
     ("peers block", &["carol"], 4),
     ("peers unblock", &["carol"], 4),
     ("ping", &["carol"], 4),
+    ("members remove", &["carol"], 4),
+    ("members remove", &[NOBODY], 6),
     ("dht get", &["nothing-of-the-kind", "--timeout", "5s"], 4),
     ("dht find-peer", &[NOBODY, "--timeout", "5s"], 4),
     ("topic pub", &["a b", "x"], 2),
@@ -150,6 +152,21 @@ fn walk_documents(home: &Home, notes: &str, ticket: &str) -> Vec<&'static str> {
     walk_through(home, walk)
 }
 
+/// A member that came and said goodbye; gives its id.
+fn one_that_left(home: &Home) -> String {
+    home.set_up("dave");
+    home.run("dave");
+    home.ok(&["wait", "--members", "3", "--timeout", "20s"]);
+    let dave = home.ok(&["-n", "dave", "id", "-q"]).trim().to_owned();
+    home.ok(&["-n", "dave", "stop"]);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while home.ok(&["members", "--status", "left", "-q"]).trim() != dave {
+        assert!(std::time::Instant::now() < deadline, "{}", home.ok(&["members"]));
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    dave
+}
+
 /// Walks the commands about rooms.
 fn walk_rooms(home: &Home) -> Vec<&'static str> {
     home.ok(&["room", "new", "talk"]);
@@ -197,6 +214,7 @@ fn every_command_answers_with_its_document() {
     home.json("wait", &["--ready", "--peers", "1"]);
     let bob = home.ok(&["-n", "bob", "id", "-q"]).trim().to_owned();
     home.json("peers name", &[&bob, "bob"]);
+    let gone = one_that_left(&home);
     let ticket = home.ok(&["-n", "bob", "invite", "-q"]).trim().to_owned();
     let replies = ["-n", "bob", "topic", "reply", "live.ask", "--exec", "tr a-z A-Z", "-c", "1", "--json"];
     let reply = home.command(&replies).stdout(Stdio::piped()).spawn().unwrap();
@@ -222,6 +240,7 @@ fn every_command_answers_with_its_document() {
         ("peers", &["--all"]),
         ("ping", &["bob", "-c", "1"]),
         ("members", &["--status", "alive"]),
+        ("members remove", &[&gone]),
         ("dht put", &["greeting", "back at 10"]),
         ("dht get", &["greeting"]),
         ("dht provide", &["printer"]),

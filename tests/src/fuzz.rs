@@ -16,9 +16,9 @@ use serde::de::DeserializeOwned;
 use tower::ServiceExt as _;
 use wattle::api::documents::{
     BlockRequest, ConnectRequest, DhtFindPeerRequest, DhtProvideRequest, DhtProvidersRequest, DhtPutRequest,
-    DhtTargetRequest, DisconnectRequest, InviteRequest, JoinRequest, LogLevelRequest, NameRequest,
-    PingRequest, PublishRequest, SessionRequest, StopRequest, TokenNewRequest, TokenRevokeRequest,
-    TopicQuestionRequest,
+    DhtTargetRequest, DisconnectRequest, InviteRequest, JoinRequest, LogLevelRequest, MembersRemoveRequest,
+    NameRequest, PingRequest, PublishRequest, SessionRequest, StopRequest, TokenNewRequest,
+    TokenRevokeRequest, TopicQuestionRequest,
 };
 use wattle::api::{Access, Door, Gate, Guard, check_key, check_name, gate_only};
 use wattle::config::{Config, Sources};
@@ -143,6 +143,7 @@ pub fn bodies(bytes: &[u8]) {
     body::<InviteRequest>(bytes);
     body::<JoinRequest>(bytes);
     body::<LogLevelRequest>(bytes);
+    body::<MembersRemoveRequest>(bytes);
     body::<NameRequest>(bytes);
     body::<PingRequest>(bytes);
     body::<PublishRequest>(bytes);

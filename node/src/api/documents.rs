@@ -102,6 +102,8 @@ schemas! {
     MembersSchema = "wattle.members/1",
     /// Names [`MembersLeaveDocument`].
     MembersLeaveSchema = "wattle.members_leave/1",
+    /// Names [`MembersRemoveDocument`].
+    MembersRemoveSchema = "wattle.members_remove/1",
     /// Names [`InviteDocument`].
     InviteSchema = "wattle.invite/1",
     /// Names [`JoinDocument`].

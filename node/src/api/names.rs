@@ -235,6 +235,7 @@ async fn resolve_id(node: &Node, text: &str) -> Result<NodeId, ApiFailure> {
     known.extend(
         node.overlay.table().await?.iter().flat_map(|bucket| bucket.peers.iter().map(|peer| peer.peer)),
     );
+    known.extend(node.members.view().members.iter().map(|member| member.id));
     known.push(node.overlay.id());
     known.retain(|id| id.to_string().ends_with(suffix));
     known.sort();

@@ -91,6 +91,7 @@ fn node_routes() -> OpenApiRouter<Arc<Node>> {
         .routes(routes!(members::list))
         .routes(routes!(members::follow))
         .routes(routes!(members::leave))
+        .routes(routes!(members::remove))
         .routes(routes!(dht::get, dht::put))
         .routes(routes!(dht::provide))
         .routes(routes!(dht::stop_providing))

@@ -20,6 +20,7 @@ use super::table::{Table, fill, tame};
 use super::values::{millis, short};
 use crate::api::documents::{
     Member, MemberLine, MemberReason, MemberState, MembersDocument, MembersLeaveDocument,
+    MembersRemoveDocument, MembersRemoveRequest,
 };
 
 /// Who is in the network, and who is well
@@ -54,15 +55,24 @@ enum Status {
 #[derive(Subcommand)]
 enum MembersCommand {
     Leave(Leave),
+    Remove(Remove),
 }
 
 /// Tell the others that this node goes; it runs on without being a member
 #[derive(Args)]
 struct Leave {}
 
+/// Take who is gone for good out of every list, until it runs again
+#[derive(Args)]
+struct Remove {
+    /// Whom: a petname, a short id or a peer id
+    peer: String,
+}
+
 pub(super) async fn members(session: &Session, args: Members) -> Result<(), Failure> {
     match args.command {
         Some(MembersCommand::Leave(Leave {})) => leave(session).await,
+        Some(MembersCommand::Remove(Remove { peer })) => remove(session, peer).await,
         None if args.watch => watch(session, &args).await,
         None => list(session, &args).await,
     }
@@ -141,6 +151,7 @@ const fn word(state: MemberState) -> &'static str {
         MemberState::Suspect => "suspect",
         MemberState::Faulty => "faulty",
         MemberState::Left => "left",
+        MemberState::Removed => "removed",
     }
 }
 
@@ -149,7 +160,7 @@ fn painted(session: &Session, state: MemberState) -> String {
         MemberState::Alive => Meaning::Good,
         MemberState::Suspect => Meaning::Doubtful,
         MemberState::Faulty => Meaning::Bad,
-        MemberState::Left => return word(state).to_owned(),
+        MemberState::Left | MemberState::Removed => return word(state).to_owned(),
     };
     session.out.paint(meaning, word(state))
 }
@@ -159,6 +170,18 @@ async fn leave(session: &Session) -> Result<(), Failure> {
     session.show(&answer, |answer| Shown {
         text: "left: the others no longer wait for this node\nit is a member again when it starts again\n"
             .to_owned(),
+        ids: vec![answer.id.to_string()],
+    })
+}
+
+async fn remove(session: &Session, peer: String) -> Result<(), Failure> {
+    let request = MembersRemoveRequest { peer };
+    let answer = session.client()?.post::<MembersRemoveDocument>(routes::MEMBERS_REMOVE, &request).await?;
+    session.show(&answer, |answer| Shown {
+        text: format!(
+            "removed {}: the others hear of it now\nit comes back if it runs again\n",
+            who(&answer.id, &answer.name)
+        ),
         ids: vec![answer.id.to_string()],
     })
 }
@@ -202,7 +225,9 @@ impl Watch {
             } => {
                 let since = match to {
                     MemberState::Suspect => self.suspect.insert(*id, *ts),
-                    MemberState::Alive | MemberState::Faulty | MemberState::Left => self.suspect.remove(id),
+                    MemberState::Alive | MemberState::Faulty | MemberState::Left | MemberState::Removed => {
+                        self.suspect.remove(id)
+                    }
                 };
                 let lasted = since.map(|since| ts.duration_since(since).unsigned_abs());
                 let why = why(*reason, accusers, indirect, incarnation, lasted);
@@ -210,7 +235,7 @@ impl Watch {
                 let state = match to {
                     MemberState::Faulty => session.out.paint(Meaning::Bad, &state),
                     MemberState::Suspect => session.out.paint(Meaning::Doubtful, &state),
-                    MemberState::Alive | MemberState::Left => state,
+                    MemberState::Alive | MemberState::Left | MemberState::Removed => state,
                 };
                 format!("{}  {}  {state}  {why}", clock(ts), who(id, name)).trim_end().to_owned()
             }
@@ -259,5 +284,6 @@ fn why(
         MemberReason::Spoke => format!("spoke again, incarnation {incarnation}"),
         MemberReason::Restarted => format!("started again, incarnation {incarnation}"),
         MemberReason::Left => "said goodbye".to_owned(),
+        MemberReason::Removed => format!("by the operator of {}", names(accusers)),
     }
 }

@@ -232,6 +232,15 @@ pub const PAGES: &[Page] = &[
         ],
     ),
     live(
+        "members remove",
+        document("wattle.members_remove/1"),
+        &[NoNode, NotFound, Conflict],
+        [
+            ("wattle members remove dave", "it is faulty or left, and never comes back: out of every list"),
+            ("wattle members remove ..k9LtRw --json", "the same, for a script"),
+        ],
+    ),
+    live(
         "ping",
         Json::Lines(&["PingLine"]),
         &[NoNode, NotFound, Timeout, Partial],

@@ -18,6 +18,7 @@ pub(super) const PING: &str = "/api/v1/ping";
 pub(super) const MEMBERS: &str = "/api/v1/members";
 pub(super) const MEMBERS_FOLLOW: &str = "/api/v1/members/follow";
 pub(super) const MEMBERS_LEAVE: &str = "/api/v1/members/leave";
+pub(super) const MEMBERS_REMOVE: &str = "/api/v1/members/remove";
 pub(super) const TICKETS: &str = "/api/v1/tickets";
 pub(super) const JOIN: &str = "/api/v1/join";
 pub(super) const TOKENS: &str = "/api/v1/tokens";

@@ -171,7 +171,7 @@ impl Description {
     }
 }
 
-/// What is signed. Only `Suspect` is about another than its author.
+/// What is signed. Only `Suspect` and `Remove` are about another than their author.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Claim {
     /// I am here, and this is what I am.
@@ -198,6 +198,13 @@ pub enum Claim {
         /// As which incarnation.
         incarnation: Incarnation,
     },
+    /// My operator says that it is gone for good. Nobody is removed who is not faulty or gone where this is read.
+    Remove {
+        /// Whom.
+        subject: NodeId,
+        /// As which incarnation.
+        incarnation: Incarnation,
+    },
 }
 
 impl Claim {
@@ -208,6 +215,7 @@ impl Claim {
             Self::Alive { incarnation, .. }
             | Self::Refute { incarnation }
             | Self::Suspect { incarnation, .. }
+            | Self::Remove { incarnation, .. }
             | Self::Leave { incarnation } => *incarnation,
         }
     }
@@ -235,8 +243,8 @@ pub enum RejectedClaim {
     /// What a member says of itself is over a limit.
     #[error(transparent)]
     Description(#[from] InvalidDescription),
-    /// Nobody accuses itself.
-    #[error("a member accuses itself")]
+    /// Nobody accuses or removes itself.
+    #[error("a member accuses or removes itself")]
     Itself,
 }
 
@@ -249,10 +257,10 @@ impl Signed {
         let claim: Verified<Claim> = envelope.open(Domain::Member, network)?;
         match claim.value() {
             Claim::Alive { description, .. } => description.check()?,
-            Claim::Suspect { subject, .. } if *subject == claim.author() => {
+            Claim::Suspect { subject, .. } | Claim::Remove { subject, .. } if *subject == claim.author() => {
                 return Err(RejectedClaim::Itself);
             }
-            Claim::Suspect { .. } | Claim::Refute { .. } | Claim::Leave { .. } => {}
+            Claim::Suspect { .. } | Claim::Remove { .. } | Claim::Refute { .. } | Claim::Leave { .. } => {}
         }
         Ok(Self { envelope, claim })
     }
@@ -285,7 +293,7 @@ impl Signed {
     #[must_use]
     pub const fn subject(&self) -> NodeId {
         match self.claim() {
-            Claim::Suspect { subject, .. } => *subject,
+            Claim::Suspect { subject, .. } | Claim::Remove { subject, .. } => *subject,
             Claim::Alive { .. } | Claim::Refute { .. } | Claim::Leave { .. } => self.author(),
         }
     }
@@ -295,7 +303,7 @@ impl Signed {
     pub const fn description(&self) -> Option<&Description> {
         match self.claim() {
             Claim::Alive { description, .. } => Some(description),
-            Claim::Refute { .. } | Claim::Suspect { .. } | Claim::Leave { .. } => None,
+            Claim::Refute { .. } | Claim::Suspect { .. } | Claim::Leave { .. } | Claim::Remove { .. } => None,
         }
     }
 }

@@ -36,9 +36,13 @@
 //!    times, less whatever comes back from others.
 //! 8. **Comparing.** Every eighth probe brings the other's fingerprint. If it differs while nothing is under way, or
 //!    none agreed for 30 s, tables are compared over a stream: 256 buckets, then versions, then what differs. Who
-//!    left is not in it: newcomers need not know them.
+//!    left or was removed is not in it: newcomers need not know them.
 //! 9. **Leaving** is a signed claim that beats everything of its incarnation; late packets do not undo it.
-//! 10. **After.** Faulty members are pinged now and then, and often for ten seconds after one came back: so halves
+//! 10. **Removal.** An operator's node signs that a member is gone for good. Where it is faulty or has left it is
+//!     in the list no longer and is not tried any more; where it is suspect that waits for the verdict, where it is
+//!     alive it says nothing. It is remembered as removed, so that nobody brings it back as faulty; its own next
+//!     incarnation does.
+//! 11. **After.** Faulty members are pinged now and then, and often for ten seconds after one came back: so halves
 //!     of a split find each other. Who left or failed is remembered for a day, on disk too.
 //!
 //! # Deviations from the papers, and why
@@ -59,18 +63,17 @@
 //!
 //! * **M1** completeness, **M2** accuracy, **M4** convergence, **M5** constant load, **M6** no oscillation: held by
 //!   the simulator in `tests/simulated`.
-//! * **M3** incarnations of a member only grow here, and states of one incarnation go alive, suspect, faulty, left
-//!   and never back.
+//! * **M3** incarnations of a member only grow here, and states of one incarnation go alive, suspect, faulty, left,
+//!   removed and never back.
 //! * **S1** This node is not among the others. **S2, S3** Every ping is given up some time, and pings are bounded.
 //!   **S4, S5** Every suspicion is decided some time. **S6** The own incarnation is never behind the own record.
 //!   **S7** The table is bounded. And the fingerprint is that of the table. [`Swim::check_invariants`] holds them.
 //!
 //! # Bounds
 //!
-//! [`MEMBERS_MAX`] members of every state at about 1 KiB; at the cap those that left or failed longest ago make room
-//! and if there are none a newcomer is refused. [`QUEUE_MAX`] rumours; the least urgent is dropped. 256 pings, 4 for
-//! each
-//! other member; beyond it a request is dropped. A packet has at most [`PACKET_BYTES_MAX`], a record
+//! [`MEMBERS_MAX`] members of every state at about 1 KiB; at the cap those that were removed, left or failed longest
+//! ago make room and if there are none a newcomer is refused. [`QUEUE_MAX`] rumours; the least urgent is dropped. 256
+//! pings, 4 for each other member; beyond it a request is dropped. A packet has at most [`PACKET_BYTES_MAX`], a record
 //! [`RECORD_BYTES_MAX`], a message [`STREAM_BYTES_MAX`], a batch 256 rows of 8 KiB at the most. An idle member sends
 //! two packets of 13 bytes a period. The work of an input is linear in its size; a wake's is that of what is due.
 //!
@@ -92,7 +95,7 @@
 //! * [`Output::Contact`]: make or renew the session; packets are sealed for the key in this record.
 //! * [`Output::Forget`]: drop the session.
 //! * [`Output::Notify`]: pass it to consumers, by a bounded ring; one that is slow reads [`Swim::view`] again.
-//! * [`Output::Reply`]: answer who asked. [`Output::Misbehaved`]: lower the peer's score.
+//! * [`Output::Reply`], [`Output::Removed`]: answer who asked. [`Output::Misbehaved`]: lower the peer's score.
 //!
 //! Inputs:
 //!
@@ -144,6 +147,8 @@ pub use coordinate::Coordinate;
 pub use health::HEALTH_SCORE_MAX;
 pub use queue::QUEUE_MAX;
 pub use stream::{Entry, Message, MessageError, STREAM_BYTES_MAX, Version};
-pub use swim::{Corrupt, Input, Memory, Output, PersistId, RequestId, SEEDS_MAX, Swim, own_row_key};
+pub use swim::{
+    Corrupt, Input, Memory, Output, PersistId, RemoveError, RequestId, SEEDS_MAX, Swim, own_row_key,
+};
 pub use view::{Counts, Event, MemberView, Reason, State, Status, View, Why};
 pub use wire::{Body, CERTIFICATE_MAX, More, PACKET_BYTES_MAX, Packet, PacketError, RawClaim, Rumor};

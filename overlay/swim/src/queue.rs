@@ -21,6 +21,7 @@ pub(crate) enum Urgency {
     Leave,
     Certificate,
     Accusation,
+    Removal,
     Record,
 }
 
@@ -59,6 +60,7 @@ fn topic_of(rumor: &Rumor<Arc<Signed>>) -> Option<(Topic, Incarnation, usize)> {
                 Claim::Alive { .. } => (0, none),
                 Claim::Refute { .. } | Claim::Leave { .. } => (1, none),
                 Claim::Suspect { .. } => (3, ShortId::of(&signed.author())),
+                Claim::Remove { .. } => (4, none),
             };
             Some((Topic { subject, kind, accuser }, signed.claim().incarnation(), claim_bytes(signed)))
         }
@@ -139,11 +141,15 @@ impl Queue {
         let same = self.waiting.get(&order).is_some_and(|waiting| waiting.incarnation == incarnation);
         if same && order.0 != Urgency::OwnRefute {
             // What only delays a verdict, or a verdict's end, if somebody misses it, is told less often once it
-            // comes from everywhere; that a member left or is dead is told to the end.
+            // comes from everywhere; that a member left, is dead or was removed is told to the end.
             let by = match order.0 {
                 Urgency::Accusation => 3,
                 Urgency::Refute => 2,
-                Urgency::OwnRefute | Urgency::Leave | Urgency::Certificate | Urgency::Record => 1,
+                Urgency::OwnRefute
+                | Urgency::Leave
+                | Urgency::Certificate
+                | Urgency::Removal
+                | Urgency::Record => 1,
             };
             self.told(order, by, copies);
         }

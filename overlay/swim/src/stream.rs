@@ -58,7 +58,8 @@ pub enum Message<C> {
     },
 }
 
-/// Which incarnation of a member one has, and where it stands: 0 alive or suspect, 1 faulty, 2 left.
+/// Which incarnation of a member one has, and where it stands: 0 alive or suspect, 1 faulty, 2 left,
+/// 3 removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Version(pub ShortId, pub Incarnation, pub u8, pub u32);
 
@@ -71,6 +72,9 @@ pub struct Entry<C> {
     pub since: Option<C>,
     /// Who accuses it as that incarnation.
     pub accusations: Vec<C>,
+    /// The word that it is gone for good, as that incarnation.
+    #[serde(default = "Option::default", skip_serializing_if = "Option::is_none")]
+    pub removal: Option<C>,
     /// For how many seconds it has been faulty or gone.
     pub age_s: u32,
 }
@@ -98,10 +102,11 @@ impl<C> Message<C> {
             Self::Records { records, want } => {
                 let mut opened = Vec::with_capacity(records.len());
                 for entry in records {
-                    let Entry { record, since, accusations, age_s } = entry;
+                    let Entry { record, since, accusations, removal, age_s } = entry;
                     let since = since.map(&mut *of).transpose()?;
+                    let removal = removal.map(&mut *of).transpose()?;
                     let accusations = accusations.into_iter().map(&mut *of).collect::<Result<_, _>>()?;
-                    opened.push(Entry { record: of(record)?, since, accusations, age_s });
+                    opened.push(Entry { record: of(record)?, since, accusations, removal, age_s });
                 }
                 Message::Records { records: opened, want }
             }
@@ -166,10 +171,12 @@ mod tests {
     fn samples() -> Vec<Message<Arc<Signed>>> {
         let record = sign(1, &Claim::Refute { incarnation: Incarnation::from_u64(7) });
         let accusation = Claim::Suspect { subject: record.author(), incarnation: Incarnation::from_u64(7) };
+        let removal = Claim::Remove { subject: record.author(), incarnation: Incarnation::from_u64(7) };
         let entry = Entry {
             record: Arc::clone(&record),
             since: Some(Arc::clone(&record)),
             accusations: vec![sign(2, &accusation), sign(3, &accusation)],
+            removal: Some(sign(4, &removal)),
             age_s: 90,
         };
         let version = Version(ShortId(1), Incarnation::from_u64(7), 1, 90);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_bytes::ByteBuf;
 use wattle_types::{NodeId, Time, UnixTime};
 
-use crate::claim::{Description, Incarnation, Reach, ShortId, Signed};
+use crate::claim::{Claim, Description, Incarnation, Reach, ShortId, Signed};
 use crate::coordinate::Coordinate;
 use crate::rtt::RoundTrips;
 use crate::stream::{BUCKETS, Version};
@@ -25,6 +25,9 @@ pub(crate) struct Member {
     pub(crate) record: Arc<Signed>,
     /// Its refutation or leave since, if the incarnation has one.
     pub(crate) since: Option<Arc<Signed>>,
+    /// An operator's word that it is gone for good, as this incarnation. One that is suspect is removed with the
+    /// verdict.
+    pub(crate) removal: Option<Arc<Signed>>,
     pub(crate) incarnation: Incarnation,
     pub(crate) state: State,
     /// Since when it is what it is.
@@ -55,6 +58,7 @@ impl Member {
             incarnation: record.claim().incarnation(),
             record,
             since: None,
+            removal: None,
             state,
             at,
             suspicion: None,
@@ -106,7 +110,18 @@ impl Member {
             State::Alive | State::Suspect => 0,
             State::Faulty => 1,
             State::Left => 2,
+            State::Removed => 3,
         }
+    }
+
+    /// Whether it went by its own word.
+    pub(crate) fn has_left(&self) -> bool {
+        self.since.as_ref().is_some_and(|since| matches!(since.claim(), Claim::Leave { .. }))
+    }
+
+    /// Who removed it.
+    pub(crate) fn removed_by(&self) -> Vec<NodeId> {
+        self.removal.iter().map(|removal| removal.author()).collect()
     }
 }
 
@@ -116,14 +131,14 @@ pub(crate) struct Table {
     slots: Vec<Option<Member>>,
     free: Vec<Index>,
     by_short: BTreeMap<ShortId, Index>,
-    /// The live, the faulty and those that left, for choosing one of them.
-    kinds: [Vec<Index>; 3],
+    /// The live, the faulty, those that left and those that were removed, for choosing one of them.
+    kinds: [Vec<Index>; 4],
     buckets: Vec<u64>,
     own: Option<(ShortId, Incarnation)>,
 }
 
-/// What one member adds to the fingerprint: nothing once it left. Newcomers are not told of those, and would compare
-/// tables with everybody for a day.
+/// What one member adds to the fingerprint: nothing once it left or was removed. Newcomers are not told of those,
+/// and would compare tables with everybody for a day.
 fn fingerprint(short: ShortId, incarnation: Incarnation, standing: u8) -> u64 {
     if standing >= 2 {
         return 0;
@@ -163,6 +178,10 @@ impl Table {
 
     pub(crate) fn gone(&self) -> &[Index] {
         &self.kinds[2]
+    }
+
+    pub(crate) fn removed(&self) -> &[Index] {
+        &self.kinds[3]
     }
 
     pub(crate) fn get(&self, index: Index) -> Option<&Member> {
@@ -325,11 +344,19 @@ impl Member {
             "an incarnation is of the run of its record"
         );
         let accused = self.suspicion.as_deref();
-        assert_eq!(
-            accused.is_some(),
-            self.state == State::Suspect || self.state == State::Faulty,
-            "{self:?}"
+        // One that was removed has what it was removed for: accusations, or its own word that it goes.
+        let is_accused = match self.state {
+            State::Suspect | State::Faulty => true,
+            State::Removed => !self.has_left(),
+            State::Alive | State::Left => false,
+        };
+        assert_eq!(accused.is_some(), is_accused, "{self:?}");
+        let removal = self.removal.as_ref().map(|removal| removal.claim().incarnation());
+        assert!(
+            removal.is_none_or(|removal| removal == self.incarnation),
+            "a removal is of this incarnation"
         );
+        assert!(removal.is_some() || self.state != State::Removed, "nobody is removed without a word for it");
         if let Some(suspicion) = accused {
             assert_eq!(suspicion.incarnation, self.incarnation, "accusations are of this incarnation");
             assert!(!suspicion.accusers.is_empty(), "nobody is suspect without an accuser");

@@ -19,6 +19,9 @@ pub enum State {
     Faulty,
     /// It said that it goes.
     Left,
+    /// An operator said that it is gone for good, and here it was faulty or had left. It is in no [`View`] and is
+    /// not tried any more. It comes back with a higher incarnation.
+    Removed,
 }
 
 /// How that came.
@@ -44,6 +47,8 @@ pub enum Reason {
     Restarted,
     /// It said that it goes.
     Left,
+    /// An operator said that it is gone for good; the one accuser is that operator's node.
+    Removed,
 }
 
 /// Why a member is what it is now: who says so, and which ways were tried.
@@ -143,7 +148,7 @@ pub struct View {
     pub version: u64,
     /// This node's own record, once it has started.
     pub own: Option<Arc<Signed>>,
-    /// In the order of their ids.
+    /// In the order of their ids, without those that were removed.
     pub members: Vec<MemberView>,
     /// See [`Event::SelfSuspect`].
     pub self_suspect: bool,
@@ -158,6 +163,8 @@ pub struct Status {
     pub faulty: usize,
     /// Members that left.
     pub left: usize,
+    /// Members that were removed, and are remembered so that nobody brings them back.
+    pub removed: usize,
     /// Members that are suspect.
     pub suspect: usize,
     /// The local health score: 0 is well, 7 the worst.

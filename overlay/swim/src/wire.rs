@@ -18,6 +18,7 @@
 //!   4 leave    author 8, incarnation 8, signature 64
 //!   5 dead     subject 8, incarnation 8, count 1, then accuser 8 and signature 64 each
 //!   6 ask      member 8
+//!   7 remove   subject 8, incarnation 8, author 8, signature 64
 //! ```
 //!
 //! Short ids are looked up when a packet is read: a rumour about a member that is not known here says nothing
@@ -138,6 +139,17 @@ pub enum RawClaim {
         /// The signature.
         signature: [u8; 64],
     },
+    /// The word that one is gone for good.
+    Remove {
+        /// Who.
+        subject: NodeId,
+        /// As which incarnation.
+        incarnation: Incarnation,
+        /// Who claims to have signed it.
+        author: NodeId,
+        /// The signature.
+        signature: [u8; 64],
+    },
 }
 
 /// Why bytes are no packet. The sender's fault; nothing changed.
@@ -173,6 +185,9 @@ impl RawClaim {
             Claim::Suspect { subject, incarnation } => {
                 Self::Suspect { subject: *subject, incarnation: *incarnation, accuser: author, signature }
             }
+            Claim::Remove { subject, incarnation } => {
+                Self::Remove { subject: *subject, incarnation: *incarnation, author, signature }
+            }
         }
     }
 
@@ -193,6 +208,10 @@ impl RawClaim {
                 let claim = Claim::Suspect { subject: *subject, incarnation: *incarnation };
                 Envelope::from_parts(*accuser, cbor::encode(&claim), *signature)
             }
+            Self::Remove { subject, incarnation, author, signature } => {
+                let claim = Claim::Remove { subject: *subject, incarnation: *incarnation };
+                Envelope::from_parts(*author, cbor::encode(&claim), *signature)
+            }
         }
     }
 }
@@ -202,7 +221,7 @@ pub(crate) fn claim_bytes(signed: &Signed) -> usize {
     match signed.claim() {
         Claim::Alive { .. } => 1 + 32 + 2 + signed.envelope().body().len() + 64,
         Claim::Refute { .. } | Claim::Leave { .. } => 1 + 8 + 8 + 64,
-        Claim::Suspect { .. } => 1 + 8 + 8 + 8 + 64,
+        Claim::Suspect { .. } | Claim::Remove { .. } => 1 + 8 + 8 + 8 + 64,
     }
 }
 
@@ -350,12 +369,19 @@ fn write_rumor(bytes: &mut Vec<u8>, rumor: &Rumor<RawClaim>) {
             bytes.extend(short(accuser));
             bytes.extend(signature);
         }
+        Rumor::Claim(RawClaim::Remove { subject, incarnation, author, signature }) => {
+            bytes.push(7);
+            bytes.extend(short(subject));
+            bytes.extend(incarnation.as_u64().to_be_bytes());
+            bytes.extend(short(author));
+            bytes.extend(signature);
+        }
         Rumor::Dead(claims) => {
             let suspects = claims.iter().filter_map(|claim| match claim {
                 RawClaim::Suspect { subject, incarnation, accuser, signature } => {
                     Some((subject, incarnation, accuser, signature))
                 }
-                RawClaim::Alive { .. } | RawClaim::Own { .. } => None,
+                RawClaim::Alive { .. } | RawClaim::Own { .. } | RawClaim::Remove { .. } => None,
             });
             let suspects: Vec<_> = suspects.take(CERTIFICATE_MAX).collect();
             let Some((subject, incarnation, ..)) = suspects.first() else { return };
@@ -439,13 +465,18 @@ impl Reader<'_> {
                 let own = |author| RawClaim::Own { author, incarnation, leaves: tag == 4, signature };
                 author.map(|author| Rumor::Claim(own(author)))
             }
-            3 => {
+            3 | 7 => {
                 let subject = resolve(ShortId(self.u64("subject")?));
                 let incarnation = Incarnation::from_u64(self.u64("incarnation")?);
-                let accuser = resolve(ShortId(self.u64("accuser")?));
+                let author = resolve(ShortId(self.u64("author")?));
                 let signature = self.take("signature")?;
-                subject.zip(accuser).map(|(subject, accuser)| {
-                    Rumor::Claim(RawClaim::Suspect { subject, incarnation, accuser, signature })
+                let both = subject.zip(author);
+                both.map(|(subject, author)| {
+                    Rumor::Claim(if tag == 3 {
+                        RawClaim::Suspect { subject, incarnation, accuser: author, signature }
+                    } else {
+                        RawClaim::Remove { subject, incarnation, author, signature }
+                    })
                 })
             }
             5 => self.certificate(resolve)?,

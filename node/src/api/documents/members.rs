@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use wattle_types::NodeId;
 
-use super::{ErrorDocument, MembersLeaveSchema, MembersSchema};
+use super::{ErrorDocument, MembersLeaveSchema, MembersRemoveSchema, MembersSchema};
 
 /// Where a member stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
@@ -21,6 +21,8 @@ pub enum MemberState {
     Faulty,
     /// It said that it goes.
     Left,
+    /// An operator removed it; it is in no list, until it comes back.
+    Removed,
 }
 
 /// A member.
@@ -100,6 +102,27 @@ pub struct MembersLeaveDocument {
     pub id: NodeId,
 }
 
+/// Whom to remove.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MembersRemoveRequest {
+    /// A petname, short id or peer id.
+    pub peer: String,
+}
+
+/// A member was removed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct MembersRemoveDocument {
+    /// `wattle.members_remove/1`.
+    pub schema: MembersRemoveSchema,
+    /// Who.
+    #[schema(value_type = String)]
+    pub id: NodeId,
+    /// Its petname here, else what it called itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+}
+
 /// Why a member stands elsewhere now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -124,6 +147,8 @@ pub enum MemberReason {
     Restarted,
     /// It said that it goes.
     Left,
+    /// An operator removed it: the reporter's.
+    Removed,
 }
 
 /// A line of what happens among the members.

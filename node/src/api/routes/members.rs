@@ -10,16 +10,19 @@ use serde::Deserialize;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, mpsc};
 use utoipa::IntoParams;
-use wattle_swim::{Event, MemberView, Reason, Signed, State as Standing, View, Why};
+use wattle_swim::{Event, MemberView, Reason, RemoveError, Signed, State as Standing, View, Why};
 use wattle_types::NodeId;
 
 use super::super::documents::{
     ErrorDocument, Member, MemberLine, MemberReason, MemberState, MembersDocument, MembersLeaveDocument,
-    MembersLeaveSchema, MembersSchema, MembersStatus,
+    MembersLeaveSchema, MembersRemoveDocument, MembersRemoveRequest, MembersRemoveSchema, MembersSchema,
+    MembersStatus,
 };
-use super::super::extract::{Parameters, STREAM_LINES_MAX, json_lines};
+use super::super::extract::{Json, Parameters, STREAM_LINES_MAX, json_lines};
 use super::super::failure::ApiFailure;
+use super::super::names::resolve_peer;
 use crate::clock::timestamp;
+use crate::exit::ErrorCode;
 use crate::members::Told;
 use crate::node::{Node, count, millis};
 
@@ -125,6 +128,7 @@ const fn state(state: Standing) -> MemberState {
         Standing::Suspect => MemberState::Suspect,
         Standing::Faulty => MemberState::Faulty,
         Standing::Left => MemberState::Left,
+        Standing::Removed => MemberState::Removed,
     }
 }
 
@@ -140,6 +144,7 @@ const fn reason(reason: Reason) -> MemberReason {
         Reason::Spoke => MemberReason::Spoke,
         Reason::Restarted => MemberReason::Restarted,
         Reason::Left => MemberReason::Left,
+        Reason::Removed => MemberReason::Removed,
     }
 }
 
@@ -208,7 +213,9 @@ fn line(node: &Node, told: &Told) -> Option<MemberLine> {
 fn reporter(node: &Node, member: NodeId, why: &Why) -> NodeId {
     match why.reason {
         Reason::NoAnswer | Reason::RanOut => why.accusers.first().copied().unwrap_or(node.overlay.id()),
-        Reason::Accused | Reason::Certified => why.accusers.first().copied().unwrap_or(member),
+        Reason::Accused | Reason::Certified | Reason::Removed => {
+            why.accusers.first().copied().unwrap_or(member)
+        }
         Reason::Joined
         | Reason::Remembered
         | Reason::Refuted
@@ -235,4 +242,44 @@ fn called(node: &Node, id: NodeId) -> Option<String> {
 pub(super) async fn leave(State(node): State<Arc<Node>>) -> Answer<MembersLeaveDocument> {
     node.members.leave().await;
     Answer(MembersLeaveDocument { schema: MembersLeaveSchema::V1, id: node.overlay.id() })
+}
+
+/// Remove a member that is gone for good: from the list here, and from every other member's. It comes back when it
+/// runs again.
+#[utoipa::path(post, path = "/members/remove", tag = "members", request_body = MembersRemoveRequest,
+    responses((status = 200, body = MembersRemoveDocument), (status = "default", body = ErrorDocument)))]
+pub(super) async fn remove(
+    State(node): State<Arc<Node>>,
+    Json(request): Json<MembersRemoveRequest>,
+) -> Result<Answer<MembersRemoveDocument>> {
+    let id = resolve_peer(&node, &request.peer).await?;
+    let name = called(&node, id);
+    let removed = node.members.remove(id).await;
+    removed.map_err(|error| remove_failure(error, &node.names.shown(id)))?;
+    Ok(Answer(MembersRemoveDocument { schema: MembersRemoveSchema::V1, id, name }))
+}
+
+fn remove_failure(error: RemoveError, whom: &str) -> ApiFailure {
+    match error {
+        RemoveError::Unknown => {
+            ApiFailure::new(ErrorCode::NotFound, format!("{whom} is no member")).hint("wattle members")
+        }
+        RemoveError::Myself => {
+            ApiFailure::usage("that is this node itself").hint("wattle members leave, or wattle stop")
+        }
+        RemoveError::StillThere(Standing::Suspect) => {
+            let message = format!("{whom} is suspect: whether it is gone is not decided yet");
+            ApiFailure::new(ErrorCode::Conflict, message).hint("wattle members --watch tells when it is")
+        }
+        RemoveError::StillThere(_) => {
+            ApiFailure::new(ErrorCode::Conflict, format!("{whom} is alive, and only who is gone is removed"))
+                .hint(format!(
+                    "stop that node first; to keep it away from this one: wattle peers block {whom}"
+                ))
+        }
+        RemoveError::NotTakingPart => {
+            let message = "this node has left the members, or has not joined them yet";
+            ApiFailure::new(ErrorCode::Conflict, message).hint("wattle stop, then wattle run")
+        }
+    }
 }

@@ -40,6 +40,11 @@ impl Swim {
         let own = claim.author() == self.me;
         match claim.claim() {
             Claim::Suspect { .. } => self.on_accusation(now, claim, source, out),
+            Claim::Remove { subject, .. } if *subject == self.me => self.on_accused(now, &claim, out),
+            Claim::Remove { incarnation, .. } => {
+                let incarnation = *incarnation;
+                self.on_removal(now, claim, incarnation, source, out);
+            }
             Claim::Alive { .. } | Claim::Refute { .. } | Claim::Leave { .. } if own => {
                 self.on_own_claim(now, &claim, out);
             }
@@ -130,7 +135,12 @@ impl Swim {
         let Some(index) = self.table.find(&claim.author()) else { return };
         let Some(member) = self.table.get(index) else { return };
         let same_run = incarnation.epoch() == member.incarnation.epoch();
-        if member.state == State::Left || !same_run || incarnation < member.incarnation {
+        let is_over = match member.state {
+            State::Left => true,
+            State::Removed => incarnation == member.incarnation,
+            State::Alive | State::Suspect | State::Faulty => false,
+        };
+        if is_over || !same_run || incarnation < member.incarnation {
             return;
         }
         self.end_suspicion(index);
@@ -139,6 +149,7 @@ impl Swim {
             member.state = State::Left;
             member.incarnation = incarnation;
             member.since = Some(Arc::clone(&claim));
+            member.removal = None;
             member.at = at;
         });
         let why = Why { reason: Reason::Left, accusers: Vec::new(), helpers: Vec::new() };
@@ -221,23 +232,39 @@ impl Swim {
         out: &mut Outbox<Output>,
     ) -> Option<Index> {
         let index = self.table.find(subject)?;
+        if !self.is_current(now, index, incarnation, source, out) {
+            return None;
+        }
         let member = self.table.get(index)?;
+        (!matches!(member.state, State::Left | State::Removed)).then_some(index)
+    }
+
+    /// Whether what is said of a member is said of the incarnation that is known here.
+    pub(crate) fn is_current(
+        &mut self,
+        now: Time,
+        index: Index,
+        incarnation: Incarnation,
+        source: Source,
+        out: &mut Outbox<Output>,
+    ) -> bool {
+        let Some(member) = self.table.get(index) else { return false };
         if incarnation < member.incarnation {
             self.counts.stale += 1;
-            return None;
+            return false;
         }
         if incarnation > member.incarnation {
             // Only its own word raises an incarnation: whoever has that is asked for it.
             self.counts.unproven += 1;
             let short = member.short();
             self.ask(now, index, short, source, out);
-            return None;
+            return false;
         }
-        (member.state != State::Left).then_some(index)
+        true
     }
 
     /// An accuser must be alive here beyond doubt.
-    fn is_trusted(&self, accuser: &NodeId) -> bool {
+    pub(crate) fn is_trusted(&self, accuser: &NodeId) -> bool {
         let known = self.table.find(accuser).and_then(|index| self.table.get(index));
         *accuser == self.me || known.is_some_and(|member| member.state == State::Alive)
     }
@@ -477,7 +504,7 @@ impl Swim {
         let Some(member) = member else { return Vec::new() };
         let suspicion = member.suspicion.as_deref();
         let accusers = suspicion.into_iter().flat_map(|it| it.accusers.iter().take(CERTIFICATE_MAX));
-        let claims = member.since.iter().chain([&member.record]).chain(accusers);
+        let claims = member.since.iter().chain([&member.record]).chain(accusers).chain(&member.removal);
         claims.map(|claim| Rumor::Claim(Arc::clone(claim))).collect()
     }
 

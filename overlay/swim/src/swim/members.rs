@@ -58,9 +58,10 @@ impl Swim {
         self.tell(now, Urgency::Record, Rumor::Claim(record));
     }
 
-    /// Forgets the member that left or failed longest ago.
+    /// Forgets the member that was removed, left or failed longest ago.
     fn make_room(&mut self, out: &mut Outbox<Output>) -> bool {
-        let gone = if self.table.gone().is_empty() { self.table.faulty() } else { self.table.gone() };
+        let kinds = [self.table.removed(), self.table.gone(), self.table.faulty()];
+        let gone = kinds.into_iter().find(|kind| !kind.is_empty()).unwrap_or_default();
         let oldest = gone.iter().filter_map(|index| Some((self.table.get(*index)?.at, *index))).min();
         let Some((_, index)) = oldest else { return false };
         self.forget(index, out);
@@ -90,7 +91,7 @@ impl Swim {
         let old = |swim: &Self, index: &Index| {
             swim.table.get(*index).is_some_and(|member| unix.since(member.at) >= tombstone)
         };
-        let gone = self.table.gone().iter().chain(self.table.faulty());
+        let gone = self.table.removed().iter().chain(self.table.gone()).chain(self.table.faulty());
         let expired: Vec<Index> = gone.copied().filter(|index| old(self, index)).collect();
         for index in &expired {
             self.forget(*index, out);
@@ -131,6 +132,7 @@ impl Swim {
         self.table.change(index, |member| {
             member.incarnation = incarnation;
             member.state = State::Alive;
+            member.removal = None;
             if from != State::Suspect && from != State::Alive {
                 member.at = unix;
             }
@@ -233,6 +235,7 @@ impl Swim {
         if let Some(proof) = proof {
             self.tell(now, Urgency::Certificate, Rumor::Dead(proof));
         }
+        self.remove_if_told(now, index, out);
     }
 
     pub(crate) fn touched(&mut self, now: Time, index: Index) {
@@ -275,12 +278,18 @@ impl Swim {
             }
             let from = std::mem::replace(&mut member.told, member.state);
             member.told_until = now.after(EVENT_EVERY * EVENTS_AT_ONCE);
-            let accusers = member.suspicion.as_deref().map(|it| it.names()).unwrap_or_default();
+            let accusers = match member.state {
+                State::Removed => member.removed_by(),
+                State::Alive | State::Suspect | State::Faulty | State::Left => {
+                    member.suspicion.as_deref().map(|it| it.names()).unwrap_or_default()
+                }
+            };
             let reason = match member.state {
                 State::Alive => Reason::Refuted,
                 State::Suspect => Reason::Accused,
                 State::Faulty => Reason::RanOut,
                 State::Left => Reason::Left,
+                State::Removed => Reason::Removed,
             };
             let why = Why { reason, accusers, helpers: Vec::new() };
             out.push(Output::Notify(Event::MemberChanged {

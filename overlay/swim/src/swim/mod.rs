@@ -4,6 +4,7 @@ mod claims;
 mod health;
 mod members;
 mod pings;
+mod removal;
 mod start;
 mod sync;
 
@@ -27,6 +28,7 @@ use crate::table::{Index, Table};
 use crate::view::{Counts, Event, MemberView, State, Status, View};
 use crate::wire::{Body, PACKET_BYTES_MAX, Packet, Rumor, certificate_bytes, claim_bytes, head_bytes};
 use pings::Ping;
+pub use removal::RemoveError;
 use start::Phase;
 pub use start::{Corrupt, Memory, own_row_key};
 
@@ -109,6 +111,13 @@ pub enum Input {
         /// About whom.
         peer: NodeId,
     },
+    /// The operator says that a member is gone for good.
+    Remove {
+        /// Who asks.
+        request: RequestId,
+        /// Whom.
+        peer: NodeId,
+    },
     /// The deadline has come. Everything that came before it has been given to the machine: packets go before
     /// timers.
     Wake,
@@ -165,6 +174,13 @@ pub enum Output {
         request: RequestId,
         /// Whether the member answered.
         answered: bool,
+    },
+    /// The answer to [`Input::Remove`].
+    Removed {
+        /// Who asked.
+        request: RequestId,
+        /// What came of it.
+        outcome: Result<(), RemoveError>,
     },
     /// A peer broke the protocol: its score goes down.
     Misbehaved {
@@ -269,6 +285,7 @@ impl Machine for Swim {
             Input::Leave => self.on_leave(now, out),
             Input::Doubt { peer } => self.on_doubt(now, &peer),
             Input::Confirm { request, peer } => self.on_confirm(now, request, &peer, out),
+            Input::Remove { request, peer } => self.on_remove(now, request, &peer, out),
         }
         if cfg!(debug_assertions) && self.table.len() <= 64 {
             self.check_invariants();
@@ -302,7 +319,7 @@ impl Swim {
     /// edge may leave them out of the packet.
     #[must_use]
     pub fn is_news(&self, claim: &crate::RawClaim) -> bool {
-        use crate::RawClaim::{Alive, Own, Suspect};
+        use crate::RawClaim::{Alive, Own, Remove, Suspect};
         match claim {
             // What a record says is known only once it is read.
             Alive { .. } => true,
@@ -312,6 +329,11 @@ impl Swim {
                     *incarnation > member.incarnation
                         || (*incarnation == member.incarnation && (*leaves || member.since.is_none()))
                 })
+            }
+            Remove { subject, incarnation, .. } if *subject == self.me => *incarnation == self.incarnation,
+            Remove { subject, incarnation, .. } => {
+                let known = self.table.find(subject).and_then(|index| self.table.get(index));
+                known.is_some_and(|member| *incarnation >= member.incarnation && member.removal.is_none())
             }
             Suspect { subject, incarnation, accuser, .. } => {
                 let known = self.table.find(subject).and_then(|index| self.table.get(index));
@@ -337,7 +359,8 @@ impl Swim {
     /// All members at this moment.
     #[must_use]
     pub fn view(&self) -> View {
-        let members = self.table.iter().map(|(_, member)| MemberView {
+        let listed = self.table.iter().filter(|(_, member)| member.state != State::Removed);
+        let members = listed.map(|(_, member)| MemberView {
             id: member.id,
             record: Arc::clone(&member.record),
             state: member.state,
@@ -382,6 +405,7 @@ impl Swim {
             live: live.len() + 1,
             faulty: self.table.faulty().len(),
             left: self.table.gone().len(),
+            removed: self.table.removed().len(),
             suspect: live.iter().filter(|index| state(index) == Some(State::Suspect)).count(),
             health: self.health.score(),
             queue: self.queue.len(),
@@ -411,7 +435,8 @@ impl Swim {
             let Some(suspicion) = member.suspicion.as_deref() else { continue };
             let timed = self.suspicions.contains(&(suspicion.deadline, index));
             let chance = suspicion.last_chance.is_some_and(|sequence| self.pings.contains_key(&sequence));
-            let decided = member.state == State::Faulty || timed || chance;
+            let over = matches!(member.state, State::Faulty | State::Removed);
+            let decided = over || timed || chance;
             assert!(decided, "S5: every suspicion is decided some time: {member:?}");
         }
         let own = self.record.as_ref().map(|record| record.claim().incarnation());

@@ -450,8 +450,9 @@ impl Swim {
         more: bool,
         out: &mut Outbox<Output>,
     ) {
-        let Some(state) = self.table.get(from).map(|member| member.state) else { return };
-        if state == State::Left {
+        let Some(member) = self.table.get(from) else { return };
+        // Whoever was removed and was not gone learns it with the answer, and refutes.
+        if member.state == State::Left || (member.state == State::Removed && member.has_left()) {
             return;
         }
         let more = more.then(|| More { coordinate: self.place.coordinate(), root: self.table.root() });
@@ -472,7 +473,8 @@ impl Swim {
         let Some(origin) = self.table.get(from).map(|member| member.id) else { return };
         let patience = patience.clamp(Duration::from_millis(1), PATIENCE_MAX);
         let target = self.table.by_short(target);
-        let live = target.filter(|target| self.table.get(*target).is_some_and(|it| it.state != State::Left));
+        let is_gone = |member: &Member| matches!(member.state, State::Left | State::Removed);
+        let live = target.filter(|target| self.table.get(*target).is_some_and(|member| !is_gone(member)));
         let Some(target) = live else {
             self.send(from, Body::Nack { sequence }, Vec::new(), out);
             return;

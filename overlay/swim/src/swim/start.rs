@@ -88,12 +88,15 @@ struct Row {
     state: u8,
     at: UnixTime,
     accusations: Vec<Envelope>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    removal: Option<Envelope>,
 }
 
 impl Row {
     fn of(member: &Member) -> Self {
         let envelope = |claim: &Arc<Signed>| claim.envelope().clone();
-        let suspicion = member.suspicion.as_deref().filter(|_| member.state == State::Faulty);
+        let over = matches!(member.state, State::Faulty | State::Removed);
+        let suspicion = member.suspicion.as_deref().filter(|_| over);
         let accusers = suspicion.into_iter().flat_map(|it| it.accusers.iter().take(CERTIFICATE_MAX));
         Self {
             record: envelope(&member.record),
@@ -101,6 +104,7 @@ impl Row {
             state: member.standing(),
             at: member.at,
             accusations: accusers.map(envelope).collect(),
+            removal: member.removal.as_ref().filter(|_| member.state == State::Removed).map(envelope),
         }
     }
 
@@ -112,14 +116,20 @@ impl Row {
         if record.description().is_none() {
             return Err("it holds no record".to_owned());
         }
-        let state = [State::Alive, State::Faulty, State::Left].get(usize::from(self.state)).copied();
+        let states = [State::Alive, State::Faulty, State::Left, State::Removed];
+        let state = states.get(usize::from(self.state)).copied();
         let state = state.ok_or("it has an unknown state")?;
         let since = self.since.map(open).transpose()?;
         let accusers = self.accusations.into_iter().map(open).collect::<Result<Vec<_>, _>>()?;
         if accusers.is_empty() && state == State::Faulty {
             return Err("it is faulty and nobody accuses it".to_owned());
         }
-        Ok(Remembered { record, since, state, at: self.at, accusers })
+        let removal = self.removal.map(open).transpose()?;
+        let remembered = Remembered { record, since, state, at: self.at, accusers, removal };
+        if state == State::Removed && !remembered.is_removed_well() {
+            return Err("it is removed, and what it was removed for is not there".to_owned());
+        }
+        Ok(remembered)
     }
 }
 
@@ -131,15 +141,29 @@ struct Remembered {
     state: State,
     at: UnixTime,
     accusers: Vec<Arc<Signed>>,
+    removal: Option<Arc<Signed>>,
 }
 
 impl Remembered {
+    /// Whether a removed one has all that a removed one has.
+    fn is_removed_well(&self) -> bool {
+        let left = self.since.as_ref().is_some_and(|since| matches!(since.claim(), Claim::Leave { .. }));
+        let removes = |removal: &Arc<Signed>| {
+            removal.subject() == self.record.author() && matches!(removal.claim(), Claim::Remove { .. })
+        };
+        self.removal.as_ref().is_some_and(removes) && left == self.accusers.is_empty()
+    }
+
     fn member(&self, spared_until: Time) -> Member {
         let mut member = Member::new(Arc::clone(&self.record), self.state, self.at);
         member.since.clone_from(&self.since);
         member.spared_until = spared_until;
         member.incarnation = member.proven();
-        if self.state == State::Faulty {
+        if let Some(removal) = self.removal.as_ref().filter(|_| self.state == State::Removed) {
+            member.incarnation = removal.claim().incarnation();
+            member.removal = Some(Arc::clone(removal));
+        }
+        if self.state == State::Faulty || (self.state == State::Removed && !self.accusers.is_empty()) {
             // It may have spoken as a higher one, though there is no other proof of that.
             let accused = self.accusers.first().map(|claim| claim.claim().incarnation());
             member.incarnation = accused.unwrap_or(member.incarnation);
@@ -331,6 +355,9 @@ impl Swim {
             member.spared_until = now.after(timing.restart_grace);
             out.push(Output::Contact { record: Arc::clone(&member.record) });
             self.version += 1;
+            if member.state == State::Removed {
+                continue;
+            }
             let accusers = member.suspicion.as_deref().map(|it| it.names()).unwrap_or_default();
             out.push(Output::Notify(Event::MemberChanged {
                 version: self.version,

@@ -11,7 +11,7 @@ use super::claims::Source;
 use super::{Index, Output, Swim};
 use crate::claim::{Claim, ShortId, Signed};
 use crate::stream::{Entry, Message, RECORDS_BYTES, Version};
-use crate::table::{age_s, before, is_masked};
+use crate::table::{Member, age_s, before, is_masked};
 use crate::view::State;
 use crate::wire::CERTIFICATE_MAX;
 
@@ -33,8 +33,8 @@ impl Swim {
         out.push(Output::Message { to, bytes: message.encode() });
         if let Some(refutation) = self.refutation.clone() {
             let Some(record) = self.record.clone() else { return };
-            let (accusations, age_s) = (Vec::new(), 0);
-            let records = vec![Entry { record, since: Some(refutation), accusations, age_s }];
+            let (accusations, removal, age_s) = (Vec::new(), None, 0);
+            let records = vec![Entry { record, since: Some(refutation), accusations, removal, age_s }];
             let message = Message::Records { records, want: Vec::new() };
             out.push(Output::Message { to, bytes: message.encode() });
         }
@@ -167,7 +167,7 @@ impl Swim {
                     }
                 }
                 // Who is over and not known there is of no use there, or is about to be forgotten here.
-                None if standing == 2 || self.is_old(standing, age_s) => {}
+                None if standing >= 2 || self.is_old(standing, age_s) => {}
                 None => give.push(short),
             }
         }
@@ -202,7 +202,7 @@ impl Swim {
     fn entry(&self, now: Time, short: ShortId) -> Option<Entry<Arc<Signed>>> {
         if short == ShortId::of(&self.me) {
             let (record, since) = (self.record.clone()?, self.refutation.clone());
-            return Some(Entry { record, since, accusations: Vec::new(), age_s: 0 });
+            return Some(Entry { record, since, accusations: Vec::new(), removal: None, age_s: 0 });
         }
         let member = self.table.get(self.table.by_short(short)?)?;
         let suspicion = member.suspicion.as_deref();
@@ -211,17 +211,19 @@ impl Swim {
             record: Arc::clone(&member.record),
             since: member.since.clone(),
             accusations: accusers.map(Arc::clone).collect(),
+            removal: member.removal.clone().filter(|_| member.state == State::Removed),
             age_s: if member.is_live() { 0 } else { age_s(member, self.unix(now)) },
         })
     }
 
     fn on_entry(&mut self, now: Time, entry: Entry<Arc<Signed>>, out: &mut Outbox<Output>) {
-        let Entry { record, since, accusations, age_s } = entry;
+        let Entry { record, since, accusations, removal, age_s } = entry;
         let (author, unix) = (record.author(), self.unix(now));
         let left = since.as_ref().is_some_and(|since| matches!(since.claim(), Claim::Leave { .. }));
         let known = self.table.find(&author).is_some();
-        // A replayed leave of one who is not known here is nothing to remember.
-        let useless = !known && author != self.me && (left || self.is_old(1, age_s));
+        // A replayed leave of one who is not known here is nothing to remember, nor is whom others removed.
+        let over = left || removal.is_some() || self.is_old(1, age_s);
+        let useless = !known && author != self.me && over;
         if record.description().is_none() || useless {
             return;
         }
@@ -237,11 +239,17 @@ impl Swim {
             return;
         }
         let Some(index) = self.table.find(&author) else { return };
-        let gone = self.table.get_mut(index).filter(|member| left && member.state == State::Left);
-        if let Some(member) = gone {
+        self.on_certificate(now, accusations, Source::Stream(index), out);
+        let removes = |removal: &Arc<Signed>| {
+            removal.subject() == author && matches!(removal.claim(), Claim::Remove { .. })
+        };
+        if let Some(removal) = removal.filter(removes) {
+            self.learn(now, removal, Source::Stream(index), out);
+        }
+        let is_over = |member: &&mut Member| matches!(member.state, State::Left | State::Removed);
+        if let Some(member) = self.table.get_mut(index).filter(is_over).filter(|_| age_s > 0) {
             member.at = member.at.min(before(unix, age_s));
         }
-        self.on_certificate(now, accusations, Source::Stream(index), out);
         let member = self.table.get_mut(index).filter(|member| !known && member.state == State::Suspect);
         if let Some(suspicion) = member.and_then(|member| member.suspicion.as_deref_mut()) {
             suspicion.failed_at = (age_s > 0).then(|| before(unix, age_s));
@@ -261,6 +269,7 @@ impl Swim {
         }
         let size = |entry: &Entry<Arc<Signed>>| {
             let claims = [&entry.record].into_iter().chain(&entry.since).chain(&entry.accusations);
+            let claims = claims.chain(&entry.removal);
             claims.map(|claim| claim.envelope().body().len() + 160).sum::<usize>()
         };
         let (mut part, mut bytes) = (Vec::new(), 0);

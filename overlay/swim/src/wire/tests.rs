@@ -62,6 +62,7 @@ fn samples() -> Vec<Packet<Arc<Signed>>> {
             vec![
                 Rumor::Claim(seal(2, &Claim::Refute { incarnation })),
                 Rumor::Claim(seal(2, &Claim::Leave { incarnation })),
+                Rumor::Claim(seal(3, &Claim::Remove { subject, incarnation })),
                 Rumor::Claim(seal(2, &Claim::Alive { incarnation, description: largest() })),
             ],
         ),

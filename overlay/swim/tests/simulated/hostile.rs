@@ -243,6 +243,7 @@ fn a_flood_of_newcomers_pushes_out_nobody_who_is_alive() {
         record: Arc::clone(record),
         since: None,
         accusations: Vec::new(),
+        removal: None,
         age_s: 0,
     };
     let from = key(1).node_id();

@@ -9,6 +9,7 @@
 mod basics;
 mod faults;
 mod hostile;
+mod removal;
 mod rules;
 mod world;
 

@@ -11,8 +11,8 @@ use std::time::Duration;
 use serde_bytes::ByteArray;
 use wattle_swim::{
     Claim, Config, Description, Event, Incarnation, Input, Memory, Message, Output, PACKET_BYTES_MAX, Packet,
-    PersistId, RawClaim, Reach, Reason, RejectedClaim, STREAM_BYTES_MAX, ShortId, Signed, State, Swim,
-    Timing, own_row_key,
+    PersistId, RawClaim, Reach, Reason, RejectedClaim, RemoveError, STREAM_BYTES_MAX, ShortId, Signed, State,
+    Swim, Timing, own_row_key,
 };
 use wattle_types::{Envelope, Machine as _, NetworkName, NodeId, Outbox, SecretKey, Time, UnixTime, Write};
 
@@ -108,6 +108,7 @@ pub(crate) struct Node {
     pub(crate) events: Vec<(Time, Event)>,
     pub(crate) misbehaved: Vec<(Time, NodeId, &'static str)>,
     pub(crate) replies: Vec<bool>,
+    pub(crate) removals: Vec<Result<(), RemoveError>>,
     /// What it was last told of each member: M3.
     known: BTreeMap<NodeId, (Incarnation, State)>,
 }
@@ -239,6 +240,7 @@ impl World {
             record: Arc::new(claim),
             since: None,
             accusations: Vec::new(),
+            removal: None,
             age_s: 0,
         });
         let message = Message::Records { records: records.collect(), want: Vec::new() };
@@ -290,6 +292,7 @@ impl World {
             events: Vec::new(),
             misbehaved: Vec::new(),
             replies: Vec::new(),
+            removals: Vec::new(),
             known: BTreeMap::new(),
         });
         index
@@ -524,6 +527,7 @@ impl World {
             Output::Contact { .. } | Output::Forget { .. } => {}
             Output::Notify(event) => self.note(node, event),
             Output::Reply { answered, .. } => self.nodes[node].replies.push(answered),
+            Output::Removed { outcome, .. } => self.nodes[node].removals.push(outcome),
             Output::Misbehaved { peer, why } => {
                 let now = self.now;
                 self.nodes[node].misbehaved.push((now, peer, why));
@@ -610,7 +614,7 @@ impl World {
         let Some((known, state)) = before else { return };
         let seed = self.options.seed;
         assert!(incarnation >= known, "M3 seed {seed}: n{node} saw {member:?} go back to {incarnation}");
-        let over = matches!(state, State::Faulty | State::Left);
+        let over = matches!(state, State::Faulty | State::Left | State::Removed);
         let back = over && matches!(to, State::Alive | State::Suspect);
         assert!(!back || incarnation > known, "M3 seed {seed}: {member:?} came back as it was at n{node}");
     }

@@ -2,7 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends where it fails")]
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
@@ -210,6 +211,64 @@ fn who_is_removed_is_in_no_list_and_comes_back_when_it_runs_again() {
     }
     for name in NAMES {
         wait_for("all are back", PATIENCE, || machine.json(&["-n", name, "members"])["counts"]["alive"] == 5);
+    }
+}
+
+/// The events of a node about its members, from the first one on, until one is as wanted.
+fn events_until(machine: &Machine, node: &str, wanted: impl Fn(&Value) -> bool) -> Vec<Value> {
+    let socket = machine.home().join(format!("run/wattle/{node}/api.sock"));
+    let mut stream = UnixStream::connect(socket).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let request = "GET /api/v1/events?topics=members&since=0 HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    stream.write_all(request.as_bytes()).unwrap();
+    let (mut seen, begun) = (Vec::new(), Instant::now());
+    for line in BufReader::new(stream).lines() {
+        assert!(begun.elapsed() < PATIENCE, "never came: {seen:#?}");
+        let Ok(line) = line else { break };
+        let Some(data) = line.strip_prefix("data: ") else { continue };
+        let event: Value = serde_json::from_str(data).unwrap();
+        seen.push(event);
+        if seen.last().is_some_and(&wanted) {
+            break;
+        }
+    }
+    assert!(seen.last().is_some_and(&wanted), "never came: {seen:#?}");
+    seen
+}
+
+#[test]
+fn what_happens_among_the_members_is_in_the_events_of_a_node() {
+    let machine = Machine::new(None);
+    let (mut nodes, ids, _) = five(&machine);
+    nodes[1].kill();
+    let gone = |event: &Value| event["peer"] == ids[1].as_str() && event["to"] == "faulty";
+    let events = events_until(&machine, "one", gone);
+    assert!(events.iter().all(|event| event["topic"] == "members"), "{events:#?}");
+    for id in &ids[1..] {
+        let joined = |event: &&Value| event["peer"] == id.as_str() && event["reason"] == "joined";
+        assert!(events.iter().any(|event| joined(&event)), "nobody says that {id} came: {events:#?}");
+    }
+    let verdict = events.last().unwrap();
+    assert!(!verdict["accusers"].as_array().unwrap().is_empty() && verdict["from"] == "suspect", "{verdict}");
+}
+
+/// Acceptance 7: a copied key is told of by everybody, and nobody else is touched by it.
+#[test]
+fn a_key_that_runs_twice_is_told_of_by_every_member() {
+    let machine = Machine::new(None);
+    let (_nodes, ids, _) = five(&machine);
+    let key = |node: &str| machine.home().join(format!(".local/share/wattle/nodes/{node}/identity.key"));
+    std::fs::create_dir_all(key("six").parent().unwrap()).unwrap();
+    std::fs::copy(key("two"), key("six")).unwrap();
+    let _six = start(&machine, "six");
+    for node in ["one", "three", "four", "five"] {
+        let doubled = |event: &Value| event["type"] == "duplicate_identity";
+        let events = events_until(&machine, node, doubled);
+        assert_eq!(events.last().unwrap()["peer"], ids[1].as_str());
+        let others = events.iter().filter(|event| event["peer"] != ids[1].as_str());
+        let bad: Vec<&Value> =
+            others.filter(|event| event["to"] == "suspect" || event["to"] == "faulty").collect();
+        assert!(bad.is_empty(), "{node} doubts a third: {bad:#?}");
     }
 }
 

@@ -92,13 +92,15 @@ pub struct Start<'a> {
 impl Members {
     /// Binds the socket, reads who was a member before, and takes part.
     ///
+    /// Also gives what happens from its first moment on.
+    ///
     /// # Errors
     /// Why not, in words.
     pub async fn start(
         start: Start<'_>,
         stop: &CancellationToken,
         tasks: &TaskTracker,
-    ) -> Result<Self, String> {
+    ) -> Result<(Self, broadcast::Receiver<Told>), String> {
         let Start { overlay, store, key, about, timing, port } = start;
         let words = |error: &dyn std::fmt::Display| error.to_string();
         let mut seed = [0; 32];
@@ -115,7 +117,7 @@ impl Members {
         let swim = Swim::new(config.map_err(|error| words(&error))?, &memory);
         let (requests, asked) = mpsc::channel(REQUESTS_MAX);
         let (heard, hears) = mpsc::channel(HEARD_MAX);
-        let events = broadcast::Sender::new(EVENTS_MAX);
+        let (events, told) = broadcast::channel(EVENTS_MAX);
         let (shown, view) = watch::channel(Arc::new(swim.view()));
         let carriage = Carriage::start(overlay, store, heard, timing.fallback_timeout, stop, tasks)
             .map_err(|error| words(&error))?;
@@ -136,7 +138,7 @@ impl Members {
             left: false,
         };
         tasks.spawn(driver.run(asked, hears));
-        Ok(Self { requests, view, events })
+        Ok((Self { requests, view, events }, told))
     }
 
     /// All members as of now, without this node.

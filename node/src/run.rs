@@ -25,11 +25,12 @@ use tokio_util::task::TaskTracker;
 use wattle_net::Event;
 use wattle_store::{Failure, Owner};
 
-use crate::api::Names;
 use crate::api::documents::{ErrorDocument, EventLine, NodeEvent};
+use crate::api::{Names, member_event};
 use crate::clock::timestamp;
 use crate::config::Override;
 use crate::exit::ErrorCode;
+use crate::members::Told;
 use crate::neighbours;
 use crate::node::{Node, count, peer_document};
 use crate::paths::{NodeName, Paths, program};
@@ -205,6 +206,25 @@ async fn pump(
             names.set_label(info.peer, label);
         }
         push(&events, translate(&names, event));
+    }
+}
+
+/// Turns what happens among the members into events of the API.
+async fn pump_members(node: Arc<Node>, mut source: broadcast::Receiver<Told>, stop: CancellationToken) {
+    loop {
+        let told = tokio::select! {
+            told = source.recv() => told,
+            () = stop.cancelled() => return,
+        };
+        match told {
+            Ok(told) => {
+                if let Some(event) = member_event(&node, &told) {
+                    push(&node.events, event);
+                }
+            }
+            Err(broadcast::error::RecvError::Lagged(lost)) => push(&node.events, NodeEvent::Gap { lost }),
+            Err(broadcast::error::RecvError::Closed) => return,
+        }
     }
 }
 

@@ -22,4 +22,5 @@ pub use names::{Names, Whom, check_name};
 pub use routes::gate::Gate;
 #[doc(hidden)]
 pub use routes::keys::check_key;
+pub(crate) use routes::members::event as member_event;
 pub use routes::{gate_only, openapi, router};

@@ -11,7 +11,7 @@ mod docs;
 mod events;
 pub(super) mod gate;
 pub(super) mod keys;
-mod members;
+pub(super) mod members;
 mod pad;
 mod past;
 mod peers;

@@ -189,10 +189,18 @@ fn person_line(line: &EventLine) -> Option<String> {
         NodeEvent::Misbehaved { peer, name, what } => {
             format!("! {}   {what}", who(name.as_deref(), &peer.short()))
         }
+        NodeEvent::DuplicateIdentity { peer, name } => {
+            format!("! {}   runs twice with one key: stop one of them", who(name.as_deref(), &peer.short()))
+        }
+        NodeEvent::SelfSuspect { begins: true } => {
+            "! so many members fail at once that this node itself is likely cut off".to_owned()
+        }
+        NodeEvent::SelfSuspect { begins: false } => "this node is well again".to_owned(),
         NodeEvent::Stopping => "stopping".to_owned(),
         NodeEvent::Gap { lost } => format!("... {lost} events not shown"),
         NodeEvent::Listening { .. }
         | NodeEvent::ListenClosed { .. }
+        | NodeEvent::Member { .. }
         | NodeEvent::Lookup { .. }
         | NodeEvent::Table { .. } => {
             return None;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wattle_net::{Address, Overlay, PersistBatch, Restored, StartError};
@@ -17,7 +17,7 @@ use wattle_store::{
 };
 use wattle_types::{NetworkKey, SecretKey, Table, Write};
 
-use super::{EVENTS_MAX, Options, already_running, pump};
+use super::{EVENTS_MAX, Options, already_running, pump, pump_members};
 use crate::api::documents::{ErrorDocument, RuntimeDocument, RuntimeSchema};
 use crate::api::{Access, Gate, Guard, Names, Server, Socket, bind_tcp, router};
 use crate::apps::Apps;
@@ -25,7 +25,7 @@ use crate::clock::unix_now;
 use crate::config::{self, ApiListen, Config, Settings, Sources, defaults_toml};
 use crate::documents::Documents;
 use crate::exit::ErrorCode;
-use crate::members::{self, About, Members};
+use crate::members::{self, About, Members, Told};
 use crate::metrics::Metrics;
 use crate::neighbours;
 use crate::node::Node;
@@ -94,7 +94,7 @@ pub(super) async fn start(
     let (persist, batches) = mpsc::channel(PERSIST_MAX);
     tasks.spawn(keep(Arc::clone(&store), batches));
     let overlay = start_overlay(settings, &key, network_key.as_ref(), &store, persist).await?;
-    let members = start_members(settings, &paths.node, &overlay, &store, &key, stop, tasks).await?;
+    let (members, told) = start_members(settings, &paths.node, &overlay, &store, &key, stop, tasks).await?;
     let (happens, hears) = mpsc::channel(APP_EVENTS_MAX);
     let documents = Documents::start(&overlay, &store, &key, stop, happens, tasks).map_err(failed)?;
     let apps = Apps::start(overlay.id(), &documents, hears, stop, tasks).map_err(failed)?;
@@ -137,6 +137,7 @@ pub(super) async fn start(
     if node.config.settings.same_machine {
         tasks.spawn(neighbours::look(node.overlay.clone(), node.paths.clone(), stop.clone()));
     }
+    tasks.spawn(pump_members(Arc::clone(&node), told, stop.clone()));
     tasks.spawn(keep_announced(Arc::clone(&node), moved, stop.clone()));
     Ok(Running { node, listening, created: created == Created::Now, ended, files })
 }
@@ -269,7 +270,7 @@ async fn start_members(
     key: &SecretKey,
     stop: &CancellationToken,
     tasks: &TaskTracker,
-) -> Result<Members> {
+) -> Result<(Members, broadcast::Receiver<Told>)> {
     let listening = overlay.status().await.map_err(failed)?.listening;
     let port = listening.iter().find_map(Address::port).map_or(0, |port| port.saturating_add(1));
     // Every node that nobody named is called alike: that is no name.

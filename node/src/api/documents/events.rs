@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use wattle_types::NodeId;
 
-use super::Peer;
+use super::{MemberReason, MemberState, Peer};
 
 /// One event. In the server-sent stream, `id` and the type are also the `id:` and `event:` of the frame.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -28,6 +28,8 @@ pub struct EventLine {
 pub enum EventTopic {
     /// Connections.
     Peers,
+    /// Who is a member, and who is well.
+    Members,
     /// Lookups and the routing table.
     Dht,
     /// The node itself.
@@ -36,13 +38,14 @@ pub enum EventTopic {
 
 impl EventTopic {
     /// Every topic.
-    pub const ALL: [Self; 3] = [Self::Peers, Self::Dht, Self::Node];
+    pub const ALL: [Self; 4] = [Self::Peers, Self::Members, Self::Dht, Self::Node];
 
     /// Its name in a query.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Peers => "peers",
+            Self::Members => "members",
             Self::Dht => "dht",
             Self::Node => "node",
         }
@@ -79,6 +82,47 @@ pub enum NodeEvent {
         name: Option<String>,
         /// Which rule.
         what: String,
+    },
+    /// A member stands elsewhere.
+    Member {
+        /// Who.
+        #[schema(value_type = String)]
+        peer: NodeId,
+        /// Its petname here, else what it calls itself.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        name: Option<String>,
+        /// Where it stood; absent when it is new.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        from: Option<MemberState>,
+        /// Where it stands.
+        to: MemberState,
+        /// As which incarnation.
+        incarnation: String,
+        /// Who said so first; this node when it found out itself.
+        #[schema(value_type = String)]
+        reporter: NodeId,
+        /// Why.
+        reason: MemberReason,
+        /// Everybody who accuses it.
+        #[schema(value_type = Vec<String>)]
+        accusers: Vec<NodeId>,
+        /// Whom this node had asked to reach it, in vain.
+        #[schema(value_type = Vec<String>)]
+        indirect: Vec<NodeId>,
+    },
+    /// Two nodes run with one key.
+    DuplicateIdentity {
+        /// Whose.
+        #[schema(value_type = String)]
+        peer: NodeId,
+        /// Its petname here, else what it calls itself.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        name: Option<String>,
+    },
+    /// This node doubts itself, or no longer does: so many members fail at once that it is likely cut off.
+    SelfSuspect {
+        /// It begins.
+        begins: bool,
     },
     /// The node listens there now.
     Listening {
@@ -125,6 +169,9 @@ impl NodeEvent {
             Self::PeerConnected { .. } | Self::PeerDisconnected { .. } | Self::Misbehaved { .. } => {
                 EventTopic::Peers
             }
+            Self::Member { .. } | Self::DuplicateIdentity { .. } | Self::SelfSuspect { .. } => {
+                EventTopic::Members
+            }
             Self::Lookup { .. } | Self::Table { .. } => EventTopic::Dht,
             Self::Listening { .. } | Self::ListenClosed { .. } | Self::Stopping | Self::Gap { .. } => {
                 EventTopic::Node
@@ -139,6 +186,9 @@ impl NodeEvent {
             Self::PeerConnected { .. } => "peer_connected",
             Self::PeerDisconnected { .. } => "peer_disconnected",
             Self::Misbehaved { .. } => "misbehaved",
+            Self::Member { .. } => "member",
+            Self::DuplicateIdentity { .. } => "duplicate_identity",
+            Self::SelfSuspect { .. } => "self_suspect",
             Self::Listening { .. } => "listening",
             Self::ListenClosed { .. } => "listen_closed",
             Self::Lookup { .. } => "lookup",

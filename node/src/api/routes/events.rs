@@ -27,7 +27,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct EventsQuery {
-    /// Comma-separated: peers, dht, node. All when absent.
+    /// Comma-separated: peers, members, dht, node. All when absent.
     topics: Option<String>,
     /// Begin after the event with this id; with what happens from now on when absent.
     since: Option<u64>,
@@ -66,7 +66,7 @@ fn read_topics(text: Option<&str>) -> Result<Vec<EventTopic>, ApiFailure> {
     names
         .map(|name| {
             EventTopic::ALL.into_iter().find(|topic| topic.name() == name).ok_or_else(|| {
-                ApiFailure::usage(format!("`{name}` is no topic of events")).hint("peers, dht, node")
+                ApiFailure::usage(format!("`{name}` is no topic of events")).hint("peers, members, dht, node")
             })
         })
         .collect()

@@ -16,7 +16,7 @@ use wattle_types::NodeId;
 use super::super::documents::{
     ErrorDocument, Member, MemberLine, MemberReason, MemberState, MembersDocument, MembersLeaveDocument,
     MembersLeaveSchema, MembersRemoveDocument, MembersRemoveRequest, MembersRemoveSchema, MembersSchema,
-    MembersStatus,
+    MembersStatus, NodeEvent,
 };
 use super::super::extract::{Json, Parameters, STREAM_LINES_MAX, json_lines};
 use super::super::failure::ApiFailure;
@@ -179,6 +179,39 @@ async fn forward(node: &Node, mut events: broadcast::Receiver<Told>, sender: &mp
         if sender.send(line).await.is_err() || ends {
             return;
         }
+    }
+}
+
+/// As an event of the node; nothing for what nobody outside needs to know.
+pub(crate) fn event(node: &Node, told: &Told) -> Option<NodeEvent> {
+    match line(node, told)? {
+        MemberLine::Member {
+            ts: _,
+            id,
+            name,
+            from,
+            to,
+            incarnation,
+            reporter,
+            reason,
+            accusers,
+            indirect,
+        } => Some(NodeEvent::Member {
+            peer: id,
+            name,
+            from,
+            to,
+            incarnation,
+            reporter,
+            reason,
+            accusers,
+            indirect,
+        }),
+        MemberLine::DuplicateIdentity { id, name, ts: _ } => {
+            Some(NodeEvent::DuplicateIdentity { peer: id, name })
+        }
+        MemberLine::SelfSuspect { begins, ts: _ } => Some(NodeEvent::SelfSuspect { begins }),
+        MemberLine::Gap { .. } | MemberLine::Error { .. } => None,
     }
 }
 

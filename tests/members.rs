@@ -214,6 +214,24 @@ fn who_is_removed_is_in_no_list_and_comes_back_when_it_runs_again() {
     }
 }
 
+#[test]
+fn round_trips_to_members_are_shown_also_when_nothing_else_happens() {
+    let machine = Machine::new(None);
+    let (_nodes, _, _) = five(&machine);
+    let has = |row: &Value, what: &str| row[what].as_f64().is_some_and(|ms| ms > 0.0 && ms < 1000.0);
+    wait_for("round trips to all", PATIENCE, || {
+        let members = machine.json(&["-n", "one", "members"])["members"].clone();
+        members.as_array().unwrap().iter().filter(|row| row["myself"] == false).all(|row| has(row, "rtt_ms"))
+    });
+    // Every eighth probe asks where the other is.
+    for what in ["members", "peers"] {
+        wait_for("an estimate", PATIENCE, || {
+            let rows = machine.json(&["-n", "one", what])[what].clone();
+            rows.as_array().unwrap().iter().any(|row| has(row, "estimate_ms"))
+        });
+    }
+}
+
 /// The events of a node about its members, from the first one on, until one is as wanted.
 fn events_until(machine: &Machine, node: &str, wanted: impl Fn(&Value) -> bool) -> Vec<Value> {
     let socket = machine.home().join(format!("run/wattle/{node}/api.sock"));

@@ -66,6 +66,7 @@ pub struct Members {
 }
 
 enum Request {
+    View(oneshot::Sender<Arc<View>>),
     Health(oneshot::Sender<Health>),
     Confirm(NodeId, oneshot::Sender<bool>),
     Describe(Vec<wattle_net::Address>),
@@ -145,6 +146,16 @@ impl Members {
     #[must_use]
     pub fn view(&self) -> Arc<View> {
         Arc::clone(&self.view.borrow())
+    }
+
+    /// All members with what was measured up to now: a view as of the last change has old round trips.
+    pub async fn measured(&self) -> Arc<View> {
+        let (reply, answer) = oneshot::channel();
+        let asked = self.requests.send(Request::View(reply)).await;
+        match asked {
+            Ok(()) => answer.await.unwrap_or_else(|_stopped| self.view()),
+            Err(_stopped) => self.view(),
+        }
     }
 
     /// Tells when the view changes.
@@ -321,6 +332,10 @@ impl Driver {
 
     fn on_request(&mut self, request: Request) {
         match request {
+            Request::View(reply) => {
+                // Ignored because whoever asked has stopped waiting.
+                drop(reply.send(Arc::new(self.swim.view())));
+            }
             Request::Health(reply) => {
                 let health = Health { status: self.swim.status(), datagrams: self.datagrams.counts() };
                 // Ignored because whoever asked has stopped waiting.

@@ -78,6 +78,7 @@ pub fn peer_document(names: &Names, info: &PeerInfo) -> Peer {
         via,
         address: info.path.address.to_string(),
         rtt_ms: info.rtt.map(millis),
+        estimate_ms: None,
         connected_ms: whole_millis(info.connected),
         outbound: info.outbound,
         source: match info.source {

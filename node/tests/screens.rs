@@ -34,6 +34,14 @@ fn peer(id: &str, name: Option<&str>) -> Value {
     peer
 }
 
+/// A peer whose round trip was not measured yet.
+fn guessed(id: &str) -> Value {
+    let mut peer = peer(id, None);
+    peer.as_object_mut().unwrap().remove("rtt_ms");
+    peer["estimate_ms"] = 34.04.into();
+    peer
+}
+
 /// The answer to one request: a document, or lines of a stream.
 fn answer(method: &str, path: &str) -> Vec<Value> {
     let (bob, carol) = (bob(), carol());
@@ -41,7 +49,7 @@ fn answer(method: &str, path: &str) -> Vec<Value> {
         ("GET", "/api/v1/status") => vec![status(&bob, "ok", json!([]))],
         ("GET", "/api/v1/peers") => vec![json!({
             "schema": "wattle.peers/1",
-            "peers": [peer(&bob, Some("小林")), peer(&carol, None)],
+            "peers": [peer(&bob, Some("小林")), guessed(&carol)],
         })],
         ("POST", "/api/v1/ping") => vec![
             json!({"type": "reply", "ts": TS, "seq": 1, "id": bob, "name": "bob", "rtt_ms": 11.94, "path": "direct",

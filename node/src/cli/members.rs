@@ -17,7 +17,7 @@ use super::peers::socket_of;
 use super::routes;
 use super::session::{Session, Shown, who};
 use super::table::{Table, fill, tame};
-use super::values::{millis, short};
+use super::values::{guessed, millis, short};
 use crate::api::documents::{
     Member, MemberLine, MemberReason, MemberState, MembersDocument, MembersLeaveDocument,
     MembersRemoveDocument, MembersRemoveRequest,
@@ -132,7 +132,7 @@ fn row_of(session: &Session, member: &Member, widest: usize) -> Vec<String> {
         _ => format!("{} ..{}", fill(&called(member), widest), member.id.short()),
     };
     let since = Timestamp::now().duration_since(member.since).unsigned_abs();
-    let rtt = member.rtt_ms.map(millis).unwrap_or_default();
+    let rtt = member.rtt_ms.map(millis).or_else(|| member.estimate_ms.map(guessed)).unwrap_or_default();
     let tags: Vec<String> = member.tags.iter().map(|(key, value)| format!("{key}={value}")).collect();
     vec![
         label,

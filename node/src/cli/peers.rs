@@ -12,7 +12,7 @@ use super::errors::Failure;
 use super::routes;
 use super::session::{Session, Shown, who};
 use super::table::{Table, fill, tame};
-use super::values::{Span, as_ms, bytes, millis, short};
+use super::values::{Span, as_ms, bytes, guessed, millis, short};
 use super::watch::watch;
 use crate::api::documents::{
     BlockDocument, BlockRequest, ConnectDocument, ConnectRequest, DisconnectDocument, DisconnectRequest,
@@ -170,7 +170,7 @@ fn sort(peers: &mut [Peer], by: Sort) {
     match by {
         Sort::Name => peers.sort_by_key(|peer| (peer.name.is_none(), peer.name.clone(), peer.id)),
         Sort::Rtt => peers.sort_by(|a, b| {
-            let rtt = |peer: &Peer| peer.rtt_ms.unwrap_or(f64::INFINITY);
+            let rtt = |peer: &Peer| peer.rtt_ms.or(peer.estimate_ms).unwrap_or(f64::INFINITY);
             rtt(a).total_cmp(&rtt(b))
         }),
         Sort::Up => peers.sort_by_key(|peer| std::cmp::Reverse(peer.connected_ms)),
@@ -219,7 +219,10 @@ fn row_of(peer: &Peer, widest: usize) -> Vec<String> {
         label,
         path_of(peer),
         socket_of(&peer.address),
-        peer.rtt_ms.map_or_else(|| "measuring".to_owned(), millis),
+        peer.rtt_ms
+            .map(millis)
+            .or_else(|| peer.estimate_ms.map(guessed))
+            .unwrap_or_else(|| "measuring".to_owned()),
         short(Duration::from_millis(peer.connected_ms)),
         format!("{}/{}", bytes(peer.bytes_in), bytes(peer.bytes_out)),
         tame(peer.agent.as_deref().unwrap_or("unknown")),

@@ -83,6 +83,11 @@ pub(crate) fn millis(ms: f64) -> String {
     if ms < 100.0 { format!("{ms:.1} ms") } else { format!("{ms:.0} ms") }
 }
 
+/// Milliseconds that were not measured but predicted: `~12.0 ms`.
+pub(crate) fn guessed(ms: f64) -> String {
+    format!("~{}", millis(ms))
+}
+
 /// Bytes in one short word: `812`, `12k`, `3.1M`.
 pub(crate) fn bytes(count: u64) -> String {
     const UNITS: [(u64, &str); 4] = [(1 << 40, "T"), (1 << 30, "G"), (1 << 20, "M"), (1 << 10, "k")];

@@ -137,6 +137,8 @@ pub struct MemberView {
     pub rtt: Option<Duration>,
     /// Where it is among the others.
     pub coordinate: Option<Coordinate>,
+    /// The round trip that its coordinate and this node's predict.
+    pub estimate: Option<Duration>,
     /// Who accuses it.
     pub accusers: Vec<NodeId>,
 }

@@ -47,6 +47,9 @@ pub struct Member {
     /// The smallest of the last twenty round trips.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rtt_ms: Option<f64>,
+    /// The round trip that both nodes' network coordinates predict.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub estimate_ms: Option<f64>,
     /// Where it says that it is reached.
     pub addresses: Vec<String>,
     /// Its port for datagrams.

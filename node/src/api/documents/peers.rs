@@ -35,6 +35,9 @@ pub struct Peer {
     /// Smoothed round trip, once one was measured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rtt_ms: Option<f64>,
+    /// The round trip that both nodes' network coordinates predict, when it is a member whose coordinate is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub estimate_ms: Option<f64>,
     /// How long it has been connected.
     pub connected_ms: u64,
     /// Whether this node dialed.

@@ -46,7 +46,7 @@ pub(super) async fn list(
     State(node): State<Arc<Node>>,
     Parameters(query): Parameters<MembersQuery>,
 ) -> Result<Answer<MembersDocument>> {
-    let view = node.members.view();
+    let view = node.members.measured().await;
     let own = view.own.iter().map(|record| own_member(&node, record));
     let others = view.members.iter().map(|member| other_member(&node, member));
     let wanted = |member: &Member| {
@@ -96,6 +96,7 @@ fn other_member(node: &Node, seen: &MemberView) -> Member {
         since: timestamp(seen.since),
         incarnation: seen.incarnation.to_string(),
         rtt_ms: seen.rtt.map(millis),
+        estimate_ms: seen.estimate.map(millis),
         accusers: seen.accusers.clone(),
         ..member(node, &seen.record)
     }
@@ -113,6 +114,7 @@ fn member(node: &Node, record: &Signed) -> Member {
         since: Timestamp::UNIX_EPOCH,
         incarnation: String::new(),
         rtt_ms: None,
+        estimate_ms: None,
         addresses: described.map(|it| it.addresses.clone()).unwrap_or_default(),
         udp_port: described.map(|it| it.udp_port).unwrap_or_default(),
         roles: described.map(|it| it.roles.iter().cloned().collect()).unwrap_or_default(),

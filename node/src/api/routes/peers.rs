@@ -1,6 +1,6 @@
 //! Routes about people and paths.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,7 +21,7 @@ use super::super::documents::{
     BlockDocument, BlockRequest, BlockSchema, ConnectDocument, ConnectRequest, ConnectSchema,
     DisconnectDocument, DisconnectRequest, DisconnectSchema, DocRole, ErrorDocument, InviteDocument,
     InviteRequest, InviteSchema, JoinDocument, JoinRequest, JoinSchema, NameDocument, NameRequest,
-    NameSchema, PathName, PeersDocument, PeersSchema, PingLine, PingRequest, PingSchema,
+    NameSchema, PathName, Peer, PeersDocument, PeersSchema, PingLine, PingRequest, PingSchema,
 };
 use super::super::extract::{Json, Parameters, STREAM_LINES_MAX, json_lines, timeout};
 use super::super::failure::{ApiFailure, connect_failure, ping_failure, words};
@@ -54,7 +54,11 @@ pub(super) async fn peers(
     Parameters(query): Parameters<PeersQuery>,
 ) -> Result<Answer<PeersDocument>> {
     let status = node.overlay.status().await?;
-    let peers: Vec<_> = status.peers.iter().map(|info| node.peer(info)).collect();
+    let view = node.members.measured().await;
+    let estimates: BTreeMap<NodeId, f64> =
+        view.members.iter().filter_map(|member| Some((member.id, millis(member.estimate?)))).collect();
+    let with_estimate = |peer: Peer| Peer { estimate_ms: estimates.get(&peer.id).copied(), ..peer };
+    let peers: Vec<_> = status.peers.iter().map(|info| with_estimate(node.peer(info))).collect();
     let (mut offline, mut blocked) = (Vec::new(), Vec::new());
     if query.all {
         blocked.extend(node.overlay.blocked().await?.into_iter().map(|id| node.names.row(id)));

@@ -359,6 +359,7 @@ impl Swim {
     /// All members at this moment.
     #[must_use]
     pub fn view(&self) -> View {
+        let here = self.place.coordinate();
         let listed = self.table.iter().filter(|(_, member)| member.state != State::Removed);
         let members = listed.map(|(_, member)| MemberView {
             id: member.id,
@@ -368,6 +369,7 @@ impl Swim {
             incarnation: member.incarnation,
             rtt: member.round_trips.as_deref().and_then(crate::rtt::RoundTrips::estimate),
             coordinate: member.coordinate.as_deref().copied(),
+            estimate: member.coordinate.as_deref().map(|there| here.distance(there)),
             accusers: member.suspicion.as_deref().map(|it| it.names()).unwrap_or_default(),
         });
         let own = self.record.clone();

@@ -336,3 +336,37 @@ async fn a_document_can_be_looked_for_as_soon_as_it_is_made() {
     })
     .await;
 }
+
+/// Queries of one kind that a node's DHT has ended.
+async fn queries(node: &Honest, kind: &str) -> u64 {
+    let stats = node.node.overlay.dht_stats().await.unwrap();
+    stats.queries.iter().filter(|row| row.kind == kind).map(|row| row.count).sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_dht_is_told_once_of_each_document_and_asked_for_none_that_a_member_brings() {
+    let (alice, bob) = (Honest::start(1).await, Honest::start(2).await);
+    bob.node.join(&alice.node).await;
+    let first = alice.documents.create(put("title", "first")).await.unwrap();
+    alice.invite(&bob, first, Role::Writer).await;
+    alice.until_equal(&bob, first).await;
+    let looked = queries(&bob, "find_providers").await;
+    for _ in 0..10 {
+        let doc = alice.documents.create(put("title", "a document")).await.unwrap();
+        alice.invite(&bob, doc, Role::Writer).await;
+        alice.until_equal(&bob, doc).await;
+    }
+    until("all are announced", async || queries(&bob, "provide").await == 11).await;
+    let bob = bob.restart_documents().await;
+    // It stands behind all others.
+    let last = bob.documents.create(put("title", "last")).await.unwrap();
+    let (access, _bearer) = bob.documents.invite(last, Role::Reader, None, None).await.unwrap();
+    let key = ProviderKey::of_document(alice.node.overlay.network(), &access.read.tag());
+    until("the last is announced", async || {
+        let found = alice.node.overlay.find_providers(key, 1, PATIENCE).await;
+        found.is_ok_and(|found| found.contains(&bob.node.id())) && queries(&bob, "provide").await >= 12
+    })
+    .await;
+    assert_eq!(queries(&bob, "provide").await, 12, "what was announced is announced again");
+    assert_eq!(queries(&bob, "find_providers").await, looked, "the DHT is asked for what a member brings");
+}

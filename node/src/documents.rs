@@ -5,6 +5,7 @@
 //! is in `switch`: channels, lookups, who is shunned. Who is asked about all documents asks every machine, and tells
 //! what was last known of those that are busy.
 
+mod announcements;
 mod budget;
 pub(crate) mod clients;
 mod links;
@@ -32,6 +33,7 @@ use wattle_types::{DocAccess, DocId, NodeId, PostId, PostLink, Posted, SecretKey
 
 use crate::clock::unix_now;
 use crate::driver::drive;
+use announcements::Announcements;
 use budget::Budget;
 use links::Links;
 use lookups::Lookups;
@@ -107,6 +109,7 @@ impl Documents {
             inboxes: inboxes.clone(),
             links: Links::start(overlay, heard.clone(), stop, tasks)?,
             lookups: Lookups::default(),
+            announcements: Announcements::default(),
             heard: heard.clone(),
             shunned: BTreeMap::new(),
             wanted: BTreeMap::new(),
@@ -114,7 +117,7 @@ impl Documents {
         };
         for (((shard, replica), inbox), mut waits) in shards.each().zip(replicas).zip(own).zip(waits) {
             replica.list().into_iter().for_each(|status| index.put(status));
-            replica.accesses().for_each(|access| switch.announce(access.read.tag()));
+            replica.accesses().for_each(|access| switch.announcements.add(access.read.tag()));
             let wanted = replica.wanted_peers();
             switch.wanted.insert(shard.index(), wanted.clone());
             let around = Around {
@@ -137,6 +140,7 @@ impl Documents {
                 driven.await;
             });
         }
+        tasks.spawn(switch.announcements.clone().run(overlay.clone(), stop.clone()));
         tasks.spawn(switch.run(hears, stop.clone()));
         Ok(Self {
             inboxes,

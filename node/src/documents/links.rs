@@ -116,6 +116,11 @@ impl Links {
         }
     }
 
+    /// Whether there is a channel to a peer.
+    pub(super) fn is_open(&self, peer: &NodeId) -> bool {
+        self.links.contains_key(peer)
+    }
+
     pub(super) fn not_opened(&mut self, peer: NodeId) {
         self.opening.remove(&peer);
     }

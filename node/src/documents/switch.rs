@@ -12,7 +12,7 @@ use wattle_docs::{Input, Shard};
 use wattle_net::Overlay;
 use wattle_types::{DocId, DocTag, NodeId, ProviderKey};
 
-use super::SEEK_MAX;
+use super::announcements::Announcements;
 use super::links::{Links, Opened};
 use super::lookups::Lookups;
 use super::shard::{Inboxes, Item};
@@ -61,6 +61,7 @@ pub(super) struct Switch {
     pub(super) inboxes: Inboxes,
     pub(super) links: Links,
     pub(super) lookups: Lookups,
+    pub(super) announcements: Announcements,
     pub(super) heard: mpsc::Sender<Heard>,
     pub(super) shunned: BTreeMap<NodeId, Instant>,
     /// By the machine's place.
@@ -106,11 +107,11 @@ impl Switch {
                 self.want(peers);
             }
             Heard::Seek { doc, tag, members } => {
-                let known = !members.is_empty();
+                let known = self.is_reached(&members);
                 self.want(members.into_iter().collect());
                 self.seek(doc, tag, known);
             }
-            Heard::Held(tag) => self.announce(tag),
+            Heard::Held(tag) => self.announcements.add(tag),
             Heard::Dropped(tag) => self.take_back(tag),
             Heard::Misbehaved(peer) => self.send_away(peer),
             Heard::Full => self.shed(),
@@ -165,18 +166,8 @@ impl Switch {
         self.links.want(&peers);
     }
 
-    /// Says in the DHT that this node holds what has this tag.
-    pub(super) fn announce(&self, tag: DocTag) {
-        let overlay = self.overlay.clone();
-        let key = ProviderKey::of_document(overlay.network(), &tag);
-        tokio::spawn(async move {
-            if let Err(error) = overlay.provide(key, SEEK_MAX).await {
-                tracing::debug!(%error, "a document was not announced yet");
-            }
-        });
-    }
-
     fn take_back(&self, tag: DocTag) {
+        self.announcements.remove(&tag);
         let overlay = self.overlay.clone();
         let key = ProviderKey::of_document(overlay.network(), &tag);
         tokio::spawn(async move {

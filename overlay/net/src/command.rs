@@ -87,6 +87,11 @@ pub(crate) enum DhtCommand {
         key: ProviderKey,
         reply: Reply<()>,
     },
+    /// Whether it is announced time and again, without being asked once more.
+    IsProviding {
+        key: ProviderKey,
+        reply: Reply<bool>,
+    },
     FindProviders {
         key: ProviderKey,
         count: usize,
@@ -164,7 +169,11 @@ impl DhtCommand {
             Self::FindProviders { reply, .. } => answer(reply, Err(error)),
             Self::FindPeer { reply, .. } => answer(reply, Err(error)),
             Self::Closest { reply, .. } => answer(reply, Err(error)),
-            Self::StopProviding { .. } | Self::Nearest { .. } | Self::Table(_) | Self::Stats(_) => {}
+            Self::StopProviding { .. }
+            | Self::IsProviding { .. }
+            | Self::Nearest { .. }
+            | Self::Table(_)
+            | Self::Stats(_) => {}
         }
     }
 }

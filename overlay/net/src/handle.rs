@@ -310,6 +310,14 @@ impl Overlay {
         self.ask(|reply| Command::Dht(DhtCommand::Provide { key, lasting: false, timeout, reply })).await?
     }
 
+    /// Whether [`Self::provide`] took it up, in an earlier run or in this: nobody need ask for it again.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn is_providing(&self, key: ProviderKey) -> Result<bool, Stopped> {
+        self.ask(|reply| Command::Dht(DhtCommand::IsProviding { key, reply })).await
+    }
+
     /// No longer announces it.
     ///
     /// # Errors

@@ -141,6 +141,7 @@ impl Dht {
             DhtCommand::Table(reply) => answer(reply, self.table(kad)),
             DhtCommand::Stats(reply) => answer(reply, self.stats(kad)),
             DhtCommand::Nearest { target, reply } => answer(reply, self.nearest(kad, &target)),
+            DhtCommand::IsProviding { key, reply } => answer(reply, self.publisher.is_providing(&key)),
             DhtCommand::StopProviding { key, reply } => {
                 kad.stop_providing(&KadKey::new(key.as_bytes()));
                 self.publisher.stop_providing(&key);

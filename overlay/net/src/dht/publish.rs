@@ -114,6 +114,10 @@ impl Publisher {
         self.keep(key.as_bytes(), kept, now.after(FIRST_REPUBLISH_AFTER));
     }
 
+    pub(super) fn is_providing(&self, key: &ProviderKey) -> bool {
+        self.kept.contains_key(key.as_bytes().as_slice())
+    }
+
     pub(super) fn stop_providing(&mut self, key: &ProviderKey) {
         self.drop_key(key.as_bytes());
     }

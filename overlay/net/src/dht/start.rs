@@ -77,6 +77,7 @@ impl Dht {
                 Some((id, Job::Closest { key, found: Vec::new(), reply }, timeout))
             }
             DhtCommand::StopProviding { .. }
+            | DhtCommand::IsProviding { .. }
             | DhtCommand::Nearest { .. }
             | DhtCommand::Table(_)
             | DhtCommand::Stats(_) => None,

@@ -324,6 +324,10 @@ impl ControlLog {
         self.operations.remove(&OpHash::new(envelope.hash()));
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.operations.is_empty()
+    }
+
     pub(crate) fn hashes(&self) -> Vec<OpHash> {
         self.operations.keys().copied().collect()
     }

@@ -38,11 +38,13 @@
 //!
 //! # Between replicas
 //!
-//! 1. `Hello` names a tag derived from the read secret and a nonce; never the id.
+//! 1. `Hello` names a tag derived from the read secret and a nonce; never the id. Of two members the one with the
+//!    lower id says it, and about a few documents at a time.
 //! 2. `Challenge` proves the secret. It is sent for every tag, known or not, so an outsider learns nothing.
 //! 3. `Prove` proves the secret in return, and with a ticket redeems it.
-//! 4. Both sides exchange the operations that the other lacks, then a `Summary`: a fingerprint of the
-//!    operations and the heads. Equal summaries are the end; no document is loaded for them.
+//! 4. Both sides say a `Summary`: a fingerprint of the operations and the heads. Equal summaries are the end; no
+//!    document is loaded for them. Where the operations differ, or one side does not know yet whom it may tell, each
+//!    first gets those that it lacks.
 //! 5. `Want` names heads and a clock; the answer is one transfer in parts, pulled part by part.
 //! 6. An edit is pushed to every session once it is on disk, and passed on by who learned something from it.
 //!    What a push misses, the next `Summary` shows: every message may be lost, doubled or late. Edits that are

@@ -55,6 +55,13 @@ const REPEAT: Duration = Duration::from_secs(5);
 /// How often a peer that may hold a document and does not speak of it is asked again.
 const HELLO_AGAIN: Duration = Duration::from_secs(30);
 
+/// Handshakes that this machine has under way with one peer: a channel that opens between nodes that share a thousand
+/// documents is not filled up by the first words about each.
+const HELLOS_AT_ONCE: usize = 4;
+
+/// How long one who is a member as well, and has the lower id, is left to say hello first.
+const FIRST_WORD: Duration = Duration::from_secs(1);
+
 /// A local caller's request, answered by one [`Output::Reply`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub u64);
@@ -503,6 +510,8 @@ struct Link {
     secret: [u8; 32],
     /// Handshakes that this node began.
     hellos: BTreeMap<DocTag, (Nonce, Time)>,
+    /// Documents whose turn for one comes when another has been answered.
+    turns: BTreeSet<DocId>,
 }
 
 /// All documents of a node.

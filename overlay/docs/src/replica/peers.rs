@@ -8,7 +8,8 @@ use wattle_types::{DocId, DocTag, Domain, Envelope, NodeId, Outbox, Time, bearer
 
 use super::feeds::ANSWER_POSTS;
 use super::{
-    Event, HELLO_AGAIN, Job, Link, Output, Presence, REPEAT, Replica, SUMMARY_AFTER, State, WAITING_MAX,
+    Event, FIRST_WORD, HELLO_AGAIN, HELLOS_AT_ONCE, Job, Link, Output, Presence, REPEAT, Replica,
+    SUMMARY_AFTER, State, WAITING_MAX,
 };
 use crate::access::{Act, OPERATIONS_MAX, OpHash, Operation, Refusal};
 use crate::document::{Fault, Hash};
@@ -34,10 +35,40 @@ impl Replica {
         // A new channel starts afresh: what the old one carried last is not known.
         self.peer_down(&peer, out);
         let secret = self.draw();
-        self.links.insert(peer, Link { secret, hellos: BTreeMap::new() });
+        self.links.insert(peer, Link { secret, hellos: BTreeMap::new(), turns: BTreeSet::new() });
         let shared = self.entries.iter().filter(|(_, entry)| entry.contacts().any(|contact| contact == peer));
         for doc in shared.map(|(doc, _)| *doc).collect::<Vec<_>>() {
-            self.hello(now, doc, peer, out);
+            // Where both are members, one word is enough, and both would say it.
+            let both = self.entries.get(&doc).is_some_and(|entry| {
+                entry.members.role(&peer).is_some() && entry.members.role(&self.me).is_some()
+            });
+            if both && peer < self.me {
+                self.set_due(doc, now.after(FIRST_WORD));
+            } else {
+                self.hello_in_turn(now, doc, peer, out);
+            }
+        }
+    }
+
+    /// Begins a handshake, once few enough are under way.
+    fn hello_in_turn(&mut self, now: Time, doc: DocId, peer: NodeId, out: &mut Outbox<Output>) {
+        let Some(link) = self.links.get_mut(&peer) else { return };
+        let fresh = link.hellos.values().filter(|(_, at)| now.since(*at) < REPEAT);
+        if fresh.count() < HELLOS_AT_ONCE {
+            return self.hello(now, doc, peer, out);
+        }
+        link.turns.insert(doc);
+        // Should none of them be answered.
+        self.set_due(doc, now.after(REPEAT));
+    }
+
+    /// A handshake was answered: it is another document's turn.
+    fn next_turn(&mut self, now: Time, peer: NodeId, out: &mut Outbox<Output>) {
+        while let Some(doc) = self.links.get_mut(&peer).and_then(|link| link.turns.pop_first()) {
+            let entry = self.entries.get(&doc);
+            if entry.is_some_and(|entry| !entry.sessions.contains_key(&peer)) {
+                return self.hello(now, doc, peer, out);
+            }
         }
     }
 
@@ -66,6 +97,7 @@ impl Replica {
         let Some(link) = self.links.get_mut(&peer).filter(|_| !entry.sessions.contains_key(&peer)) else {
             return;
         };
+        link.turns.remove(&doc);
         link.hellos.insert(entry.row.access.read.tag(), (nonce, now));
         self.send(&doc, peer, &Message::Hello { nonce }, out);
         self.set_due(doc, now.after(HELLO_AGAIN));
@@ -134,6 +166,7 @@ impl Replica {
             return;
         }
         link.hellos.remove(&tag);
+        self.next_turn(now, peer, out);
         let Some(entry) = self.entries.get(&doc) else { return };
         let secret = &entry.row.access.read;
         if proof(secret, Side::Asked, (&self.me, &asked), (&peer, &nonce)) != theirs {
@@ -228,7 +261,10 @@ impl Replica {
         entry.sessions.insert(peer, Session { opened: now, theirs, feeds, ..Session::default() });
         out.push(Output::Notify(Event::PeersChanged { doc }));
         entry.used = now;
-        self.send_operations(doc, peer, out);
+        // Who holds no operation yet knows no member that it may tell where it stands.
+        if entry.log.is_empty() {
+            self.send(&doc, peer, &Message::Operations { hashes: Vec::new() }, out);
+        }
         self.summarise_to(now, doc, peer, out);
         self.set_due(doc, now.after(REPEAT));
     }
@@ -268,6 +304,11 @@ impl Replica {
             }
             Message::Summary { control, heads, feeds } if member && heads.len() <= HEADS_MAX => {
                 self.on_summary(now, doc, peer, Standing { control, heads, feeds }, out);
+            }
+            // Whoever let it in is not known here yet: it may tell.
+            Message::Summary { control, .. } if !member && control != entry.log.fingerprint() => {
+                let hashes = entry.log.hashes();
+                self.send(&doc, peer, &Message::Operations { hashes }, out);
             }
             Message::Want { heads, clock }
                 if member && heads.len() <= HEADS_MAX && clock.len() <= CLOCK_MAX =>
@@ -624,7 +665,7 @@ impl Replica {
             let asked = self.links.get(&peer).and_then(|link| link.hellos.get(&tag)).copied();
             match asked.map(|(_, at)| at.after(HELLO_AGAIN)) {
                 Some(again) if again > now => self.set_due(doc, again),
-                _ => self.hello(now, doc, peer, out),
+                _ => self.hello_in_turn(now, doc, peer, out),
             }
         }
     }

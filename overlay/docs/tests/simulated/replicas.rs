@@ -328,6 +328,33 @@ fn equal_heads_end_a_reconnect_without_loading_the_document() {
 }
 
 #[test]
+fn a_channel_between_nodes_that_share_many_documents_is_not_filled_up_by_the_first_words() {
+    let mut world = World::new(2, 7, Faults { delay_ms: 20, ..Faults::NONE });
+    for _ in 0..100 {
+        let doc = world.create(0);
+        world.invite(0, 1, doc, Role::Writer);
+    }
+    world.run(5 * SECOND);
+    world.disconnect(0, 1);
+    world.run(SECOND);
+    let before = [0, 1].map(|node| world.nodes[node].received_bytes);
+    world.connect_all();
+    let mut most = 0;
+    for _ in 0..3000 {
+        most = most.max(world.on_their_way());
+        world.run(Duration::from_millis(1));
+    }
+    for (node, before) in before.into_iter().enumerate() {
+        let all = world.nodes[node].replica.as_ref().unwrap().list();
+        let synced = all.iter().filter(|status| status.peers.iter().any(|peer| peer.in_sync)).count();
+        assert_eq!(synced, 100, "at node {node}");
+        let bytes = world.nodes[node].received_bytes - before;
+        assert!(bytes <= 100 * 400, "node {node} received {bytes} bytes");
+    }
+    assert!(most <= 32, "{most} frames were on their way at once");
+}
+
+#[test]
 fn who_missed_the_word_that_another_is_equal_hears_it_again() {
     for seed in 0..60 {
         let mut world = World::new(2, seed, Faults::NONE);

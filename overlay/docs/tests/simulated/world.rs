@@ -114,6 +114,11 @@ impl World {
     }
 
     /// A number below `below`; SplitMix64.
+    /// Frames that were sent and have not arrived.
+    pub(crate) fn on_their_way(&self) -> usize {
+        self.queue.values().filter(|what| matches!(what, What::Deliver { .. })).count()
+    }
+
     pub(crate) fn draw(&mut self, below: u64) -> u64 {
         self.seed = self.seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.seed;

@@ -54,7 +54,10 @@ fn samples() -> Vec<Packet<Arc<Signed>>> {
         of(Body::Ack { sequence: 7, more: None }, vec![Rumor::Claim(suspect(3))]),
         of(
             Body::Ack { sequence: 8, more: Some(more) },
-            vec![Rumor::Dead(vec![suspect(3), suspect(4), suspect(5)])],
+            vec![
+                Rumor::Dead(vec![suspect(3), suspect(4), suspect(5)]),
+                Rumor::Claim(seal(3, &Claim::Remove { subject, incarnation })),
+            ],
         ),
         of(Body::Nack { sequence: 9 }, vec![]),
         of(
@@ -62,7 +65,6 @@ fn samples() -> Vec<Packet<Arc<Signed>>> {
             vec![
                 Rumor::Claim(seal(2, &Claim::Refute { incarnation })),
                 Rumor::Claim(seal(2, &Claim::Leave { incarnation })),
-                Rumor::Claim(seal(3, &Claim::Remove { subject, incarnation })),
                 Rumor::Claim(seal(2, &Claim::Alive { incarnation, description: largest() })),
             ],
         ),

@@ -9,9 +9,15 @@
 use std::fmt::Debug;
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_bytes::{ByteArray, ByteBuf};
+use wattle_net::datagrams::{BootKey, Sealer};
+use wattle_swim::{
+    Body, Claim, Coordinate, Description, Entry, Incarnation, Message, More, Packet, Reach, Rumor, ShortId,
+    Signed, Version,
+};
 use wattle_types::{
     ContentHash, DocAccess, DocId, Domain, Endpoint, Envelope, NetworkKey, NetworkName, ProviderKey,
     ReadSecret, Record, RecordBody, RecordKey, SecretKey, Ticket, TicketDocument, TopicMessage, TraceContext,
@@ -129,4 +135,122 @@ fn tickets_are_written_as_ever() {
         golden(name, &text, &ticket);
         assert_eq!(text.parse(), Ok(ticket));
     }
+}
+
+fn bob() -> SecretKey {
+    SecretKey::from_bytes(&[0xb0; 32])
+}
+
+fn carol() -> SecretKey {
+    SecretKey::from_bytes(&[0xca; 32])
+}
+
+/// The run began in 2027, and refuted three times.
+const INCARNATION: Incarnation = Incarnation::from_u64(0x6b49_d200_0000_0003);
+
+fn says(key: &SecretKey, claim: &Claim) -> Arc<Signed> {
+    Arc::new(Signed::seal(key, &NetworkName::default(), claim).unwrap())
+}
+
+fn record() -> Arc<Signed> {
+    let description = Description {
+        name: "attic".to_owned(),
+        roles: ["relay".to_owned()].into(),
+        addresses: vec!["/ip4/192.168.1.5/udp/7710/quic-v1".to_owned()],
+        udp_port: 7711,
+        boot_key: ByteArray::new([0x44; 32]),
+        reach: Reach::Anchored,
+        anchors: vec![carol().node_id()],
+        tags: [("zone".to_owned(), "home".to_owned())].into(),
+    };
+    says(&bob(), &Claim::Alive { incarnation: INCARNATION, description })
+}
+
+fn accusations() -> Vec<Arc<Signed>> {
+    let claim = Claim::Suspect { subject: bob().node_id(), incarnation: INCARNATION };
+    vec![says(&alice(), &claim), says(&carol(), &claim)]
+}
+
+fn removal() -> Arc<Signed> {
+    says(&carol(), &Claim::Remove { subject: bob().node_id(), incarnation: INCARNATION })
+}
+
+#[test]
+fn packets_of_members_are_written_as_ever() {
+    let coordinate = Coordinate { axes: [1, -2, 3000, -4000], height: 100, error: 250 };
+    let more = Some(More { coordinate, root: 0x0102_0304_0506_0708 });
+    let target = ShortId::of(&bob().node_id());
+    let refute = says(&bob(), &Claim::Refute { incarnation: INCARNATION });
+    let leave = says(&bob(), &Claim::Leave { incarnation: INCARNATION });
+    let first = Arc::clone(&accusations()[0]);
+    let tells = |claim| (Body::Gossip, vec![Rumor::Claim(claim)]);
+    let samples: [(&str, (Body, Vec<Rumor<Arc<Signed>>>)); 13] = [
+        ("ping", (Body::Ping { sequence: 7, more: false }, vec![])),
+        ("ping_more", (Body::Ping { sequence: 7, more: true }, vec![])),
+        ("ping_request", (Body::PingRequest { sequence: 8, target, patience_ms: 150 }, vec![])),
+        ("ack", (Body::Ack { sequence: 7, more: None }, vec![])),
+        ("ack_more", (Body::Ack { sequence: 7, more }, vec![])),
+        ("nack", (Body::Nack { sequence: 8 }, vec![])),
+        ("alive", tells(record())),
+        ("refute", tells(refute)),
+        ("suspect", tells(first)),
+        ("leave", tells(leave)),
+        ("remove", tells(removal())),
+        ("dead", (Body::Gossip, vec![Rumor::Dead(accusations())])),
+        ("ask", (Body::Gossip, vec![Rumor::Ask(target)])),
+    ];
+    let known = [alice(), bob(), carol()].map(|key| key.node_id());
+    let resolve = |short| known.into_iter().find(|id| ShortId::of(id) == short);
+    for (name, (body, rumors)) in samples {
+        let packet = Packet { incarnation: INCARNATION, body, rumors };
+        let bytes = packet.encode();
+        golden(&format!("member_packet_{name}.v1.txt"), &hex(&bytes), &packet);
+        assert_eq!(
+            Packet::decode(&bytes, &resolve).unwrap().open(&NetworkName::default()),
+            Ok(packet),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn messages_of_members_are_written_as_ever() {
+    let entry = |removal| Entry {
+        record: record(),
+        since: Some(says(&bob(), &Claim::Refute { incarnation: INCARNATION })),
+        accusations: accusations(),
+        removal,
+        age_s: 90,
+    };
+    let version = Version(ShortId::of(&bob().node_id()), INCARNATION, 1, 90);
+    let mut mask = [0; 32];
+    mask[3] = 0x81;
+    let want = vec![ShortId(9)];
+    let samples: [(&str, Message<Arc<Signed>>); 6] = [
+        ("hello", Message::Hello { record: record(), root: u64::MAX }),
+        ("same", Message::Same),
+        ("buckets", Message::Buckets { hashes: ByteBuf::from([0x0f; 2048]) }),
+        ("versions", Message::Versions { mask: ByteArray::new(mask), entries: vec![version] }),
+        ("records", Message::Records { records: vec![entry(None)], want: want.clone() }),
+        ("records_removed", Message::Records { records: vec![entry(Some(removal()))], want }),
+    ];
+    for (name, message) in samples {
+        let bytes = message.clone().encode();
+        golden(&format!("members_message_{name}.v1.txt"), &hex(&bytes), &message);
+        assert_eq!(Message::decode(&bytes).unwrap().open(&NetworkName::default()), Ok(message), "{name}");
+    }
+}
+
+#[test]
+fn datagrams_of_members_are_sealed_as_ever() {
+    let network = NetworkName::default();
+    let (here, there) = (BootKey::from_bytes([0x11; 32]), BootKey::from_bytes([0x22; 32]));
+    let (alice, bob) = (alice().node_id(), bob().node_id());
+    let from = Sealer::new(&network, (&alice, &here), (&bob, &there.public()));
+    let mut to = Sealer::new(&network, (&bob, &there), (&alice, &here.public()));
+    let sealed = from.seal(0x0102_0304_0506, b"ping");
+    golden("member_datagram_sealed.v1.txt", &hex(&sealed), &"number 0x010203040506 of alice to bob: ping");
+    assert_eq!(to.open(&sealed), Some((0x0102_0304_0506, b"ping".to_vec())));
+    assert_eq!(to.open(&sealed), None, "once");
+    golden("member_datagram_who.v1.txt", &hex(&from.who(7)), &"alice could not read number 7");
 }

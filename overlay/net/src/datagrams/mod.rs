@@ -52,7 +52,7 @@ use wattle_types::{NetworkName, NodeId};
 
 pub use seal::BootKey;
 
-use seal::{COUNTER_END, Pair, SEALED, SEALED_BYTES_MORE, Sender, WHO, WHO_BYTES};
+use seal::{COUNTER_END, Head, Pair, SEALED_BYTES_MORE, Sender};
 use window::Window;
 
 /// How long the place that a peer's packet came from is where the next one goes. NATs keep a mapping for 30 s at
@@ -146,8 +146,7 @@ pub struct DatagramCounts {
 struct Known {
     id: NodeId,
     boot: [u8; 32],
-    pair: Pair,
-    window: Window,
+    sealer: Sealer,
     addresses: Vec<SocketAddr>,
     turn: usize,
     mapping: Option<(SocketAddr, Instant)>,
@@ -238,9 +237,8 @@ impl Datagrams {
             None if full => return false,
             None => {}
         }
-        let pair = Pair::new(&self.config.network, (&self.config.me, &self.key), (&peer, &boot));
-        let window = Window::default();
-        let known = Known { id: peer, boot, pair, window, addresses, turn: 0, mapping: None };
+        let sealer = Sealer::new(&self.config.network, (&self.config.me, &self.key), (&peer, &boot));
+        let known = Known { id: peer, boot, sealer, addresses, turn: 0, mapping: None };
         self.known.insert(sender, known);
         true
     }
@@ -269,7 +267,7 @@ impl Datagrams {
         let known = known.ok_or(DatagramError::Unknown)?;
         let to = known.place(Instant::now(), self.ipv4.is_some(), self.ipv6.is_some());
         let to = to.ok_or_else(|| DatagramError::Io(io::ErrorKind::AddrNotAvailable.into()))?;
-        let packet = known.pair.seal(Sender::of(&self.config.me), self.sent, bytes);
+        let packet = known.sealer.seal(self.sent, bytes);
         // The counter is used up even if nothing leaves: a nonce is never used twice.
         self.sent += 1;
         self.put(&packet, to)
@@ -316,38 +314,41 @@ impl Datagrams {
     }
 
     fn take(&mut self, now: Instant, packet: &[u8], source: SocketAddr) -> Option<Datagram> {
-        match packet.first() {
-            Some(&SEALED) => self.take_sealed(now, packet, source),
-            Some(&WHO) if packet.len() == WHO_BYTES => self.take_who(packet),
-            _ => {
+        match seal::head(packet) {
+            Some(Head::Sealed(sender, counter)) => self.take_sealed(now, (sender, counter), packet, source),
+            Some(Head::Who(sender, counter)) => self.take_who(sender, counter),
+            None => {
                 self.counts.refused += 1;
                 None
             }
         }
     }
 
-    fn take_sealed(&mut self, now: Instant, packet: &[u8], source: SocketAddr) -> Option<Datagram> {
-        let Some((sender, counter)) = seal::header(packet).filter(|_| packet.len() >= SEALED_BYTES_MORE)
-        else {
-            self.counts.refused += 1;
-            return None;
-        };
+    fn take_sealed(
+        &mut self,
+        now: Instant,
+        (sender, counter): (Sender, u64),
+        packet: &[u8],
+        source: SocketAddr,
+    ) -> Option<Datagram> {
         let Some(known) = self.known.get_mut(&sender) else {
             self.counts.unknown += 1;
             self.ask_who(now, sender, counter, source);
             return None;
         };
-        if !known.window.is_new(counter) {
-            self.counts.replayed += 1;
-            return None;
-        }
-        let Some(bytes) = known.pair.open(counter, &packet[seal::HEADER_BYTES..]) else {
-            self.counts.refused += 1;
-            // Sealed under the key of another boot: of its next one, or one long gone. It will say which.
-            self.ask_who(now, sender, counter, source);
-            return None;
+        let bytes = match known.sealer.open_numbered(counter, packet) {
+            Opening::Opened(bytes) => bytes,
+            Opening::Replayed => {
+                self.counts.replayed += 1;
+                return None;
+            }
+            Opening::Refused => {
+                self.counts.refused += 1;
+                // Sealed under the key of another boot: of its next one, or one long gone. It will say which.
+                self.ask_who(now, sender, counter, source);
+                return None;
+            }
         };
-        known.window.add(counter);
         known.mapping = Some((source, now));
         self.counts.opened += 1;
         Some(Datagram::Opened { from: known.id, bytes })
@@ -365,8 +366,7 @@ impl Datagrams {
         drop(self.put(&question, source));
     }
 
-    fn take_who(&mut self, packet: &[u8]) -> Option<Datagram> {
-        let (sender, counter) = seal::header(packet)?;
+    fn take_who(&mut self, sender: Sender, counter: u64) -> Option<Datagram> {
         let just_sent = counter < self.sent && self.sent - counter <= ECHO_MAX;
         match self.known.get(&sender).filter(|_| just_sent) {
             Some(known) => Some(Datagram::AskedWho { from: known.id }),
@@ -376,6 +376,65 @@ impl Datagrams {
             }
         }
     }
+}
+
+/// One end of a pair, without a socket: what it seals, and what of the other end it opens, once each.
+#[doc(hidden)]
+pub struct Sealer {
+    me: Sender,
+    peer: Sender,
+    pair: Pair,
+    window: Window,
+}
+
+impl Sealer {
+    /// Between this node and a peer with its key.
+    #[must_use]
+    pub fn new(network: &NetworkName, me: (&NodeId, &BootKey), peer: (&NodeId, &[u8; 32])) -> Self {
+        let pair = Pair::new(network, me, peer);
+        Self { me: Sender::of(me.0), peer: Sender::of(peer.0), pair, window: Window::default() }
+    }
+
+    /// The packet of this number.
+    #[must_use]
+    pub fn seal(&self, counter: u64, bytes: &[u8]) -> Vec<u8> {
+        self.pair.seal(self.me, counter, bytes)
+    }
+
+    /// "Who are you" about the packet of this number.
+    #[must_use]
+    pub fn who(&self, counter: u64) -> Vec<u8> {
+        seal::who(self.me, counter)
+    }
+
+    /// What is inside a packet that the peer sealed, and its number.
+    pub fn open(&mut self, packet: &[u8]) -> Option<(u64, Vec<u8>)> {
+        let Head::Sealed(sender, counter) = seal::head(packet)? else { return None };
+        match self.open_numbered(counter, packet) {
+            Opening::Opened(bytes) if sender == self.peer => Some((counter, bytes)),
+            Opening::Opened(_) | Opening::Replayed | Opening::Refused => None,
+        }
+    }
+
+    fn open_numbered(&mut self, counter: u64, packet: &[u8]) -> Opening {
+        if !self.window.is_new(counter) {
+            return Opening::Replayed;
+        }
+        match self.pair.open(counter, &packet[seal::HEADER_BYTES..]) {
+            Some(bytes) => {
+                self.window.add(counter);
+                Opening::Opened(bytes)
+            }
+            None => Opening::Refused,
+        }
+    }
+}
+
+/// What came of opening a packet.
+enum Opening {
+    Opened(Vec<u8>),
+    Replayed,
+    Refused,
 }
 
 impl Known {

@@ -37,6 +37,13 @@ impl BootKey {
         Ok(Self(SecretKey::from(bytes)))
     }
 
+    /// The one with this secret: for vectors of what is on the wire.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn from_bytes(secret: [u8; 32]) -> Self {
+        Self(SecretKey::from(secret))
+    }
+
     /// What others need to seal for it: an X25519 public key.
     #[must_use]
     pub fn public(&self) -> [u8; 32] {
@@ -116,8 +123,26 @@ fn start(kind: u8, sender: Sender, counter: u64) -> Vec<u8> {
     packet
 }
 
-/// Sender and counter of a packet that is long enough to have them.
-pub(super) fn header(packet: &[u8]) -> Option<(Sender, u64)> {
+/// What a packet says it is, before anything in it is believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Head {
+    /// Sealed by this sender, as its packet of this number.
+    Sealed(Sender, u64),
+    /// "Who are you", about the packet of this number.
+    Who(Sender, u64),
+}
+
+/// Reads what a packet says it is; nothing if it is none.
+pub(super) fn head(packet: &[u8]) -> Option<Head> {
+    let (sender, counter) = sender_and_counter(packet)?;
+    match packet.first() {
+        Some(&SEALED) if packet.len() >= SEALED_BYTES_MORE => Some(Head::Sealed(sender, counter)),
+        Some(&WHO) if packet.len() == WHO_BYTES => Some(Head::Who(sender, counter)),
+        _ => None,
+    }
+}
+
+fn sender_and_counter(packet: &[u8]) -> Option<(Sender, u64)> {
     let sender = packet.get(1..1 + SENDER_BYTES)?.try_into().ok()?;
     let mut counter = [0; 8];
     counter[8 - COUNTER_BYTES..].copy_from_slice(packet.get(1 + SENDER_BYTES..HEADER_BYTES)?);

@@ -5,6 +5,7 @@
 //! test run. Each target also holds what decodes to what it promises: the one spelling, the caps.
 
 mod documents;
+mod members;
 
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
@@ -35,12 +36,15 @@ use wattle_types::{
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
-pub const TARGETS: [Target; 12] = [
+pub const TARGETS: [Target; 15] = [
     ("bodies", bodies),
     ("chunk", documents::chunk),
     ("config", config),
     ("http", http),
     ("kademlia_answer", kademlia_answer),
+    ("member_datagram", members::member_datagram),
+    ("member_message", members::member_message),
+    ("member_packet", members::member_packet),
     ("record", record),
     ("record_key", record_key),
     ("repo_message", documents::repo_message),

@@ -281,6 +281,23 @@ fn many_documents_are_shared_in_seconds_and_those_that_nobody_edits_cost_the_oth
     assert!(bytes < 1 << 20, "{bytes} bytes for what was equal");
 }
 
+#[test]
+fn who_is_killed_a_moment_after_it_came_is_in_step_a_moment_after_it_is_back() {
+    let machine = Machine::new(None);
+    let (one, other) = (Local::start(&machine, "one"), Local::start(&machine, "other"));
+    let id = |node: &Local<'_>| node.id().parse::<NodeId>().unwrap();
+    // Of two channels that both opened at once the one of the lower id stays, so the higher one is taken for late.
+    let (a, mut b) = if id(&one) < id(&other) { (one, other) } else { (other, one) };
+    let doc = a.api().new_doc("shared");
+    b.join(&a, &doc);
+    b.kill();
+    b.run();
+    b.meets(&a);
+    let begun = Instant::now();
+    wait_for("they are in step again", PATIENCE, || in_sync(&b, 1));
+    assert!(begun.elapsed() < Duration::from_secs(3), "it took {:?}", begun.elapsed());
+}
+
 /// What one author typed: every character of the text says by itself who typed it.
 const ALPHABETS: [&str; 3] = ["abcdefgh", "ijklmnop", "一二三四五六七八"];
 

@@ -149,10 +149,17 @@ impl Links {
         self.links.insert(peer, Link { number, since: Instant::now(), ended });
     }
 
-    /// A channel ended; another may be in use already.
+    /// A channel ended; another may be in use already. If none is, it is worth another try once the other end cannot
+    /// take that for one that both opened at once.
     pub(super) fn closed(&mut self, peer: NodeId, number: u64) {
         if self.links.get(&peer).is_some_and(|link| link.number == number) {
             self.drop_link(peer);
+            let heard = self.heard.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(AT_ONCE).await;
+                // Ignored because a switch that ended has nobody to tell.
+                drop(heard.send(Heard::Missed(peer)).await);
+            });
         }
     }
 

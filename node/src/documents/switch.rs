@@ -35,6 +35,8 @@ pub(super) enum Heard {
     NotOpened(NodeId),
     /// A channel ended.
     Closed { peer: NodeId, number: u64 },
+    /// A channel ended a while ago.
+    Missed(NodeId),
     /// A lookup of who holds a document ended.
     Sought(DocId),
     /// A lookup found who may hold a document.
@@ -99,6 +101,8 @@ impl Switch {
             Heard::Opened(link) if self.is_shunned(link.peer()) => self.links.not_opened(link.peer()),
             Heard::Opened(link) => self.links.opened(link, &self.inboxes),
             Heard::Closed { peer, number } => self.links.closed(peer, number),
+            Heard::Missed(peer) if self.is_wanted(peer) => self.want([peer].into()),
+            Heard::Missed(_) => {}
             Heard::NotOpened(peer) => self.links.not_opened(peer),
             Heard::Sought(doc) => self.lookups.ended(doc),
             Heard::FoundAt(peer) => self.want([peer].into()),

@@ -1,6 +1,6 @@
 //! One room: what is known of it in memory.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use automerge::transaction::{Transactable as _, Transaction};
@@ -53,6 +53,28 @@ struct Own {
     feed: FeedId,
     seq: u64,
     told: (Mark, u64),
+}
+
+/// How far own messages came, each named by its feed's number and its own.
+struct Reach {
+    /// To each peer, in order.
+    each: Vec<(u16, u64)>,
+    /// To all who are here; none while somebody here has nothing.
+    everyone: Option<(u16, u64)>,
+}
+
+impl Reach {
+    /// How far one came: who holds it, and whether that is everyone who is here.
+    fn way(&self, feed: &FeedId, seq: u64) -> (Mark, u64) {
+        let place = (feed.number, seq);
+        let holders = self.each.len() - self.each.partition_point(|reached| *reached < place);
+        let mark = match (holders, self.everyone >= Some(place)) {
+            (0, _) => Mark::Local,
+            (_, false) => Mark::Reached,
+            (_, true) => Mark::Everyone,
+        };
+        (mark, holders as u64)
+    }
 }
 
 pub(crate) struct Known {
@@ -188,7 +210,7 @@ impl Known {
             Some(Some(text)) => (kind, text.clone()),
             Some(None) => (Kind::Deleted, String::new()),
         };
-        let way = (posted.author == me).then(|| self.way(&posted.feed(), posted.post.seq));
+        let way = (posted.author == me).then(|| self.reach().way(&posted.feed(), posted.post.seq));
         Some(Message {
             id: posted.id,
             room: self.info.doc,
@@ -208,18 +230,12 @@ impl Known {
         })
     }
 
-    /// How far an own message came: who holds it, and whether that is everyone who is here.
-    fn way(&self, feed: &FeedId, seq: u64) -> (Mark, u64) {
-        let holds = |(of, last): &(FeedId, u64)| (of.number, *last) >= (feed.number, seq);
-        let holders: BTreeSet<&NodeId> =
-            self.reached.iter().filter(|(_, reached)| holds(reached)).map(|(peer, _)| peer).collect();
-        let everyone = self.info.here.keys().all(|peer| holders.contains(peer));
-        let mark = match (holders.is_empty(), everyone) {
-            (true, _) => Mark::Local,
-            (false, false) => Mark::Reached,
-            (false, true) => Mark::Everyone,
-        };
-        (mark, holders.len() as u64)
+    fn reach(&self) -> Reach {
+        let place = |(feed, last): &(FeedId, u64)| (feed.number, *last);
+        let mut each: Vec<(u16, u64)> = self.reached.values().map(place).collect();
+        each.sort_unstable();
+        let here = self.info.here.keys().map(|peer| self.reached.get(peer).map(place));
+        Reach { each, everyone: here.min().unwrap_or(Some((u16::MAX, u64::MAX))) }
     }
 
     pub(crate) fn follow(&mut self, posted: &Posted) {
@@ -237,9 +253,9 @@ impl Known {
 
     /// Own messages that came farther since it was last asked.
     pub(crate) fn marks(&mut self) -> Vec<MarkOf> {
-        let ways: Vec<_> = self.own.iter().map(|own| self.way(&own.feed, own.seq)).collect();
-        let mut marks = Vec::new();
-        for (own, way) in self.own.iter_mut().zip(ways) {
+        let (reach, mut marks) = (self.reach(), Vec::new());
+        for own in &mut self.own {
+            let way = reach.way(&own.feed, own.seq);
             if own.told != way {
                 own.told = way;
                 marks.push(MarkOf { id: own.id, mark: way.0, acks: way.1 });

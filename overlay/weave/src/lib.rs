@@ -124,6 +124,11 @@ pub const fn doc_of(event: &Event) -> &DocId {
     }
 }
 
+fn to_its_app(replica: &Replica, doc: &DocId, event: AppEvent) -> Vec<AppInput> {
+    let kind = replica.label(doc).map(|label| label.kind.clone());
+    kind.map(|kind| AppInput::Event { kind: Some(kind), event }).into_iter().collect()
+}
+
 /// What happened to a document, for the apps of its kind.
 #[must_use]
 pub fn to_apps(replica: &Replica, event: &Event) -> Vec<AppInput> {
@@ -131,13 +136,14 @@ pub fn to_apps(replica: &Replica, event: &Event) -> Vec<AppInput> {
         Event::Changed { doc, .. } => (doc, Some(AppEvent::Changed { doc: *doc })),
         Event::FeedGrew { doc, posts } => (doc, Some(AppEvent::FeedGrew { doc: *doc, posts: posts.clone() })),
         Event::FeedForked { doc, feed } => (doc, Some(AppEvent::FeedForked { doc: *doc, feed: *feed })),
+        // How the document is at a glance does not change with these.
         Event::Reached { doc, peer, feed, seq } => {
-            (doc, Some(AppEvent::Reached { doc: *doc, peer: *peer, feed: *feed, seq: *seq }))
+            let event = AppEvent::Reached { doc: *doc, peer: *peer, feed: *feed, seq: *seq };
+            return to_its_app(replica, doc, event);
         }
         Event::Signal { doc, from, bytes } => {
             let event = AppEvent::Signal { doc: *doc, from: *from, bytes: bytes.clone() };
-            let kind = replica.status(doc).map(|status| status.label.kind);
-            return kind.map(|kind| AppInput::Event { kind: Some(kind), event }).into_iter().collect();
+            return to_its_app(replica, doc, event);
         }
         Event::MembersChanged { doc }
         | Event::PeersChanged { doc }

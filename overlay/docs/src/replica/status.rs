@@ -52,6 +52,12 @@ impl Replica {
         self.entries.keys().filter_map(|doc| self.status(doc)).collect()
     }
 
+    /// Which app a document is for, and what people call it.
+    #[must_use]
+    pub fn label(&self, doc: &DocId) -> Option<&Label> {
+        self.entries.get(doc).map(|entry| &entry.row.label)
+    }
+
     /// One document at a glance.
     #[must_use]
     pub fn status(&self, doc: &DocId) -> Option<DocStatus> {

@@ -66,8 +66,9 @@
 //! Beside the document each writer has a feed: a chain of signed entries ([`wattle_types::Post`]) that only grows. An
 //! entry is appended without loading the document, is on disk before it is acknowledged or sent, and its time is
 //! behind all that its author had seen, so the order of times is an order of causes everywhere ([`FeedLog::page`]).
-//! Peers tell how far each feed is with them; what one lacks it asks for, the newest first. Two entries for one place
-//! prove a fork: the feed ends before them on every replica, both are kept, and the author goes on in its next. A
+//! An author gives its entries to all who are here. Who got one from it says how far the feed is there, and what one
+//! lacks it asks for, the newest first, and of many feeds the end of each before the rest of any. Two entries for one
+//! place prove a fork: the feed ends before them on every replica, both are kept, and the author goes on in its next. A
 //! removal names where the removed author's feeds end. Of a feed with gaps what is whole from the beginning stays, and
 //! the newest pieces behind it, whatever came first.
 //!

@@ -10,6 +10,7 @@ mod local;
 mod peers;
 mod presence;
 mod shard;
+mod spread;
 mod status;
 mod together;
 
@@ -685,6 +686,7 @@ impl Replica {
             let Some(entry) = self.entries.get_mut(&doc) else { continue };
             entry.due = None;
             self.cut_feeds(doc, out);
+            self.tell_grown(now, doc, out);
             self.summarise(doc, now, out);
             self.put_away(doc, now);
         }

@@ -16,7 +16,8 @@ use wattle_types::{
 use super::forks::{Claim, Suspect};
 use super::{DocError, Entry, Event, Fetch, FetchId, Outcome, Output, PersistId, REPEAT, Replica, RequestId};
 use crate::feed::{
-    Feed, FeedEnd, Sent, Step, Stored, Top, feed_key, post_key, posted, posts_behind, posts_from, print_parts,
+    Feed, FeedEnd, Gap, Sent, Step, Stored, Top, feed_key, post_key, posted, posts_behind, posts_from,
+    print_parts,
 };
 use crate::message::Message;
 
@@ -30,6 +31,10 @@ pub(super) const ANSWER_POSTS: usize = 128;
 const ANSWER_BYTES: usize = 256 * 1024;
 /// Questions of one peer for entries that are read at once: the next page, and places that may have forked.
 const GIVING_MAX: u8 = 4;
+/// Entries of the end of a feed of which nothing is here, where there are many such feeds.
+const END_POSTS: usize = 16;
+/// How long an author who is here is left to say to everybody itself what it said.
+const AUTHOR_SAYS: Duration = Duration::from_secs(1);
 /// Feeds of one author: each is there because the one before it forked.
 pub(super) const FEEDS_PER_AUTHOR: u16 = 16;
 /// An entry that took longer to come is late.
@@ -50,6 +55,9 @@ pub(super) struct Feeds {
     /// Feeds whose end is being read, to be cut there.
     cutting: BTreeSet<FeedId>,
     clock: Hlc,
+    /// Of which members are still to be told how far they are here, and when they last were told anything.
+    pub(super) grown: BTreeSet<FeedId>,
+    pub(super) told_at: Option<Time>,
     in_flight: Option<PersistId>,
     pub(super) flight: Batch,
     pub(super) next: Batch,
@@ -68,7 +76,7 @@ pub(super) struct Batch {
 pub(super) struct Grown {
     pub(super) posted: Posted,
     pub(super) envelope: Envelope,
-    from: Option<NodeId>,
+    pub(super) from: Option<NodeId>,
 }
 
 impl Feeds {
@@ -98,7 +106,7 @@ impl Feeds {
         spans.map(|span| span.last - span.first + 1).sum()
     }
 
-    fn tops(&self, of: impl Fn(&FeedId) -> bool) -> Vec<Top> {
+    pub(super) fn tops(&self, of: impl Fn(&FeedId) -> bool) -> Vec<Top> {
         self.saved.iter().filter(|(id, _)| of(id)).map(|(id, feed)| Top::of(*id, feed)).collect()
     }
 
@@ -253,7 +261,9 @@ impl Replica {
         let feeds = &mut entry.feeds;
         feeds.in_flight = None;
         let batch = std::mem::take(&mut feeds.flight);
-        let touched: BTreeSet<FeedId> = batch.rows.keys().copied().collect();
+        // How far a feed of this node is, who is given its entries sees.
+        let others = batch.rows.keys().filter(|id| id.author != self.me);
+        feeds.grown.extend(others.copied());
         feeds.saved.extend(batch.rows);
         feeds.print = print_of(&feeds.saved);
         for (request, post) in batch.appends {
@@ -265,7 +275,8 @@ impl Replica {
             feeds.here.get(&it.posted.feed()).is_some_and(|feed| feed.covers(it.posted.post.seq))
         };
         grown.retain(here);
-        self.push_posts(doc, &grown, &touched, out);
+        self.push_posts(doc, &grown, out);
+        self.tell_grown(now, doc, out);
         for feed in &batch.forked {
             self.push_fork(doc, *feed, None, out);
             out.push(Output::Notify(Event::FeedForked { doc, feed: *feed }));
@@ -276,29 +287,6 @@ impl Replica {
         }
         self.set_due(doc, now.after(super::SUMMARY_AFTER));
         self.cut_feeds(doc, out);
-    }
-
-    /// New entries to who is not known to have them, and to everyone how far the feeds are here now.
-    fn push_posts(&self, doc: DocId, posts: &[Grown], touched: &BTreeSet<FeedId>, out: &mut Outbox<Output>) {
-        let Some(entry) = self.entries.get(&doc) else { return };
-        let tops = entry.feeds.tops(|id| touched.contains(id));
-        for (peer, session) in &entry.sessions {
-            if entry.members.role(peer).is_none() {
-                continue;
-            }
-            let has = |grown: &Grown| {
-                let top = session.feeds.get(&grown.posted.feed());
-                grown.from == Some(*peer) || top.is_some_and(|top| top.last >= grown.posted.post.seq)
-            };
-            let lacks: Vec<&Grown> = posts.iter().filter(|grown| !has(grown)).collect();
-            for some in lacks.chunks(ANSWER_POSTS / 8) {
-                let posts = some.iter().map(|grown| sent(&grown.posted.post, &grown.envelope)).collect();
-                self.send(&doc, *peer, &Message::Posts { posts, asked: None }, out);
-            }
-            if !tops.is_empty() {
-                self.send(&doc, *peer, &Message::Feeds { tops: tops.clone() }, out);
-            }
-        }
     }
 
     fn push_fork(&self, doc: DocId, feed: FeedId, to: Option<NodeId>, out: &mut Outbox<Output>) {
@@ -380,7 +368,9 @@ impl Replica {
 
     /// Asks a peer for the newest entries that it has and this replica lacks, once at a time.
     pub(super) fn fetch_next(&mut self, now: Time, doc: DocId, peer: NodeId, out: &mut Outbox<Output>) {
+        let wall = self.wall(now);
         let Some(entry) = self.entries.get_mut(&doc) else { return };
+        let here: BTreeSet<NodeId> = entry.sessions.keys().copied().collect();
         let Some(session) = entry.sessions.get_mut(&peer) else { return };
         if session.fetching.is_some_and(|(until, ..)| until > now) || entry.feeds.is_full() {
             return;
@@ -388,14 +378,30 @@ impl Replica {
         if let Some((_, unanswered, _)) = session.fetching.take() {
             session.doubted.insert(unanswered);
         }
-        let nothing = Feed::default();
+        let (nothing, mut left) = (Feed::default(), false);
         let gaps = session.feeds.values().filter_map(|top| {
             let feed = entry.feeds.here.get(&top.feed).unwrap_or(&nothing);
             let before = session.asked_from.get(&top.feed).copied().unwrap_or(u64::MAX);
             let gap = feed.gap(top.last, top.link.map_or(Hlc::default(), |link| link.at), before)?;
-            Some((gap, top.feed)).filter(|(gap, feed)| entry.members.may_post(feed, gap.first))
+            let (author, may) = (top.feed.author, entry.members.may_post(&top.feed, gap.first));
+            // What was said a moment ago its author is just saying to all who are here.
+            let fresh = gap.first > feed.last() && wall.since(gap.at.wall()) < AUTHOR_SAYS;
+            left |= may && fresh && author != peer && here.contains(&author);
+            Some((gap, top.feed)).filter(|_| may && !(fresh && author != peer && here.contains(&author)))
         });
-        let Some((gap, feed)) = gaps.max_by_key(|(gap, feed)| (gap.at, *feed)) else { return };
+        let next = gaps.max_by_key(|(gap, feed)| (gap.at, *feed));
+        if left {
+            self.set_due(doc, now.after(AUTHOR_SAYS));
+        }
+        let Some((gap, feed)) = next else { return };
+        let Some(entry) = self.entries.get_mut(&doc) else { return };
+        let is_new = |feed: &FeedId| entry.feeds.here.get(feed).is_none_or(Feed::is_empty);
+        let Some(session) = entry.sessions.get_mut(&peer) else { return };
+        // Of a feed of which nothing is here the end comes first, and that of all feeds before the rest of any.
+        let new = session.feeds.keys().filter(|feed| is_new(feed)).count();
+        let end = (ANSWER_POSTS / new.max(1)).max(END_POSTS) as u64;
+        let first = if is_new(&feed) { gap.first.max(gap.last.saturating_sub(end - 1)) } else { gap.first };
+        let gap = Gap { first, ..gap };
         session.fetching = Some((now.after(REPEAT), feed, gap.first));
         self.send(&doc, peer, &Message::Fetch { feed, first: gap.first, last: gap.last }, out);
         self.set_due(doc, now.after(REPEAT));
@@ -501,9 +507,10 @@ impl Replica {
             }
         }
         self.flush_feeds(doc, out);
-        let Some(feed) = asked else { return };
         let Some(entry) = self.entries.get_mut(&doc) else { return };
         let Some(session) = entry.sessions.get_mut(&peer) else { return };
+        // What was pushed may lie behind a gap.
+        let Some(feed) = asked else { return self.fetch_next(now, doc, peer, out) };
         let asked = session.fetching.take_if(|(_, of, _)| *of == feed);
         if kept {
             session.doubted.remove(&feed);
@@ -535,6 +542,9 @@ impl Replica {
         let known = top > sent.seq && entry.feeds.here.get(&id).is_some_and(|feed| feed.covers(sent.seq));
         let name = PostId::from_bytes(sent.envelope.hash());
         let same = entry.feeds.here.get(&id).and_then(Feed::top).is_some_and(|span| span.top.id == name);
+        if same && let Some(top) = entry.feeds.here.get(&id).and_then(Feed::top).map(|span| span.top) {
+            entry.gave(peer, id, sent.seq, top);
+        }
         if same || ((known || full) && !suspected) || sent.number >= FEEDS_PER_AUTHOR {
             return Ok(false);
         }
@@ -573,6 +583,7 @@ impl Replica {
                 }
                 let stored = Stored { envelope: sent.envelope.clone(), received: wall, late };
                 let posted = posted(stored, post, false);
+                entry.gave(peer, id, sent.seq, posted.link());
                 entry.feeds.add(Grown { posted, envelope: sent.envelope, from: Some(peer) });
                 Ok(true)
             }
@@ -761,6 +772,6 @@ impl Feeds {
     }
 }
 
-fn sent(post: &Post, envelope: &Envelope) -> Sent {
+pub(super) fn sent(post: &Post, envelope: &Envelope) -> Sent {
     Sent { number: post.feed, seq: post.seq, envelope: envelope.clone() }
 }

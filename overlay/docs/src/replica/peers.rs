@@ -649,6 +649,7 @@ impl Replica {
             }
             if !equal {
                 self.job(now, doc, Job::Ask { peer }, out);
+                self.fetch_next(now, doc, peer, out);
             }
         }
         if open {

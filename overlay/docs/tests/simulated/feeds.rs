@@ -103,6 +103,63 @@ fn the_newest_come_first_to_who_joins_late() {
 }
 
 #[test]
+fn in_a_full_room_an_entry_comes_to_everybody_once() {
+    let (mut world, doc) = room(6, 5, Faults { delay_ms: 4, disk_ms: 4, ..Faults::NONE });
+    let before: Vec<u64> = world.nodes.iter().map(|node| node.received_bytes).collect();
+    let text = "x".repeat(2000);
+    for number in 0..30 {
+        world.say(number % 6, doc, &text).unwrap();
+        world.run(Duration::from_millis(20));
+    }
+    world.run(SECOND);
+    for (node, before) in before.into_iter().enumerate() {
+        assert_eq!(world.said(node, doc).len(), 30, "node {node}");
+        // 25 entries of others are 50 000 bytes once; the rest says who has what.
+        let bytes = world.nodes[node].received_bytes - before;
+        assert!(bytes < 2 * 25 * 2000, "node {node} received {bytes} bytes");
+    }
+}
+
+#[test]
+fn who_is_not_connected_to_an_author_hears_it_from_others_at_once() {
+    let (mut world, doc) = room(4, 6, Faults { delay_ms: 4, disk_ms: 4, ..Faults::NONE });
+    for (one, other) in [(0, 2), (0, 3), (1, 3)] {
+        world.disconnect(one, other);
+    }
+    world.run(10 * SECOND);
+    world.say(0, doc, "from the end of the line").unwrap();
+    world.run(Duration::from_millis(150));
+    assert_eq!(world.said(3, doc), ["from the end of the line"]);
+}
+
+#[test]
+fn who_joins_late_sees_the_newest_of_many_authors_before_the_rest_of_any() {
+    let (mut world, doc) = room(9, 9, Faults::NONE);
+    for number in 0..900 {
+        world.say(number % 9, doc, &number.to_string()).unwrap();
+        if number % 90 == 0 {
+            world.run(SECOND);
+        }
+    }
+    world.run(10 * SECOND);
+    // It comes back to one of them with nothing.
+    for other in 0..8 {
+        world.disconnect(other, 8);
+    }
+    let late = world.nodes.len() - 1;
+    world.forget_feeds(late);
+    world.faults.delay_ms = 20;
+    world.connect(0, late);
+    let end: Vec<String> = texts(&world.page(0, doc, None, 50));
+    while texts(&world.page(late, doc, None, 50)) != end {
+        world.run(Duration::from_millis(1));
+        assert!(world.said(late, doc).len() < 400, "the rest of some came before the end of others");
+    }
+    world.run(60 * SECOND);
+    assert_eq!(world.said(late, doc), world.said(0, doc));
+}
+
+#[test]
 fn pages_go_back_from_any_place() {
     let (mut world, doc) = room(3, 4, Faults::NONE);
     for number in 0..90 {

@@ -174,6 +174,13 @@ impl World {
         }
     }
 
+    /// A node starts anew without a word of any feed, as one that has just come.
+    pub(crate) fn forget_feeds(&mut self, node: usize) {
+        self.crash(node);
+        self.nodes[node].disk.retain(|(table, _), _| !matches!(table, Table::DocFeeds | Table::DocPosts));
+        self.start(node);
+    }
+
     pub(crate) fn is_up(&self, node: usize) -> bool {
         self.nodes[node].replica.is_some()
     }

@@ -12,7 +12,8 @@ import { WebSocketClientAdapter } from '@automerge/automerge-repo-network-websoc
 import WebSocket from 'ws'
 
 const [documents, rounds, url, token] = process.argv.slice(2)
-const PAUSE_MS = 15
+// automerge-repo sends at most every 100 ms: an edit that comes sooner waits for that, whatever the server.
+const PAUSE_MS = 150
 
 /** Opens its socket with the token of a node; without one as automerge-repo does. */
 class Adapter extends WebSocketClientAdapter {
@@ -39,8 +40,12 @@ const other = await program()
 const handles = []
 for (let made = 0; made < Number(documents); made++) handles.push(one.create({ text: 'a small document' }))
 const [edited] = handles
-// The server holds them all once the last one is found through it.
-await other.find(handles.at(-1).url)
+// The server holds them all once the last one is found through it. Who heard that it is not there asks no more.
+for (let found = false; !found;) {
+  const asker = await program()
+  found = await asker.find(handles.at(-1).url).then(() => true, () => false)
+  await new Promise((resolve) => setTimeout(resolve, PAUSE_MS))
+}
 const seen = await other.find(edited.url)
 
 const spans = []

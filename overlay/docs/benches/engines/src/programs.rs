@@ -136,7 +136,7 @@ pub fn isolated(plan: &Plan) -> Result<()> {
         aside("1 did not run", "npm ci in tests/interop");
         return Ok(());
     };
-    let rounds = plan.pick(200, 1000);
+    let rounds = plan.pick(200, 300);
     let node = Wattle::start(plan)?;
     let token = node.ask(&["token", "new", "--role", "user", "-q"])?;
     let ours = format!("ws://127.0.0.1:{}/api/v1/docs/sync", node.port);

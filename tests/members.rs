@@ -92,7 +92,10 @@ fn five(machine: &Machine) -> (Vec<Node>, Vec<String>, Vec<u64>) {
 }
 
 fn start(machine: &Machine, name: &str) -> Node {
-    let listen = r#"["/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1"]"#;
+    start_at(machine, name, r#"["/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1"]"#)
+}
+
+fn start_at(machine: &Machine, name: &str, listen: &str) -> Node {
     for (key, value) in [("api.listen", "off"), ("p2p.mdns", "false"), ("p2p.listen", listen)] {
         let set = machine.run(&["-n", name, "config", "set", key, value]);
         assert!(set.status.success(), "{}", String::from_utf8_lossy(&set.stderr));
@@ -230,6 +233,40 @@ fn round_trips_to_members_are_shown_also_when_nothing_else_happens() {
             rows.as_array().unwrap().iter().any(|row| has(row, "estimate_ms"))
         });
     }
+}
+
+/// Only TCP: its transport notices after half a minute what membership knows after seconds.
+#[test]
+fn who_is_frozen_loses_its_connections_when_it_is_faulty() {
+    let machine = Machine::new(None);
+    let nodes: Vec<Node> = ["one", "two", "three"]
+        .iter()
+        .map(|name| start_at(&machine, name, r#"["/ip4/127.0.0.1/tcp/0"]"#))
+        .collect();
+    for node in &nodes {
+        let all =
+            machine.run(&["-n", node.name(), "wait", "--members", "3", "--peers", "2", "--timeout", "30s"]);
+        assert!(all.status.success(), "{}", String::from_utf8_lossy(&all.stderr));
+    }
+    let frozen = machine.json(&["-n", "two", "status"])["node"].clone();
+    let (id, pid) = (frozen["id"].as_str().unwrap(), frozen["pid"].as_u64().unwrap());
+    let mut watch = Watch::start(&machine, "one");
+    let since = Instant::now();
+    signal(pid, "-STOP");
+    watch.until(id, "faulty", since);
+    let has = |what: &str, rows: &str| {
+        machine.json(&[&["-n", "one"], &what.split(' ').collect::<Vec<_>>()[..]].concat())[rows]
+            .to_string()
+            .contains(id)
+    };
+    let took = wait_for("the connection is closed", Duration::from_secs(8), || !has("peers", "peers"));
+    assert!(
+        !machine.json(&["-n", "one", "dht", "table"]).to_string().contains(id),
+        "and no lookup waits for it"
+    );
+    eprintln!("the connection to a frozen node was closed {took:.1?} after the verdict");
+    signal(pid, "-CONT");
+    wait_for("it is back", PATIENCE, || has("peers", "peers") && has("dht table", "buckets"));
 }
 
 /// The events of a node about its members, from the first one on, until one is as wanted.

@@ -5,9 +5,9 @@
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use wattle_net::{ConnectError, DhtError, TraceEvent, TraceTarget};
+use wattle_net::{ConnectError, DhtError, Event, Source, TraceEvent, TraceTarget};
 use wattle_tests::overlay::{Disk, Node, PATIENCE, config, network, until};
-use wattle_types::{NetworkName, ProviderKey, Record, RecordKey, UnixTime};
+use wattle_types::{Liveness, NetworkName, NodeId, ProviderKey, Record, RecordKey, UnixTime};
 
 fn wall() -> UnixTime {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
@@ -179,4 +179,53 @@ async fn nodes_of_another_network_part_with_the_reason() {
     let two = Node::start_on(elsewhere, Disk::default()).await;
     let error = one.overlay.connect(Some(two.id()), two.addresses().await).await.unwrap_err();
     assert!(error.to_string().contains("another network (elsewhere)"), "{error}");
+}
+
+/// Who is in a node's routing table.
+async fn table(node: &Node) -> Vec<NodeId> {
+    let buckets = node.overlay.table().await.unwrap();
+    buckets.iter().flat_map(|bucket| bucket.peers.iter().map(|peer| peer.peer)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_away_leaves_the_routing_table_and_is_not_dialed_until_it_is_heard_of() {
+    let (one, two, three) = (Node::start(1).await, Node::start(2).await, Node::start(3).await);
+    one.join(&two).await;
+    one.join(&three).await;
+    until("both are in the table", || async { table(&one).await.len() == 2 }).await;
+    two.overlay.stop().await;
+    until("it is gone", || async { one.peers().await == [three.id()] }).await;
+    one.overlay.liveness(two.id(), Liveness::Away).await.unwrap();
+    assert_eq!(table(&one).await, [three.id()], "no lookup waits for it any more");
+
+    // It runs again, elsewhere and without memory, so that it looks for nobody itself.
+    let again = Node::start(2).await;
+    let mut events = one.overlay.events();
+    let mut is_dialed = async |source: Source, within: Duration| {
+        one.overlay.candidate(again.id(), again.addresses().await, source).await.unwrap();
+        let connected = async {
+            while let Ok(event) = events.recv().await {
+                if matches!(event, Event::Connected(info) if info.peer == again.id()) {
+                    return;
+                }
+            }
+        };
+        tokio::time::timeout(within, connected).await.is_ok()
+    };
+    assert!(!is_dialed(Source::AddressBook, Duration::from_secs(1)).await, "somebody remembers it");
+    assert!(is_dialed(Source::Mdns, PATIENCE).await, "it was heard of itself");
+    until("it is in the table again", || async { table(&one).await.contains(&again.id()) }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_connected_and_answers_stays_whatever_membership_says() {
+    let (one, two) = (Node::start(1).await, Node::start(2).await);
+    one.join(&two).await;
+    until("it is in the table", || async { table(&one).await == [two.id()] }).await;
+    one.overlay.liveness(two.id(), Liveness::Away).await.unwrap();
+    one.overlay.close_unless_it_answers(two.id()).await.unwrap();
+    assert_eq!((table(&one).await, one.peers().await), (vec![two.id()], vec![two.id()]));
+    two.overlay.stop().await;
+    until("it hung up", || async { one.peers().await.is_empty() }).await;
+    assert_eq!(table(&one).await, [], "and then it is out of the table");
 }

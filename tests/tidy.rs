@@ -60,7 +60,7 @@ const LAYERS: [Layer; 11] = [
     },
     Layer {
         name: "wattle-weave",
-        ours: &["wattle-app", "wattle-docs", "wattle-types"],
+        ours: &["wattle-app", "wattle-docs", "wattle-swim", "wattle-types"],
         // For the name of an editing session, which docs and apps both say.
         libraries: Some(&["automerge"]),
     },

@@ -80,6 +80,12 @@ impl Apps {
         Ok(Self { heard, events })
     }
 
+    /// Tells the apps that something happened.
+    pub async fn hear(&self, input: Input) {
+        // Ignored because apps that ended have nobody to tell.
+        drop(self.heard.send(Heard::Input(input)).await);
+    }
+
     /// What apps tell from now on.
     #[must_use]
     pub fn events(&self) -> broadcast::Receiver<Told> {

@@ -13,7 +13,7 @@ mod lookups;
 mod shard;
 mod switch;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -29,7 +29,9 @@ use wattle_docs::{
 };
 use wattle_net::{ChannelKind, Overlay};
 use wattle_store::{Failure, Store};
-use wattle_types::{DocAccess, DocId, NodeId, PostId, PostLink, Posted, SecretKey, Table, UnixTime};
+use wattle_types::{
+    DocAccess, DocId, Liveness, NodeId, PostId, PostLink, Posted, SecretKey, Table, UnixTime,
+};
 
 use crate::clock::unix_now;
 use crate::driver::drive;
@@ -112,6 +114,7 @@ impl Documents {
             announcements: Announcements::default(),
             heard: heard.clone(),
             shunned: BTreeMap::new(),
+            away: BTreeSet::new(),
             wanted: BTreeMap::new(),
             shed: None,
         };
@@ -180,6 +183,12 @@ impl Documents {
         look: impl FnOnce(&Replica) -> T + Send + 'static,
     ) -> Option<T> {
         look_into(self.inboxes.home(&doc)?, look).await
+    }
+
+    /// Says how far a node is there: who is not is not tried, who is back is tried at once.
+    pub async fn liveness(&self, peer: NodeId, liveness: Liveness) {
+        // Ignored because a switch that ended has no channels.
+        drop(self.switch.send(Heard::Liveness(peer, liveness)).await);
     }
 
     /// What happens to documents from now on.

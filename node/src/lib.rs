@@ -22,6 +22,7 @@ pub mod documents;
 mod driver;
 pub mod exit;
 pub mod health;
+mod liveness;
 pub mod members;
 pub mod metrics;
 pub mod neighbours;

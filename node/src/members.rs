@@ -93,7 +93,7 @@ pub struct Start<'a> {
 impl Members {
     /// Binds the socket, reads who was a member before, and takes part.
     ///
-    /// Also gives what happens from its first moment on.
+    /// Also gives what happens from its first moment on, to two readers.
     ///
     /// # Errors
     /// Why not, in words.
@@ -101,7 +101,7 @@ impl Members {
         start: Start<'_>,
         stop: &CancellationToken,
         tasks: &TaskTracker,
-    ) -> Result<(Self, broadcast::Receiver<Told>), String> {
+    ) -> Result<(Self, [broadcast::Receiver<Told>; 2]), String> {
         let Start { overlay, store, key, about, timing, port } = start;
         let words = |error: &dyn std::fmt::Display| error.to_string();
         let mut seed = [0; 32];
@@ -118,7 +118,8 @@ impl Members {
         let swim = Swim::new(config.map_err(|error| words(&error))?, &memory);
         let (requests, asked) = mpsc::channel(REQUESTS_MAX);
         let (heard, hears) = mpsc::channel(HEARD_MAX);
-        let (events, told) = broadcast::channel(EVENTS_MAX);
+        let events = broadcast::Sender::new(EVENTS_MAX);
+        let told = [events.subscribe(), events.subscribe()];
         let (shown, view) = watch::channel(Arc::new(swim.view()));
         let carriage = Carriage::start(overlay, store, heard, timing.fallback_timeout, stop, tasks)
             .map_err(|error| words(&error))?;

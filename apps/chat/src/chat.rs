@@ -452,7 +452,8 @@ impl App for Chat {
                     emit(cx, &Happened::Typing { room: doc, from });
                 }
             }
-            AppEvent::Wake => {}
+            // Who is in a room is what its document's sessions say.
+            AppEvent::Member { .. } | AppEvent::Wake => {}
         }
     }
 

@@ -10,7 +10,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use wattle_docs::{Input, Shard};
 use wattle_net::Overlay;
-use wattle_types::{DocId, DocTag, NodeId, ProviderKey};
+use wattle_types::{DocId, DocTag, Liveness, NodeId, ProviderKey};
 
 use super::announcements::Announcements;
 use super::links::{Links, Opened};
@@ -23,6 +23,8 @@ const TRY_AGAIN: Duration = Duration::from_secs(5);
 const SHUN: Duration = Duration::from_secs(30);
 /// Peers that are shunned at once; beyond it the one that comes back first does so early.
 const SHUNNED_MAX: usize = 1024;
+/// Peers that are remembered as away; who is beyond is tried as any other.
+const AWAY_MAX: usize = 4096;
 
 /// How often machines are told that memory is short.
 const SHED_EVERY: Duration = Duration::from_secs(1);
@@ -49,6 +51,8 @@ pub(super) enum Heard {
     Held(DocTag),
     /// A document is gone from here.
     Dropped(DocTag),
+    /// Membership says how far a peer is there.
+    Liveness(NodeId, Liveness),
     /// A peer broke the protocol.
     Misbehaved(NodeId),
     /// Open documents take too much memory.
@@ -66,6 +70,8 @@ pub(super) struct Switch {
     pub(super) announcements: Announcements,
     pub(super) heard: mpsc::Sender<Heard>,
     pub(super) shunned: BTreeMap<NodeId, Instant>,
+    /// Peers that membership holds for away or gone: they are not tried again and again.
+    pub(super) away: BTreeSet<NodeId>,
     /// By the machine's place.
     pub(super) wanted: BTreeMap<u16, BTreeSet<NodeId>>,
     /// When machines were last told that memory is short.
@@ -81,11 +87,13 @@ impl Switch {
                 () = stop.cancelled() => return,
                 Some(heard) = hears.recv() => self.on_heard(heard),
                 _ = again.tick() => {
-                    let wanted = self.wanted.values().flatten().copied().collect();
-                    self.want(wanted);
+                    let wanted = self.wanted.values().flatten().copied();
+                    let near = wanted.filter(|peer| !self.away.contains(peer)).collect();
+                    self.want(near);
                 }
                 event = happens.recv() => match event {
                     Ok(wattle_net::Event::Connected(info)) if self.is_wanted(info.peer) => {
+                        self.away.remove(&info.peer);
                         self.want([info.peer].into());
                     }
                     Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
@@ -99,7 +107,11 @@ impl Switch {
     fn on_heard(&mut self, heard: Heard) {
         match heard {
             Heard::Opened(link) if self.is_shunned(link.peer()) => self.links.not_opened(link.peer()),
-            Heard::Opened(link) => self.links.opened(link, &self.inboxes),
+            Heard::Opened(link) => {
+                // Whatever was said of it, it is here.
+                self.away.remove(&link.peer());
+                self.links.opened(link, &self.inboxes);
+            }
             Heard::Closed { peer, number } => self.links.closed(peer, number),
             Heard::Missed(peer) if self.is_wanted(peer) => self.want([peer].into()),
             Heard::Missed(_) => {}
@@ -117,9 +129,22 @@ impl Switch {
             }
             Heard::Held(tag) => self.announcements.add(tag),
             Heard::Dropped(tag) => self.take_back(tag),
+            Heard::Liveness(peer, liveness) => self.on_liveness(peer, liveness),
             Heard::Misbehaved(peer) => self.send_away(peer),
             Heard::Full => self.shed(),
             Heard::LookFor { doc, tag, ended } => self.look_for(doc, tag, ended),
+        }
+    }
+
+    fn on_liveness(&mut self, peer: NodeId, liveness: Liveness) {
+        if !liveness.is_near() {
+            if self.away.len() < AWAY_MAX {
+                self.away.insert(peer);
+            }
+            return;
+        }
+        if self.away.remove(&peer) && self.is_wanted(peer) {
+            self.want([peer].into());
         }
     }
 

@@ -25,6 +25,7 @@ use crate::clock::unix_now;
 use crate::config::{self, ApiListen, Config, Settings, Sources, defaults_toml};
 use crate::documents::Documents;
 use crate::exit::ErrorCode;
+use crate::liveness;
 use crate::members::{self, About, Members, Told};
 use crate::metrics::Metrics;
 use crate::neighbours;
@@ -94,7 +95,8 @@ pub(super) async fn start(
     let (persist, batches) = mpsc::channel(PERSIST_MAX);
     tasks.spawn(keep(Arc::clone(&store), batches));
     let overlay = start_overlay(settings, &key, network_key.as_ref(), &store, persist).await?;
-    let (members, told) = start_members(settings, &paths.node, &overlay, &store, &key, stop, tasks).await?;
+    let (members, [told, present]) =
+        start_members(settings, &paths.node, &overlay, &store, &key, stop, tasks).await?;
     let (happens, hears) = mpsc::channel(APP_EVENTS_MAX);
     let documents = Documents::start(&overlay, &store, &key, stop, happens, tasks).map_err(failed)?;
     let apps = Apps::start(overlay.id(), &documents, hears, stop, tasks).map_err(failed)?;
@@ -138,6 +140,7 @@ pub(super) async fn start(
         tasks.spawn(neighbours::look(node.overlay.clone(), node.paths.clone(), stop.clone()));
     }
     tasks.spawn(pump_members(Arc::clone(&node), told, stop.clone()));
+    tasks.spawn(liveness::tell(Arc::clone(&node), present, stop.clone(), tasks.clone()));
     tasks.spawn(keep_announced(Arc::clone(&node), moved, stop.clone()));
     Ok(Running { node, listening, created: created == Created::Now, ended, files })
 }
@@ -270,7 +273,7 @@ async fn start_members(
     key: &SecretKey,
     stop: &CancellationToken,
     tasks: &TaskTracker,
-) -> Result<(Members, broadcast::Receiver<Told>)> {
+) -> Result<(Members, [broadcast::Receiver<Told>; 2])> {
     let listening = overlay.status().await.map_err(failed)?.listening;
     let port = listening.iter().find_map(Address::port).map_or(0, |port| port.saturating_add(1));
     // Every node that nobody named is called alike: that is no name.

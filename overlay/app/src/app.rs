@@ -6,7 +6,7 @@ use std::fmt;
 use automerge::transaction::{Transactable as _, Transaction};
 use automerge::{ActorId, Automerge, ROOT, ReadDoc as _, ScalarValue, Value};
 use serde::{Deserialize, Serialize};
-use wattle_types::{DocId, FeedId, NodeId, PostId, PostLink, Posted, UnixTime};
+use wattle_types::{DocId, FeedId, Liveness, NodeId, PostId, PostLink, Posted, UnixTime};
 
 /// An app and the version of what it stores and says: `chat/1`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -123,6 +123,13 @@ pub enum AppEvent {
         from: NodeId,
         /// What.
         bytes: Vec<u8>,
+    },
+    /// A node of the network is there in another way than before; told to every app.
+    Member {
+        /// Who.
+        member: NodeId,
+        /// How.
+        liveness: Liveness,
     },
     /// The time of [`Context::wake_at`] came.
     Wake,

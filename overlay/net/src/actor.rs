@@ -13,10 +13,10 @@ use libp2p::metrics::{Metrics, Recorder as _, Registry};
 use libp2p::swarm::{Swarm, SwarmEvent};
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
-use wattle_types::{Time, UnixTime};
+use wattle_types::{NodeId, Time, UnixTime};
 
 use crate::behaviour::{Behaviour, kad_protocol};
-use crate::command::{Command, DhtCommand, answer};
+use crate::command::{Command, DhtCommand, PeersCommand, answer};
 use crate::dht::Dht;
 use crate::event::Watchers;
 use crate::peers::Peers;
@@ -137,6 +137,10 @@ impl Actor {
     fn on_command(&mut self, command: Command) -> Option<PersistBatch> {
         let now = self.now();
         match command {
+            Command::Peers(PeersCommand::Liveness { peer, liveness }) => {
+                self.peers.note_liveness(now, peer, liveness);
+                self.withdraw_if_away(peer);
+            }
             Command::Peers(command) => {
                 let done = self.peers.command(now, &mut self.swarm, command)?;
                 return Some(PersistBatch { writes: Vec::new(), done: Some(done) });
@@ -153,6 +157,14 @@ impl Actor {
             Command::Stop(reply) => answer(reply, ()),
         }
         None
+    }
+
+    /// Who is away and not connected has no place in the routing table: every lookup would wait for it. That it is
+    /// away this node found itself, by its last ping; what others say alone empties no bucket.
+    fn withdraw_if_away(&mut self, peer: NodeId) {
+        if self.peers.is_away(peer) && !self.peers.is_connected(peer) {
+            self.dht.withdraw(&mut self.swarm, peer);
+        }
     }
 
     fn on_input(&mut self, input: Input) {
@@ -172,6 +184,7 @@ impl Actor {
             Input::Closed { connection, peer, reason } => {
                 self.dht.hung_up(peer);
                 self.peers.on_closed(now, connection, peer, reason);
+                self.withdraw_if_away(peer);
             }
             Input::DialFailed { connection, peer, failure } => {
                 if let Some(peer) = peer.filter(|_| !matches!(failure, DialFailure::Redundant)) {
@@ -203,7 +216,7 @@ impl Actor {
             }
             Input::RoundTrip { peer, rtt } => self.peers.on_round_trip(peer, rtt),
             Input::Unanswered { connection } => self.peers.on_unanswered(&mut self.swarm, connection),
-            Input::LanFound(found) => self.peers.on_lan_found(&mut self.swarm, found),
+            Input::LanFound(found) => self.peers.on_lan_found(now, &mut self.swarm, found),
             Input::LanLost(lost) => self.peers.on_lan_lost(&self.swarm, lost),
             Input::Dht(input) => {
                 self.dht.on_event(now, wall_clock(), &mut self.swarm, &self.peers.book, input);

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
-use wattle_types::{NodeId, ProviderKey, Record, RecordKey, TopicMessage, TopicPattern, TopicRoot};
+use wattle_types::{Liveness, NodeId, ProviderKey, Record, RecordKey, TopicMessage, TopicPattern, TopicRoot};
 
 use crate::Address;
 use crate::report::{
@@ -41,6 +41,15 @@ pub(crate) enum PeersCommand {
         peer: NodeId,
         addresses: Vec<Address>,
         source: Source,
+    },
+    /// What membership says of a peer.
+    Liveness {
+        peer: NodeId,
+        liveness: Liveness,
+    },
+    /// Closes the connections to a peer that answers nothing; it may be dialed again.
+    Unanswered {
+        peer: NodeId,
     },
     Disconnect {
         peer: NodeId,

@@ -10,8 +10,8 @@ use std::time::Duration;
 use serde_bytes::ByteBuf;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use wattle_types::{
-    NetworkName, NodeId, ProviderKey, Record, RecordKey, Topic, TopicMessage, TopicPattern, TopicRoot,
-    TraceContext,
+    Liveness, NetworkName, NodeId, ProviderKey, Record, RecordKey, Topic, TopicMessage, TopicPattern,
+    TopicRoot, TraceContext,
 };
 
 use crate::channels::{
@@ -27,6 +27,9 @@ use crate::{Address, Event, meeting};
 
 /// How long the DHT is asked for a peer's addresses before a dial gives up.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a connection to a member that is away has to show that it is one: others waited for longer already.
+const AWAY_PING: Duration = Duration::from_secs(3);
 
 /// Messages a subscriber may lag behind before it is told that it lost some.
 const SUBSCRIPTION_MESSAGES_MAX: usize = 1024;
@@ -233,6 +236,38 @@ impl Overlay {
     /// [`Stopped`].
     pub async fn peer(&self, peer: NodeId) -> Result<Option<PeerInfo>, Stopped> {
         self.ask(|reply| Command::Peers(PeersCommand::Connected { peer, reply })).await
+    }
+}
+
+/// What membership says.
+impl Overlay {
+    /// Says how far a peer is there. One that is away or gone is dialed seldom or not at all by this node's own
+    /// wish, and is in the routing table only while it is connected; one that is here may be dialed at once.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn liveness(&self, peer: NodeId, liveness: Liveness) -> Result<(), Stopped> {
+        let command = Command::Peers(PeersCommand::Liveness { peer, liveness });
+        self.commands.send(command).await.map_err(|_closed| Stopped)
+    }
+
+    /// Closes the connection to a peer, if there is one and it answers no ping within 3 s.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn close_unless_it_answers(&self, peer: NodeId) -> Result<(), Stopped> {
+        if self.peer(peer).await?.is_none() {
+            return Ok(());
+        }
+        match self.ping_connected(peer, AWAY_PING).await {
+            Err(PingError::Timeout(_) | PingError::Broken(_)) => {
+                let command = Command::Peers(PeersCommand::Unanswered { peer });
+                self.commands.send(command).await.map_err(|_closed| Stopped)
+            }
+            Err(PingError::Stopped(stopped)) => Err(stopped),
+            // It hung up meanwhile, or answers whatever others say.
+            Err(PingError::Connect(_)) | Ok(_) => Ok(()),
+        }
     }
 }
 

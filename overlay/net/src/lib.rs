@@ -3,6 +3,7 @@
 mod actor;
 mod address;
 mod address_book;
+mod away;
 mod behaviour;
 mod channels;
 mod command;

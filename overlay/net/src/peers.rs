@@ -12,9 +12,10 @@ use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, Swarm};
 use tokio::sync::oneshot;
 use wattle_types::limits::ADDRESSES_PER_PEER_MAX;
-use wattle_types::{Machine as _, NodeId, Outbox, Table, Time, UnixTime, Write};
+use wattle_types::{Liveness, Machine as _, NodeId, Outbox, Table, Time, UnixTime, Write};
 
 use crate::address_book::{AddressBook, is_believable};
+use crate::away::Away;
 use crate::behaviour::{Behaviour, K, network_protocol, node_id, peer_id};
 use crate::channels::Places;
 use crate::command::{PeersCommand, Reply, answer, when_durable};
@@ -89,6 +90,8 @@ pub(crate) struct Peers {
     /// Peers that somebody disconnected: not dialed again until somebody asks for them.
     parted: BTreeSet<NodeId>,
     foreign: BTreeSet<NodeId>,
+    /// Peers that membership holds for away.
+    away: Away,
     /// Peers of other networks, and when to part with them.
     parting: Vec<(Time, NodeId, DisconnectReason)>,
     bootstrap: Vec<Address>,
@@ -131,6 +134,7 @@ impl Peers {
             blocked: blocked.map(NodeId::from_public_key).collect(),
             parted: BTreeSet::new(),
             foreign: BTreeSet::new(),
+            away: Away::default(),
             parting: Vec::new(),
             bootstrap: config.bootstrap.clone(),
             mdns: config.mdns,
@@ -166,7 +170,12 @@ impl Peers {
                 self.connect(now, swarm, Some(peer), addresses, Wish { pin: false, reply });
             }
             PeersCommand::Candidate { peer, addresses, source } => {
-                self.candidate(swarm, peer, &addresses, source);
+                self.candidate(now, swarm, peer, &addresses, source);
+            }
+            PeersCommand::Liveness { peer, liveness } => self.note_liveness(now, peer, liveness),
+            PeersCommand::Unanswered { peer } => {
+                let reason = DisconnectReason::Lost("a member that is away".to_owned());
+                self.close_peer(swarm, peer, &reason);
             }
             PeersCommand::Disconnect { peer, reply } => {
                 self.pinned.remove(&peer);
@@ -290,6 +299,7 @@ impl Peers {
     /// Somebody told of a peer: dial it when there is room and no reason against it.
     fn candidate(
         &mut self,
+        now: Time,
         swarm: &mut Swarm<Behaviour>,
         peer: NodeId,
         addresses: &[Address],
@@ -300,14 +310,34 @@ impl Peers {
             || !away
             || self.connected.contains_key(&peer)
             || self.connections.count() >= self.high_water
+            || !self.is_worth_a_dial(now, peer, source)
         {
             return;
         }
         if self.sources.len() < FOREIGN_MAX {
             self.sources.insert(peer, source);
         }
+        self.away.dialed(now, peer);
         // Ignored because a candidate that cannot be dialed is not missed.
         drop(self.dial(swarm, Some(peer), addresses.to_vec()));
+    }
+
+    /// Whether membership has anything against a dial. Nothing that a peer itself lets hear of it waits for that, nor
+    /// does a node that is alone: it may be the one that is away.
+    fn is_worth_a_dial(&self, now: Time, peer: NodeId, source: Source) -> bool {
+        let heard = matches!(source, Source::Mdns | Source::SameMachine);
+        heard || self.connected.is_empty() || self.away.may_dial(now, peer)
+    }
+
+    pub(crate) fn note_liveness(&mut self, now: Time, peer: NodeId, liveness: Liveness) {
+        self.away.note(now, peer, liveness);
+        if liveness == Liveness::Here && self.pinned.contains(&peer) {
+            self.next_pinned = now;
+        }
+    }
+
+    pub(crate) fn is_away(&self, peer: NodeId) -> bool {
+        self.away.is_away(peer)
     }
 
     fn block(&mut self, swarm: &mut Swarm<Behaviour>, peer: NodeId, blocked: bool) {
@@ -344,6 +374,8 @@ impl Peers {
             self.inbound_seen = self.inbound_seen.saturating_add(1);
         }
         let source = self.sources.remove(&peer).unwrap_or(Source::Overlay);
+        // Whatever was said of it, it is here.
+        self.away.note(now, peer, Liveness::Here);
         let entry = self.connected.entry(peer).or_insert_with(|| Peer {
             connections: BTreeMap::new(),
             since: now,
@@ -539,7 +571,12 @@ impl Peers {
         }
     }
 
-    pub(crate) fn on_lan_found(&mut self, swarm: &mut Swarm<Behaviour>, found: Vec<(NodeId, Address)>) {
+    pub(crate) fn on_lan_found(
+        &mut self,
+        now: Time,
+        swarm: &mut Swarm<Behaviour>,
+        found: Vec<(NodeId, Address)>,
+    ) {
         let mut by_peer: BTreeMap<NodeId, Vec<Address>> = BTreeMap::new();
         for (peer, address) in found {
             by_peer.entry(peer).or_default().push(address);
@@ -548,7 +585,7 @@ impl Peers {
             if self.lan_heard.len() < FOREIGN_MAX {
                 self.lan_heard.insert(peer);
             }
-            self.candidate(swarm, peer, &addresses, Source::Mdns);
+            self.candidate(now, swarm, peer, &addresses, Source::Mdns);
         }
     }
 
@@ -571,16 +608,19 @@ impl Peers {
             answer(waiting.wish.reply, Err(error));
         }
         if self.connected.len() < WANTED_CONNECTIONS && self.next_round <= now {
-            self.round(swarm);
+            self.round(now, swarm);
             // The pause doubles from 1 s to a minute: a lone node does not hammer dead addresses.
             self.next_round = now.after(self.round_pause);
             self.round_pause = (self.round_pause * 2).min(ROUND_PAUSE_MAX);
         }
         if self.next_pinned <= now {
             self.next_pinned = now.after(PINNED_EVERY);
-            let away = self.pinned.iter().filter(|peer| !self.connected.contains_key(peer)).copied();
+            let away = self.pinned.iter().filter(|peer| {
+                !self.connected.contains_key(peer) && self.is_worth_a_dial(now, **peer, Source::Asked)
+            });
+            let away = away.copied();
             for peer in away.take(DIALS_PER_ROUND).collect::<Vec<_>>() {
-                self.candidate(swarm, peer, &[], Source::Asked);
+                self.candidate(now, swarm, peer, &[], Source::Asked);
             }
         }
         let mut out = Outbox::new();
@@ -592,18 +632,20 @@ impl Peers {
     }
 
     /// Dials the configured bootstraps, then those seen last.
-    fn round(&mut self, swarm: &mut Swarm<Behaviour>) {
+    fn round(&mut self, now: Time, swarm: &mut Swarm<Behaviour>) {
         for address in self.bootstrap.clone() {
             match address.peer() {
-                Some(peer) => self.candidate(swarm, peer, &[address], Source::Bootstrap),
+                Some(peer) => self.candidate(now, swarm, peer, &[address], Source::Bootstrap),
                 // Ignored because the next round tries again.
                 None if self.connected.is_empty() => drop(self.dial(swarm, None, vec![address])),
                 None => {}
             }
         }
-        let away = self.book.recent().into_iter().filter(|(peer, _)| !self.connected.contains_key(peer));
+        let away = self.book.recent().into_iter().filter(|(peer, _)| {
+            !self.connected.contains_key(peer) && self.is_worth_a_dial(now, *peer, Source::AddressBook)
+        });
         for (peer, addresses) in away.take(DIALS_PER_ROUND).collect::<Vec<_>>() {
-            self.candidate(swarm, peer, &addresses, Source::AddressBook);
+            self.candidate(now, swarm, peer, &addresses, Source::AddressBook);
         }
     }
 

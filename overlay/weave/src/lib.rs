@@ -6,12 +6,14 @@
 //! simulation use alike: what an app calls for becomes the documents' input ([`to_docs`]), what that came to
 //! becomes the app's answer ([`to_answer`]), and what happens to documents becomes the apps' events
 //! ([`to_apps`]). A node's documents are several machines, so that a large one holds up no other: [`Shards`] says
-//! which of them hears of what, and [`shards`] tells the walk.
+//! which of them hears of what, and [`shards`] tells the walk. What membership tells of who is there goes to the
+//! overlay, the documents and the apps by [`liveness`].
 //!
 //! # Not here
 //!
 //! Tasks, channels and who waits for whom: the drivers.
 
+pub mod liveness;
 pub mod shards;
 
 pub use shards::{Documents, Route, Shards, follows, split};

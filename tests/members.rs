@@ -269,6 +269,60 @@ fn who_is_frozen_loses_its_connections_when_it_is_faulty() {
     wait_for("it is back", PATIENCE, || has("peers", "peers") && has("dht table", "buckets"));
 }
 
+/// Acceptance 13, in small: a member that packets do not reach is alive by its anchors, and has others when one is
+/// lost.
+#[test]
+fn a_member_behind_a_wall_is_alive_by_its_anchors() {
+    let machine = Machine::new(None);
+    let mut nodes: Vec<Node> = NAMES[..4].iter().map(|name| start(&machine, name)).collect();
+    assert!(machine.run(&["-n", "five", "config", "set", "members.reach", "anchored"]).status.success());
+    nodes.push(start(&machine, "five"));
+    for name in NAMES {
+        let all = machine.run(&["-n", name, "wait", "--members", "5", "--timeout", "30s"]);
+        assert!(all.status.success(), "{name} sees {:#?}", machine.json(&["-n", name, "members"]));
+    }
+    let ids: Vec<String> = NAMES
+        .iter()
+        .map(|name| machine.json(&["-n", name, "status"])["node"]["id"].as_str().unwrap().to_owned())
+        .collect();
+    let five = |node: &str| {
+        let members = machine.json(&["-n", node, "members"])["members"].clone();
+        members
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|row| row["id"] == ids[4].as_str())
+            .cloned()
+            .unwrap_or_default()
+    };
+    let anchors = |node: &str| -> Vec<String> {
+        let anchors = five(node)["anchors"].as_array().cloned().unwrap_or_default();
+        anchors.iter().filter_map(|id| id.as_str().map(str::to_owned)).collect()
+    };
+    wait_for("all know its three anchors", PATIENCE, || {
+        NAMES[..4].iter().all(|node| five(node)["reach"] == "anchored" && anchors(node).len() == 3)
+    });
+    let mut watch = Watch::start(&machine, "one");
+    let lost = (1..4).find(|at| anchors("one").contains(&ids[*at])).unwrap();
+    let killed = Instant::now();
+    nodes[lost].kill();
+    wait_for("another took its place", PATIENCE, || {
+        let now = anchors("one");
+        now.len() == 3 && !now.contains(&ids[lost])
+    });
+    watch.until(&ids[lost], "faulty", killed);
+    for line in watch.all() {
+        assert!(
+            line["id"] != ids[4].as_str() || line["to"] == "alive",
+            "its wall was taken for a failure: {line}"
+        );
+    }
+    let killed = Instant::now();
+    nodes[4].kill();
+    let took = watch.until(&ids[4], "faulty", killed);
+    assert!(took <= Duration::from_secs(15), "found out after {took:?}");
+}
+
 /// The events of a node about its members, from the first one on, until one is as wanted.
 fn events_until(machine: &Machine, node: &str, wanted: impl Fn(&Value) -> bool) -> Vec<Value> {
     let socket = machine.home().join(format!("run/wattle/{node}/api.sock"));

@@ -3,6 +3,7 @@
 //! One task owns the machine and the socket, so that a probe waits for nothing else. Callers ask it over a bounded
 //! channel; what members tell over streams is read and its signatures are checked in tasks of their own.
 
+mod anchors;
 mod carriage;
 mod description;
 
@@ -19,12 +20,13 @@ use wattle_net::datagrams::{Datagram, DatagramConfig, DatagramCounts, Datagrams}
 use wattle_net::{DisconnectReason, Event as NetEvent, Overlay};
 use wattle_store::Store;
 use wattle_swim::{
-    Config, Event, Input, Memory, Output, Packet, RawClaim, RejectedClaim, RemoveError, RequestId, ShortId,
-    Signed, Status, Swim, Timing, View,
+    Config, Event, Input, Memory, Output, Packet, RawClaim, Reach, RejectedClaim, RemoveError, RequestId,
+    ShortId, Signed, Status, Swim, Timing, View,
 };
 use wattle_types::{Machine as _, NodeId, Outbox, SecretKey, Table, Time, UnixTime};
 
 use crate::clock::unix_now;
+use anchors::Anchors;
 use carriage::{Carriage, Heard};
 pub use description::About;
 
@@ -113,7 +115,7 @@ impl Members {
         let datagrams = Datagrams::bind(datagrams).await.map_err(|error| words(&error))?;
         let rows = store.scan(Table::Members).map_err(|failure| words(&failure))?;
         let memory = Memory::read(rows, &network).map_err(|corrupt| words(&corrupt))?;
-        let description = about.description(&listening, &datagrams);
+        let description = about.description(&listening, &datagrams, &[]);
         let config = Config::new(key.clone(), network, seed, unix_now(), description, timing.clone());
         let swim = Swim::new(config.map_err(|error| words(&error))?, &memory);
         let (requests, asked) = mpsc::channel(REQUESTS_MAX);
@@ -126,7 +128,9 @@ impl Members {
         let driver = Driver {
             swim,
             started: Instant::now(),
+            anchors: Anchors::new(about.reach == Reach::Anchored),
             about,
+            listening,
             overlay: overlay.clone(),
             datagrams,
             carriage,
@@ -219,6 +223,9 @@ struct Driver {
     swim: Swim,
     started: Instant,
     about: About,
+    anchors: Anchors,
+    /// Where streams reach this node.
+    listening: Vec<wattle_net::Address>,
     overlay: Overlay,
     datagrams: Datagrams,
     carriage: Carriage,
@@ -239,6 +246,7 @@ impl Driver {
         let stop = self.stop.clone();
         let mut peers = self.overlay.events();
         for peer in self.overlay.status().await.map(|status| status.peers).unwrap_or_default() {
+            self.anchors.opened(peer.peer);
             self.feed(Input::Join { peers: vec![peer.peer] });
         }
         let mut ends: Option<Instant> = None;
@@ -256,6 +264,7 @@ impl Driver {
                 event = peers.recv() => self.on_event(event.ok()),
                 () = sleep_until(due) => self.on_due(&mut hears),
             }
+            self.anchor();
         }
     }
 
@@ -263,12 +272,17 @@ impl Driver {
     /// as this task holds the overlay.
     fn on_event(&mut self, event: Option<NetEvent>) {
         match event {
-            Some(NetEvent::Connected(info)) => self.on_connected(info.peer),
+            Some(NetEvent::Connected(info)) => {
+                self.anchors.opened(info.peer);
+                self.on_connected(info.peer);
+            }
             // A connection that broke is the first sign of a death.
-            Some(NetEvent::Disconnected {
-                peer,
-                reason: DisconnectReason::Lost(_) | DisconnectReason::Remote,
-            }) => self.feed(Input::Doubt { peer }),
+            Some(NetEvent::Disconnected { peer, reason }) => {
+                self.anchors.closed(peer);
+                if matches!(reason, DisconnectReason::Lost(_) | DisconnectReason::Remote) {
+                    self.feed(Input::Doubt { peer });
+                }
+            }
             Some(_) | None => {}
         }
     }
@@ -349,8 +363,8 @@ impl Driver {
                 self.feed(Input::Confirm { request, peer });
             }
             Request::Describe(listening) => {
-                let description = self.about.description(&listening, &self.datagrams);
-                self.feed(Input::Describe { description });
+                self.listening = listening;
+                self.describe();
             }
             Request::Leave(reply) => {
                 self.leaving.push(reply);
@@ -362,6 +376,28 @@ impl Driver {
                 self.feed(Input::Remove { request, peer });
             }
         }
+    }
+
+    fn describe(&mut self) {
+        let anchors = self.anchors.chosen();
+        let description = self.about.description(&self.listening, &self.datagrams, anchors);
+        self.feed(Input::Describe { description });
+    }
+
+    /// Holds on to other anchors, if some were lost or there are more to be had.
+    fn anchor(&mut self) {
+        let view = Arc::clone(&self.shown.borrow());
+        let Some(new) = self.anchors.choose(&view) else { return };
+        for anchor in new {
+            let overlay = self.overlay.clone();
+            // Asked for, a connection is not trimmed, and dialed again when it is lost.
+            tokio::spawn(async move {
+                if let Err(error) = overlay.connect(Some(anchor), Vec::new()).await {
+                    tracing::debug!(%anchor, %error, "an anchor was lost at once");
+                }
+            });
+        }
+        self.describe();
     }
 
     const fn next_request(&mut self) -> RequestId {
@@ -381,6 +417,7 @@ impl Driver {
         }
         if changed {
             self.shown.send_replace(Arc::new(self.swim.view()));
+            self.anchors.look_again();
         }
     }
 

@@ -159,6 +159,13 @@ pub const KEYS: &[Key] = &[
          machines are never paused; \"wan\": in half a minute, where round trips take a second.",
     ),
     key(
+        "members.reach",
+        Kind::Choice(&["public", "anchored"]),
+        "\"public\"",
+        "How packets of other members reach this node. \"anchored\": only in answer to its own, as behind a\n\
+         router or a firewall; others ask after it at up to three members that it is connected to.",
+    ),
+    key(
         "members.roles",
         Kind::Texts,
         "[]",

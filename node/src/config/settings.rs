@@ -61,6 +61,8 @@ pub struct Settings {
 pub struct MembersSettings {
     /// `members.profile`.
     pub timing: Timing,
+    /// `members.reach`.
+    pub reach: wattle_swim::Reach,
     /// `members.roles`.
     pub roles: BTreeSet<String>,
     /// `members.tags`.
@@ -296,6 +298,10 @@ impl Reader<'_> {
             "wan" => Timing::wan(),
             _ => Timing::lan(),
         };
+        let reach = match self.text("members.reach").as_str() {
+            "anchored" => wattle_swim::Reach::Anchored,
+            _ => wattle_swim::Reach::Public,
+        };
         let roles: BTreeSet<String> = self.texts("members.roles").into_iter().collect();
         let mut tags = BTreeMap::new();
         for text in self.texts("members.tags") {
@@ -316,7 +322,7 @@ impl Reader<'_> {
             let why = format!("at most {ROLES_MAX} roles of {ROLE_BYTES_MAX} bytes each");
             self.wrong("members.roles", why, None);
         }
-        MembersSettings { timing, roles, tags }
+        MembersSettings { timing, reach, roles, tags }
     }
 
     fn connections(&mut self) -> ConnectionLimits {

@@ -7,12 +7,15 @@ use serde_bytes::ByteArray;
 use wattle_net::Address;
 use wattle_net::datagrams::Datagrams;
 use wattle_swim::{ADDRESSES_MAX, Description, Reach, Signed};
+use wattle_types::NodeId;
 
 /// What a person configured.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct About {
     /// What people call it; may be empty.
     pub name: String,
+    /// How packets reach it.
+    pub reach: Reach,
     /// What it does.
     pub roles: BTreeSet<String>,
     /// What its owner says of it.
@@ -23,7 +26,12 @@ pub struct About {
 
 impl About {
     /// All of it, as it is signed.
-    pub(super) fn description(&self, listening: &[Address], datagrams: &Datagrams) -> Description {
+    pub(super) fn description(
+        &self,
+        listening: &[Address],
+        datagrams: &Datagrams,
+        anchors: &[NodeId],
+    ) -> Description {
         let addresses = told(&self.external, listening);
         Description {
             name: self.name.clone(),
@@ -31,8 +39,8 @@ impl About {
             addresses: addresses.iter().map(ToString::to_string).collect(),
             udp_port: datagrams.port().unwrap_or(0),
             boot_key: ByteArray::new(datagrams.boot_key()),
-            reach: Reach::Public,
-            anchors: Vec::new(),
+            reach: self.reach,
+            anchors: anchors.to_vec(),
             tags: self.tags.clone(),
         }
     }

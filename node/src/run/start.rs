@@ -280,6 +280,7 @@ async fn start_members(
     let name = if *name == NodeName::default() { String::new() } else { name.to_string() };
     let about = About {
         name,
+        reach: settings.members.reach,
         roles: settings.members.roles.clone(),
         tags: settings.members.tags.clone(),
         external: settings.external.clone(),

@@ -25,6 +25,18 @@ pub enum MemberState {
     Removed,
 }
 
+/// How packets reach a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum MemberReach {
+    /// At its addresses.
+    Public,
+    /// At its addresses, after both sides have sent.
+    Punched,
+    /// Only in answer to its own; its anchors are asked after it.
+    Anchored,
+}
+
 /// A member.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Member {
@@ -54,6 +66,11 @@ pub struct Member {
     pub addresses: Vec<String>,
     /// Its port for datagrams.
     pub udp_port: u16,
+    /// How packets reach it.
+    pub reach: MemberReach,
+    /// Where to ask after it, if packets do not.
+    #[schema(value_type = Vec<String>)]
+    pub anchors: Vec<NodeId>,
     /// What it does.
     pub roles: Vec<String>,
     /// What its owner says of it.

@@ -10,13 +10,13 @@ use serde::Deserialize;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, mpsc};
 use utoipa::IntoParams;
-use wattle_swim::{Event, MemberView, Reason, RemoveError, Signed, State as Standing, View, Why};
+use wattle_swim::{Event, MemberView, Reach, Reason, RemoveError, Signed, State as Standing, View, Why};
 use wattle_types::NodeId;
 
 use super::super::documents::{
-    ErrorDocument, Member, MemberLine, MemberReason, MemberState, MembersDocument, MembersLeaveDocument,
-    MembersLeaveSchema, MembersRemoveDocument, MembersRemoveRequest, MembersRemoveSchema, MembersSchema,
-    MembersStatus, NodeEvent,
+    ErrorDocument, Member, MemberLine, MemberReach, MemberReason, MemberState, MembersDocument,
+    MembersLeaveDocument, MembersLeaveSchema, MembersRemoveDocument, MembersRemoveRequest,
+    MembersRemoveSchema, MembersSchema, MembersStatus, NodeEvent,
 };
 use super::super::extract::{Json, Parameters, STREAM_LINES_MAX, json_lines};
 use super::super::failure::ApiFailure;
@@ -117,6 +117,8 @@ fn member(node: &Node, record: &Signed) -> Member {
         estimate_ms: None,
         addresses: described.map(|it| it.addresses.clone()).unwrap_or_default(),
         udp_port: described.map(|it| it.udp_port).unwrap_or_default(),
+        reach: described.map_or(MemberReach::Public, |it| reach(it.reach)),
+        anchors: described.map(|it| it.anchors.clone()).unwrap_or_default(),
         roles: described.map(|it| it.roles.iter().cloned().collect()).unwrap_or_default(),
         tags: described.map(|it| it.tags.clone()).unwrap_or_default(),
         accusers: Vec::new(),
@@ -131,6 +133,14 @@ const fn state(state: Standing) -> MemberState {
         Standing::Faulty => MemberState::Faulty,
         Standing::Left => MemberState::Left,
         Standing::Removed => MemberState::Removed,
+    }
+}
+
+const fn reach(reach: Reach) -> MemberReach {
+    match reach {
+        Reach::Public => MemberReach::Public,
+        Reach::Punched => MemberReach::Punched,
+        Reach::Anchored => MemberReach::Anchored,
     }
 }
 

@@ -175,6 +175,9 @@ fn removal() -> Arc<Signed> {
     says(&carol(), &Claim::Remove { subject: bob().node_id(), incarnation: INCARNATION })
 }
 
+/// What a packet is for, and what it tells.
+type Told = (Body, Vec<Rumor<Arc<Signed>>>);
+
 #[test]
 fn packets_of_members_are_written_as_ever() {
     let coordinate = Coordinate { axes: [1, -2, 3000, -4000], height: 100, error: 250 };
@@ -184,7 +187,7 @@ fn packets_of_members_are_written_as_ever() {
     let leave = says(&bob(), &Claim::Leave { incarnation: INCARNATION });
     let first = Arc::clone(&accusations()[0]);
     let tells = |claim| (Body::Gossip, vec![Rumor::Claim(claim)]);
-    let samples: [(&str, (Body, Vec<Rumor<Arc<Signed>>>)); 13] = [
+    let samples: [(&str, Told); 13] = [
         ("ping", (Body::Ping { sequence: 7, more: false }, vec![])),
         ("ping_more", (Body::Ping { sequence: 7, more: true }, vec![])),
         ("ping_request", (Body::PingRequest { sequence: 8, target, patience_ms: 150 }, vec![])),

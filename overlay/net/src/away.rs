@@ -11,10 +11,12 @@ const AWAY_MAX: usize = 4096;
 /// How long who is away is not dialed at first, and between two dials after that.
 const AWAY_PAUSE: Duration = Duration::from_secs(30);
 const AWAY_EVERY: Duration = Duration::from_secs(65);
+/// Between two dials of who is gone. It finds the others by itself when it starts again, unless it lost its memory.
+const GONE_EVERY: Duration = Duration::from_secs(600);
 
-/// Who is away, and from when on a dial is worth while again; never for who is gone.
+/// Who is away or gone: from when on a dial is worth while again, and how long after that.
 #[derive(Debug, Default)]
-pub(crate) struct Away(BTreeMap<NodeId, Option<Time>>);
+pub(crate) struct Away(BTreeMap<NodeId, (Time, Duration)>);
 
 impl Away {
     /// Takes note of what membership says.
@@ -24,8 +26,8 @@ impl Away {
                 self.0.remove(&peer);
                 return;
             }
-            Liveness::Away => Some(now.after(AWAY_PAUSE)),
-            Liveness::Gone => None,
+            Liveness::Away => (now.after(AWAY_PAUSE), AWAY_EVERY),
+            Liveness::Gone => (now.after(GONE_EVERY), GONE_EVERY),
         };
         if self.0.len() < AWAY_MAX || self.0.contains_key(&peer) {
             self.0.insert(peer, from);
@@ -38,13 +40,13 @@ impl Away {
 
     /// Whether a peer may be dialed now.
     pub(crate) fn may_dial(&self, now: Time, peer: NodeId) -> bool {
-        self.0.get(&peer).is_none_or(|from| from.is_some_and(|from| from <= now))
+        self.0.get(&peer).is_none_or(|(from, _)| *from <= now)
     }
 
     /// It is dialed: if it is away, the next time is later.
     pub(crate) fn dialed(&mut self, now: Time, peer: NodeId) {
-        if let Some(Some(from)) = self.0.get_mut(&peer) {
-            *from = now.after(AWAY_EVERY);
+        if let Some((from, every)) = self.0.get_mut(&peer) {
+            *from = now.after(*every);
         }
     }
 }
@@ -75,10 +77,12 @@ mod tests {
     }
 
     #[test]
-    fn who_is_gone_is_not_dialed() {
+    fn who_is_gone_is_hardly_dialed() {
         let (mut away, peer) = (Away::default(), NodeId::from_public_key([1; 32]));
         away.note(at(0), peer, Liveness::Gone);
-        assert!(away.is_away(peer) && !away.may_dial(at(100_000), peer));
+        assert!(away.is_away(peer) && !away.may_dial(at(599), peer) && away.may_dial(at(600), peer));
+        away.dialed(at(600), peer);
+        assert!(!away.may_dial(at(1199), peer));
         away.note(at(1), peer, Liveness::Doubted);
         assert!(away.may_dial(at(1), peer), "who is only accused is not");
     }

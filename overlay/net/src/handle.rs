@@ -241,8 +241,8 @@ impl Overlay {
 
 /// What membership says.
 impl Overlay {
-    /// Says how far a peer is there. One that is away or gone is dialed seldom or not at all by this node's own
-    /// wish, and is in the routing table only while it is connected; one that is here may be dialed at once.
+    /// Says how far a peer is there. One that is away or gone is dialed seldom by this node's own wish, and is in the
+    /// routing table only while it is connected; one that is here may be dialed at once.
     ///
     /// # Errors
     /// [`Stopped`].

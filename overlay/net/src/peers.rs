@@ -323,10 +323,10 @@ impl Peers {
     }
 
     /// Whether membership has anything against a dial. Nothing that a peer itself lets hear of it waits for that, nor
-    /// does a node that is alone: it may be the one that is away.
+    /// does a node that is alone: it may be the one that is away. A bootstrap peer that lost its memory knows nobody.
     fn is_worth_a_dial(&self, now: Time, peer: NodeId, source: Source) -> bool {
         let heard = matches!(source, Source::Mdns | Source::SameMachine);
-        heard || self.connected.is_empty() || self.away.may_dial(now, peer)
+        heard || source == Source::Bootstrap || self.connected.is_empty() || self.away.may_dial(now, peer)
     }
 
     pub(crate) fn note_liveness(&mut self, now: Time, peer: NodeId, liveness: Liveness) {

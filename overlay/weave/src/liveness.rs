@@ -7,8 +7,8 @@
 //! Away        dialed seldom; out of the routing        not tried again      told
 //!             table unless connected; a connection
 //!             that answers nothing is closed
-//! Gone        not dialed; out of the routing table     not tried again      told
-//!             unless connected
+//! Gone        dialed every ten minutes; out of the     not tried again      told
+//!             routing table unless connected
 //! ```
 //!
 //! While this node doubts itself it is likelier to be at fault than those it buries, and nothing is done upon a

@@ -8,7 +8,9 @@
 //! | token of `token new` | the tokens table | until its expiry or `token revoke` |
 //! | the admin token in `api.token` (0600) | memory | until the node stops |
 //! | login code | memory | 60 s, once |
-//! | session cookie | memory | 12 h, until the node stops |
+//! | session cookie | the tokens table | 12 h, or until `token revoke` |
+//!
+//! A session outlives the process, because a page goes on by itself after a restart of its node.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -30,7 +32,7 @@ pub const LOGIN_CODE_LIVES: Duration = Duration::from_secs(60);
 pub const SESSION_LIVES: Duration = Duration::from_secs(12 * 60 * 60);
 /// Tokens kept. Every request compares with each.
 pub const TOKENS_MAX: usize = 256;
-/// Codes and sessions kept; beyond it the one that ends first gives way.
+/// Codes kept, and sessions; beyond it the one that ends first gives way.
 const SESSIONS_MAX: usize = 64;
 /// Longest secret that is looked at: 32 bytes are 43 characters.
 const SECRET_CHARS_MAX: usize = 64;
@@ -44,6 +46,9 @@ struct TokenEntry {
     created: UnixTime,
     expires: Option<UnixTime>,
     label: Option<String>,
+    /// It came as a cookie, and works as nothing else.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    session: bool,
 }
 
 /// A secret that was just made, and how to name it.
@@ -76,7 +81,6 @@ pub enum TokenError {
 struct Memory {
     tokens: BTreeMap<Hash, TokenEntry>,
     codes: BTreeMap<Hash, UnixTime>,
-    sessions: BTreeMap<Hash, (Role, UnixTime)>,
 }
 
 /// Who may use the API.
@@ -111,7 +115,7 @@ impl Access {
     pub fn admin_token(&self, now: UnixTime) -> Result<NewToken, TokenError> {
         let (token, hash) = new_secret()?;
         let label = Some("api.token".to_owned());
-        let entry = TokenEntry { role: Role::Admin, created: now, expires: None, label };
+        let entry = TokenEntry { role: Role::Admin, created: now, expires: None, label, session: false };
         self.lock().tokens.insert(hash, entry);
         Ok(token)
     }
@@ -127,13 +131,13 @@ impl Access {
         lives: Option<Duration>,
         now: UnixTime,
     ) -> Result<NewToken, TokenError> {
-        if self.lock().tokens.len() >= TOKENS_MAX {
+        if self.lock().tokens.values().filter(|entry| !entry.session).count() >= TOKENS_MAX {
             return Err(TokenError::TooMany);
         }
         let (token, hash) = new_secret()?;
-        let entry = TokenEntry { role, created: now, expires: lives.map(|span| now.after(span)), label };
-        let put = Write::Put { table: Table::Tokens, key: hash.to_vec(), value: cbor::encode(&entry) };
-        self.store.commit(vec![put]).await?;
+        let expires = lives.map(|span| now.after(span));
+        let entry = TokenEntry { role, created: now, expires, label, session: false };
+        self.store.commit(vec![put(&hash, &entry)]).await?;
         self.lock().tokens.insert(hash, entry);
         Ok(token)
     }
@@ -150,7 +154,7 @@ impl Access {
             memory.tokens.remove(&hash);
             hash
         };
-        Ok(self.store.commit(vec![Write::Remove { table: Table::Tokens, key: hash.to_vec() }]).await?)
+        Ok(self.store.commit(vec![remove(&hash)]).await?)
     }
 
     /// The tokens, without their secrets.
@@ -170,19 +174,20 @@ impl Access {
     /// What the bearer of this token may do; `None` when it lets nobody in.
     #[must_use]
     pub fn token_role(&self, secret: &str, now: UnixTime) -> Option<Role> {
-        let hash = hash_of(secret)?;
-        let memory = self.lock();
-        let found = find(&memory.tokens, &hash)?;
-        found.expires.is_none_or(|expires| expires > now).then_some(found.role)
+        self.role(secret, false, now)
     }
 
     /// What the browser with this session cookie may do.
     #[must_use]
     pub fn session_role(&self, secret: &str, now: UnixTime) -> Option<Role> {
+        self.role(secret, true, now)
+    }
+
+    fn role(&self, secret: &str, session: bool, now: UnixTime) -> Option<Role> {
         let hash = hash_of(secret)?;
         let memory = self.lock();
-        let (role, expires) = find(&memory.sessions, &hash)?;
-        (*expires > now).then_some(*role)
+        let found = find(&memory.tokens, &hash).filter(|entry| entry.session == session)?;
+        found.expires.is_none_or(|expires| expires > now).then_some(found.role)
     }
 
     /// Makes a login code.
@@ -199,26 +204,55 @@ impl Access {
         Ok((token.secret, expires))
     }
 
-    /// Exchanges a login code for a session, once: the secret of its cookie and its end.
+    /// Exchanges a login code for a session, once: the secret of its cookie and its end. It works once it is on
+    /// disk.
     ///
     /// # Errors
-    /// [`TokenError::NotFound`] for a code that was used, is too old, or never was.
-    pub fn sign_in(&self, code: &str, now: UnixTime) -> Result<(String, UnixTime), TokenError> {
-        let unknown = || TokenError::NotFound("login code".to_owned());
-        let hash = hash_of(code).ok_or_else(unknown)?;
-        let mut memory = self.lock();
-        let expires = find(&memory.codes, &hash).copied().ok_or_else(unknown)?;
-        memory.codes.remove(&hash);
-        if expires <= now {
-            return Err(unknown());
-        }
+    /// [`TokenError::NotFound`] for a code that was used, is too old, or never was; else as [`Self::new_token`].
+    pub async fn sign_in(&self, code: &str, now: UnixTime) -> Result<(String, UnixTime), TokenError> {
+        self.use_code(code, now).ok_or_else(|| TokenError::NotFound("login code".to_owned()))?;
         let (session, hash) = new_secret()?;
         let ends = now.after(SESSION_LIVES);
-        memory.sessions.retain(|_, (_, expires)| *expires > now);
-        make_room(&mut memory.sessions, |(_, expires)| *expires);
-        memory.sessions.insert(hash, (Role::Admin, ends));
+        let label = Some("browser".to_owned());
+        let entry = TokenEntry { role: Role::Admin, created: now, expires: Some(ends), label, session: true };
+        let mut writes: Vec<Write> = self.end_sessions(now).iter().map(remove).collect();
+        writes.push(put(&hash, &entry));
+        self.store.commit(writes).await?;
+        self.lock().tokens.insert(hash, entry);
         Ok((session.secret, ends))
     }
+
+    fn use_code(&self, code: &str, now: UnixTime) -> Option<()> {
+        let hash = hash_of(code)?;
+        let mut memory = self.lock();
+        let expires = find(&memory.codes, &hash).copied()?;
+        memory.codes.remove(&hash);
+        (expires > now).then_some(())
+    }
+
+    /// Makes room for one more session: those that are over, and beyond the cap the one that ends first.
+    fn end_sessions(&self, now: UnixTime) -> Vec<Hash> {
+        let mut memory = self.lock();
+        let sessions = memory.tokens.iter().filter(|(_, entry)| entry.session);
+        let mut ends: Vec<(Option<UnixTime>, Hash)> =
+            sessions.map(|(hash, entry)| (entry.expires, *hash)).collect();
+        ends.sort_unstable();
+        let over = ends.partition_point(|(ends, _)| ends.is_none_or(|ends| ends <= now));
+        let beyond = ends.len().saturating_sub(SESSIONS_MAX - 1);
+        let gone: Vec<Hash> = ends.into_iter().take(over.max(beyond)).map(|(_, hash)| hash).collect();
+        for hash in &gone {
+            memory.tokens.remove(hash);
+        }
+        gone
+    }
+}
+
+fn put(hash: &Hash, entry: &TokenEntry) -> Write {
+    Write::Put { table: Table::Tokens, key: hash.to_vec(), value: cbor::encode(entry) }
+}
+
+fn remove(hash: &Hash) -> Write {
+    Write::Remove { table: Table::Tokens, key: hash.to_vec() }
 }
 
 fn make_room<T>(map: &mut BTreeMap<Hash, T>, ends: impl Fn(&T) -> UnixTime) {
@@ -292,17 +326,54 @@ mod tests {
         assert_eq!(second.tokens(NOW).len(), 1);
     }
 
-    #[test]
-    fn a_login_code_works_once_and_for_a_minute() {
+    #[tokio::test]
+    async fn a_login_code_works_once_and_for_a_minute() {
         let directory = tempfile::tempdir().unwrap();
         let access = access(directory.path());
         let (code, expires) = access.login_code(NOW).unwrap();
-        let (session, ends) = access.sign_in(&code, NOW).unwrap();
-        assert!(access.sign_in(&code, NOW).is_err(), "used twice");
+        let (session, ends) = access.sign_in(&code, NOW).await.unwrap();
+        assert!(access.sign_in(&code, NOW).await.is_err(), "used twice");
         assert_eq!(access.session_role(&session, NOW), Some(Role::Admin));
         assert_eq!(access.session_role(&session, ends), None);
         let (late, _) = access.login_code(NOW).unwrap();
-        assert!(access.sign_in(&late, expires).is_err(), "used late");
+        assert!(access.sign_in(&late, expires).await.is_err(), "used late");
+    }
+
+    #[tokio::test]
+    async fn a_browser_stays_signed_in_over_a_restart_until_its_session_is_revoked() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = access(directory.path());
+        let (code, _) = first.login_code(NOW).unwrap();
+        let (session, ends) = first.sign_in(&code, NOW).await.unwrap();
+        drop(first);
+
+        let second = access(directory.path());
+        assert_eq!(second.session_role(&session, NOW), Some(Role::Admin));
+        assert_eq!(second.session_role(&session, ends), None);
+        assert_eq!(second.token_role(&session, NOW), None, "a cookie is no bearer token");
+        let rows = second.tokens(NOW);
+        assert_eq!(rows.iter().filter_map(|row| row.label.as_deref()).collect::<Vec<_>>(), ["browser"]);
+        second.revoke(&rows[0].id).await.unwrap();
+        assert_eq!(second.session_role(&session, NOW), None);
+        drop(second);
+        assert_eq!(access(directory.path()).session_role(&session, NOW), None);
+    }
+
+    #[tokio::test]
+    async fn the_session_that_ends_first_gives_way_to_one_too_many() {
+        let directory = tempfile::tempdir().unwrap();
+        let access = access(directory.path());
+        let mut sessions = Vec::new();
+        for number in 0..=SESSIONS_MAX {
+            let now = NOW.after(Duration::from_secs(number as u64));
+            let (code, _) = access.login_code(now).unwrap();
+            sessions.push(access.sign_in(&code, now).await.unwrap().0);
+        }
+        let now = NOW.after(Duration::from_secs(SESSIONS_MAX as u64));
+        let lets_in: Vec<bool> =
+            sessions.iter().map(|session| access.session_role(session, now).is_some()).collect();
+        assert!(!lets_in[0] && lets_in[1..].iter().all(|lets_in| *lets_in), "{lets_in:?}");
+        assert_eq!(access.tokens(now).len(), SESSIONS_MAX);
     }
 
     #[tokio::test]

@@ -59,7 +59,7 @@ pub(super) async fn session(
     State(gate): State<Arc<Gate>>,
     Json(request): Json<SessionRequest>,
 ) -> Result<Response, ApiFailure> {
-    let signed_in = gate.guard.access().sign_in(&request.code, unix_now());
+    let signed_in = gate.guard.access().sign_in(&request.code, unix_now()).await;
     let (secret, ends) = signed_in.map_err(|error| match error {
         TokenError::NotFound(_) => {
             let message = "the sign-in link was used already, or is older than a minute";

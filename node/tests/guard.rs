@@ -37,6 +37,8 @@ struct Answer {
     status: u16,
     head: String,
     body: String,
+    /// The body as it came.
+    bytes: Vec<u8>,
 }
 
 impl Answer {
@@ -113,10 +115,12 @@ async fn send<S: AsyncRead + AsyncWrite + Unpin>(
     let mut answer = Vec::new();
     let read = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut answer)).await;
     read.unwrap().unwrap();
-    let text = String::from_utf8(answer).unwrap();
-    let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+    let end = answer.windows(4).position(|window| window == b"\r\n\r\n").unwrap_or(answer.len());
+    let bytes = answer.get(end + 4..).unwrap_or_default().to_vec();
+    let head = String::from_utf8(answer[..end].to_vec()).unwrap();
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
-    Answer { status, head: head.to_ascii_lowercase(), body: body.to_owned() }
+    let body = String::from_utf8_lossy(&bytes).into_owned();
+    Answer { status, head: head.to_ascii_lowercase(), body, bytes }
 }
 
 const JSON: &str = "Content-Type: application/json";
@@ -421,4 +425,90 @@ fn who_is_a_member_is_for_all_to_see_and_for_an_admin_to_change() {
     for path in ["/api/v1/members/leave", "/api/v1/members/remove"] {
         assert_eq!(needed(&Method::POST, path), Needs::Role(Role::Admin), "{path}");
     }
+}
+
+/// The files that the page loads, as it names them.
+async fn assets(api: &Api) -> Vec<String> {
+    let host = format!("Host: {}", api.host());
+    let index = api.tcp("GET /", &[&host], "").await.body;
+    index.split('"').filter(|text| text.starts_with("/assets/")).map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn whoever_is_on_this_machine_gets_the_page_and_nothing_of_the_node() {
+    let api = Api::start().await;
+    let host = format!("Host: {}", api.host());
+    let index = api.tcp("GET /", &[&host], "").await;
+    assert_eq!(index.status, 200, "{}", index.body);
+    for header in ["content-type: text/html; charset=utf-8", "cache-control: no-cache"] {
+        assert!(index.head.contains(header), "{}", index.head);
+    }
+    for place in ["/docs/automerge:2Ty8bZ", "/docs", "/nowhere", "/apiary"] {
+        let answer = api.tcp(&format!("GET {place}"), &[&host], "").await;
+        assert_eq!((answer.status, answer.body), (200, index.body.clone()), "{place}");
+    }
+    for file in ["/assets/nothing.js", "/../Cargo.toml", "/assets/../../Cargo.toml", "/x.wasm.br"] {
+        let answer = api.tcp(&format!("GET {file}"), &[&host], "").await;
+        assert_eq!(answer.status, 404, "{file}: {}", answer.body);
+    }
+    for request in ["GET /api", "GET /api/", "GET /api/v1/nothing", "POST /", "PUT /docs/x"] {
+        let answer = api.tcp(request, &[&host, JSON], "{}").await;
+        assert_eq!(answer.status, 401, "{request}: {}", answer.body);
+    }
+    assert_eq!(api.tcp("GET /", &["Host: evil.example"], "").await.status, 421);
+}
+
+#[tokio::test]
+async fn a_browser_keeps_the_files_of_the_page_and_asks_for_its_index_alone() {
+    let api = Api::start().await;
+    let host = format!("Host: {}", api.host());
+    let assets = assets(&api).await;
+    assert!(assets.len() >= 3, "{assets:?}");
+    for asset in &assets {
+        let answer = api.tcp(&format!("GET {asset}"), &[&host], "").await;
+        assert_eq!(answer.status, 200, "{asset}");
+        let kind = match asset.rsplit('.').next().unwrap() {
+            "js" => "text/javascript",
+            "css" => "text/css",
+            _ => "image/svg+xml",
+        };
+        assert!(answer.head.contains(&format!("content-type: {kind}")), "{asset}: {}", answer.head);
+        assert!(answer.head.contains("immutable"), "{asset}: {}", answer.head);
+    }
+    for file in ["/", &assets[0]] {
+        let first = api.tcp(&format!("GET {file}"), &[&host], "").await;
+        let etag = first.head.lines().find_map(|line| line.strip_prefix("etag: ")).unwrap().to_owned();
+        let again = api.tcp(&format!("GET {file}"), &[&host, &format!("If-None-Match: {etag}")], "").await;
+        assert_eq!((again.status, again.bytes.len()), (304, 0), "{file}");
+        let other = api.tcp(&format!("GET {file}"), &[&host, "If-None-Match: \"0\""], "").await;
+        assert_eq!(other.body, first.body, "{file}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_kept_compressed_is_whole_for_who_does_not_take_it_so() {
+    let api = Api::start().await;
+    let host = format!("Host: {}", api.host());
+    let dist = Path::new(env!("CARGO_MANIFEST_DIR")).join("ui/dist/assets");
+    let mut names =
+        std::fs::read_dir(dist).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let name = names.find_map(|name| Some(name.strip_suffix(".wasm.br")?.to_owned())).unwrap();
+    let request = format!("GET /assets/{name}.wasm");
+    let mut sizes = Vec::new();
+    for (takes, compressed) in [
+        ("Accept-Encoding: gzip, deflate, br, zstd", true),
+        ("Accept-Encoding: gzip", false),
+        ("Accept-Encoding: br;q=0", false),
+        ("X-None: x", false),
+    ] {
+        let answer = api.tcp(&request, &[&host, takes], "").await;
+        assert_eq!(answer.status, 200, "{takes}");
+        assert!(answer.head.contains("content-type: application/wasm"), "{}", answer.head);
+        assert!(answer.head.contains("vary: accept-encoding"), "{}", answer.head);
+        assert_eq!(answer.head.contains("content-encoding: br"), compressed, "{takes}: {}", answer.head);
+        assert_eq!(answer.bytes.starts_with(b"\0asm"), !compressed, "{takes}");
+        sizes.push(answer.bytes.len());
+    }
+    assert!(sizes[0] * 4 < sizes[1], "{sizes:?}");
+    assert_eq!(sizes[1..], [sizes[1]; 3]);
 }

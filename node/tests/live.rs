@@ -63,6 +63,7 @@ const NOBODY: &str = "12D3KooWGjMCwmwtWzhRSC6qdFMH1fGQCCQ7TRvBz2Hh6dsuXBFJ";
 /// How commands fail at a running node: words, and the exit status.
 const FAILURES: &[(&str, &[&str], i32)] = &[
     ("id", &["carol"], 4),
+    ("ui", &["-n", "bob"], 1),
     ("wait", &["--peers", "99", "--timeout", "100ms"], 5),
     ("logs level", &["=/="], 2),
     ("invite", &["--expires", "1ms"], 2),
@@ -96,6 +97,7 @@ const FAILURES: &[(&str, &[&str], i32)] = &[
     ("doc show", &["nothing"], 4),
     ("doc show", &["mine", "--at", "xyz"], 2),
     ("doc show", &["mine", "--at", "00000000"], 4),
+    ("doc open", &["nothing", "--print"], 4),
     ("doc history", &["mine", "--limit", "0"], 2),
     ("doc diff", &["mine", "00000000"], 4),
     ("doc watch", &["nothing"], 4),
@@ -137,6 +139,7 @@ fn walk_documents(home: &Home, notes: &str, ticket: &str) -> Vec<&'static str> {
         ("doc show", &["mine", "--path", "title"]),
         ("doc set", &["mine", "count", "3"]),
         ("doc edit", &["mine"]),
+        ("doc open", &["mine", "--print"]),
         ("doc history", &["mine"]),
         ("doc diff", &["mine", &version]),
         ("doc export", &["mine", "--format", "text"]),
@@ -231,6 +234,7 @@ fn every_command_answers_with_its_document() {
         ("health", &[]),
         ("doctor", &[]),
         ("version", &[]),
+        ("ui", &["--print"]),
         ("logs", &["--since", "1m"]),
         ("logs level", &[]),
         ("logs level", &["info"]),

@@ -202,6 +202,7 @@ const LOOKS_AT_CONTENT: &[&str] = &[
 /// How the node does, and what there is.
 const LOOKS_AT_THE_NODE: &[&str] = &[
     "/docs",
+    "/docs/{doc}",
     "/docs/{doc}/members",
     "/rooms",
     "/rooms/{room}",
@@ -260,6 +261,7 @@ pub fn needed(method: &Method, path: &str) -> Needs {
         "GET" | "HEAD" if ["/healthz", "/readyz"].contains(&rest) => return Needs::Nothing,
         "POST" if rest == "/session" => return Needs::Nothing,
         "GET" | "HEAD" if rest == "/metrics" => return Needs::Metrics,
+        "GET" | "HEAD" if is_page(path) => return Needs::Nothing,
         "GET" | "HEAD" if LOOKS_AT_CONTENT.contains(&rest) => Role::User,
         "GET" | "HEAD" if LOOKS_AT_THE_NODE.contains(&rest) => Role::Read,
         "PUT" if rest == "/dht/records/{key}" => Role::User,
@@ -287,6 +289,11 @@ pub(super) async fn guard(State(guard): State<Arc<Guard>>, request: Request, nex
     headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response
+}
+
+/// Whether a path is of the page, whose files are the same in every node and tell nothing of this one.
+pub(super) fn is_page(path: &str) -> bool {
+    path.strip_prefix("/api").is_none_or(|rest| !rest.is_empty() && !rest.starts_with('/'))
 }
 
 fn changes(method: &Method) -> bool {

@@ -12,6 +12,7 @@ mod guard;
 mod impatient;
 mod listen;
 mod names;
+mod page;
 mod routes;
 
 pub use access::{Access, LOGIN_CODE_LIVES, NewToken, SESSION_LIVES, TOKENS_MAX, TokenError};

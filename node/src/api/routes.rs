@@ -37,6 +37,7 @@ use super::documents::{DocLine, ErrorDocument, EventLine, PingLine, RoomLine, To
 use super::extract::{BODY_BYTES_MAX, DOCUMENT_BODY_BYTES_MAX};
 use super::failure::ApiFailure;
 use super::guard;
+use super::page;
 use crate::exit::ErrorCode;
 use crate::metrics::Metrics;
 use crate::node::Node;
@@ -120,6 +121,7 @@ fn node_routes() -> OpenApiRouter<Arc<Node>> {
 fn document_routes() -> OpenApiRouter<Arc<Node>> {
     OpenApiRouter::new()
         .routes(routes!(docs::list, docs::create))
+        .routes(routes!(docs::one))
         .routes(routes!(docs::join))
         .routes(routes!(past::import))
         .routes(routes!(docs::content))
@@ -187,7 +189,11 @@ fn finish(router: Router, gate: Arc<Gate>, metrics: Option<Arc<Metrics>>) -> Rou
         .layer(middleware::from_fn_with_state(Arc::clone(&gate.guard), guard::guard))
 }
 
+/// What no route is for: a file of the page, or nothing.
 async fn nothing_here(request: Request) -> Response {
+    if let Some(answer) = page::serve(&request) {
+        return answer;
+    }
     let message = format!("there is nothing at {}", request.uri().path());
     ApiFailure::new(ErrorCode::NotFound, message)
         .hint("GET /api/v1/openapi.json lists what there is")

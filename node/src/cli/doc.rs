@@ -12,7 +12,7 @@ use super::session::{Session, Shown, who};
 use super::table::{Table, tame, tame_text};
 use super::tickets::{how_often, long};
 use super::values::{Span, as_ms, bytes};
-use super::{bind, past};
+use super::{bind, past, ui};
 use crate::api::documents::{
     Bytes, Doc as DocRow, DocContentDocument, DocDocument, DocDoneDocument, DocEditDocument, DocFieldRequest,
     DocJoinRequest, DocMembersDocument, DocNewRequest, DocRemoveRequest, DocRole, DocShareRequest,
@@ -34,6 +34,7 @@ enum DocCommand {
     Show(Show),
     Edit(Edit),
     Set(Set),
+    Open(ui::Open),
     History(past::History),
     Diff(past::Diff),
     Watch(past::Watch),
@@ -150,6 +151,7 @@ pub(super) async fn doc(session: &Session, args: Doc) -> Result<(), Failure> {
         DocCommand::Show(args) => show(session, &args).await,
         DocCommand::Edit(args) => edit(session, &args).await,
         DocCommand::Set(args) => set(session, &args).await,
+        DocCommand::Open(args) => ui::open(session, &args).await,
         DocCommand::History(args) => past::history(session, &args).await,
         DocCommand::Diff(args) => past::diff(session, &args).await,
         DocCommand::Watch(args) => past::watch(session, &args).await,

@@ -25,6 +25,7 @@ use crate::api::documents::{ConfigCheckDocument, DocAuthor, DoctorDocument, LogL
     ReplyLine,
     ReadyLine,
     LogLine,
+    UiDocument,
 )))]
 pub struct Documents;
 
@@ -50,6 +51,7 @@ schemas! {
     ConfigPathSchema = "wattle.config_path/1",
     ConfigDefaultsSchema = "wattle.config_defaults/1",
     BundleSchema = "wattle.bundle/1",
+    UiSchema = "wattle.ui/1",
 }
 
 /// A node that was made.
@@ -204,4 +206,18 @@ pub enum BindLine {
         /// Who did it.
         by: Vec<DocAuthor>,
     },
+}
+
+/// A link that signs a browser in.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct UiDocument {
+    /// What this is.
+    pub schema: UiSchema,
+    /// The link: works once.
+    pub url: String,
+    /// Whether a browser was told to open it.
+    pub opened: bool,
+    /// Until when it works.
+    #[schema(value_type = String, format = DateTime)]
+    pub expires: Timestamp,
 }

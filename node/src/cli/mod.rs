@@ -37,6 +37,7 @@ mod table;
 mod tickets;
 mod topic;
 mod trace;
+mod ui;
 mod values;
 mod watch;
 
@@ -72,6 +73,7 @@ enum Command {
     Wait(node::Wait),
     Health(health::Health),
     Logs(logs::Logs),
+    Ui(ui::Ui),
     Invite(tickets::Invite),
     Join(tickets::Join),
     Connect(peers::Connect),
@@ -147,6 +149,7 @@ fn dispatch(session: Session, command: Command) -> Result<(), Failure> {
         Command::Ping(args) => session.block_on(peers::ping(&session, &args)),
         Command::Members(args) => session.block_on(members::members(&session, args)),
         Command::Dht(args) => session.block_on(dht::dht(&session, args)),
+        Command::Ui(args) => session.block_on(ui::ui(&session, &args)),
         Command::Topic(args) => session.block_on(topic::topic(&session, args)),
         Command::Room(args) => session.block_on(room::room(&session, args)),
         Command::Chat(args) => session.block_on(chat::chat(&session, args)),

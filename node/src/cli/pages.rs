@@ -96,6 +96,15 @@ pub const PAGES: &[Page] = &[
         [("wattle status", "one screen"), ("wattle status --watch", "the same, again and again")],
     ),
     live(
+        "ui",
+        document("wattle.ui/1"),
+        &[NoNode, Denied, Failed],
+        [
+            ("wattle ui", "this node's page in the browser, signed in"),
+            ("wattle ui --print", "print the link; it works once, within a minute"),
+        ],
+    ),
+    live(
         "stop",
         document("wattle.stop/1"),
         &[NoNode, Timeout],
@@ -447,6 +456,15 @@ pub const PAGES: &[Page] = &[
         [
             ("wattle doc set notes title \"Shopping\"", "what people call it"),
             ("wattle doc set notes count 3", "a number; JSON is read as JSON"),
+        ],
+    ),
+    live(
+        "doc open",
+        document("wattle.ui/1"),
+        &[NoNode, NotFound, Denied, Failed],
+        [
+            ("wattle doc open notes", "in the browser, signed in"),
+            ("wattle doc open notes --print", "print the link; it works once, within a minute"),
         ],
     ),
     live(

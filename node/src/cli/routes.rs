@@ -21,6 +21,7 @@ pub(super) const MEMBERS_LEAVE: &str = "/api/v1/members/leave";
 pub(super) const MEMBERS_REMOVE: &str = "/api/v1/members/remove";
 pub(super) const TICKETS: &str = "/api/v1/tickets";
 pub(super) const JOIN: &str = "/api/v1/join";
+pub(super) const SESSION_CODE: &str = "/api/v1/session/code";
 pub(super) const TOKENS: &str = "/api/v1/tokens";
 pub(super) const TOKENS_REVOKE: &str = "/api/v1/tokens/revoke";
 pub(super) const DHT_RECORDS: &str = "/api/v1/dht/records";
@@ -37,6 +38,11 @@ pub(super) const DOCS_JOIN: &str = "/api/v1/docs/join";
 pub(super) const ROOMS: &str = "/api/v1/rooms";
 pub(super) const DOCS_IMPORT: &str = "/api/v1/docs/import";
 pub(super) const TOPICS: &str = "/api/v1/topics";
+
+/// One document at a glance.
+pub(super) fn one_doc(doc: &str) -> String {
+    format!("{DOCS}/{}", part(doc))
+}
 
 /// What is done with one document.
 pub(super) fn doc(doc: &str, what: &str) -> String {

@@ -21,7 +21,8 @@ impl Home {
     /// starts the same again.
     pub(crate) fn set_up(&self, node: &str) {
         for (key, value) in [
-            ("api.listen", "off"),
+            // One has a page, for the commands that lead there.
+            ("api.listen", if node == "default" { "127.0.0.1:0" } else { "off" }),
             // Quiet by default; some tests want lines to read back.
             ("log.level", "info"),
             ("p2p.mdns", "false"),

@@ -126,6 +126,15 @@ pub(super) async fn list(State(node): State<Arc<Node>>) -> Result<Answer<DocsDoc
     Ok(Answer(DocsDocument { schema: DocsSchema::V1, docs }))
 }
 
+/// One document at a glance.
+#[utoipa::path(get, path = "/docs/{doc}", tag = "docs",
+    params(("doc" = String, Path, description = "An id or a title")),
+    responses((status = 200, body = DocDocument), (status = "default", body = ErrorDocument)))]
+pub(super) async fn one(State(node): State<Arc<Node>>, Part(which): Part) -> Result<Answer<DocDocument>> {
+    let status = resolve(&node, &which).await?;
+    Ok(Answer(DocDocument { schema: DocSchema::V1, doc: doc(&node, &status) }))
+}
+
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]

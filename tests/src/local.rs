@@ -52,13 +52,25 @@ impl<'m> Local<'m> {
     /// Makes and starts one.
     #[must_use]
     pub fn start(machine: &'m Machine, name: &str) -> Self {
+        Self::with_api(machine, name, "off")
+    }
+
+    /// The same, with its page at a port that stays over restarts.
+    #[must_use]
+    pub fn start_with_page(machine: &'m Machine, name: &str) -> Self {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+        let address = free.unwrap_or_else(|error| fail(&error.to_string()));
+        Self::with_api(machine, name, &address.to_string())
+    }
+
+    fn with_api(machine: &'m Machine, name: &str, listen: &str) -> Self {
         let set = |key, value| {
             let output = machine.run(&["-n", name, "config", "set", key, value]);
             if !output.status.success() {
                 fail(&String::from_utf8_lossy(&output.stderr));
             }
         };
-        set("api.listen", "off");
+        set("api.listen", listen);
         set("p2p.mdns", "false");
         set("p2p.listen", r#"["/ip4/127.0.0.1/udp/0/quic-v1", "/ip4/127.0.0.1/tcp/0"]"#);
         let mut local =

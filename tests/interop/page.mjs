@@ -22,10 +22,13 @@
 //   {"step": "click", "name": ".."}                  the button or link that is called so
 //   {"step": "says", "text": "..", "within": MS}     until the page says this
 //   {"step": "size", "width": W, "height": H}, {"step": "picture", "path": P}
+//   {"step": "barriers"}                             -> barriers: what axe finds serious for who uses no mouse or sees little
 //   {"step": "complaints"}                           -> complaints: errors in the console, and requests to elsewhere, since the last time
 //   {"step": "loaded"}                               -> bytes: of scripts, styles and the page itself, compressed, that came since the start
 //   {"step": "quit"}
 
+import { readFileSync } from 'node:fs'
+import { createRequire } from 'node:module'
 import { createInterface } from 'node:readline'
 import { gzipSync } from 'node:zlib'
 import { chromium } from 'playwright-core'
@@ -34,6 +37,7 @@ const WITHIN_MS = 20_000
 const QUIET = ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
   '--disable-component-update', '--disable-sync']
 
+const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8')
 const browser = await chromium.launch({ executablePath: process.argv[2], args: QUIET })
 const page = await browser.newPage({ viewport: { width: 1100, height: 720 }, locale: 'en-GB' })
 const wire = await page.context().newCDPSession(page)
@@ -127,6 +131,12 @@ const steps = {
   says: async ({ text, within }) => { await page.getByText(text).first().waitFor({ timeout: within ?? WITHIN_MS }) },
   size: async (size) => { await page.setViewportSize(size) },
   picture: async ({ path }) => { await page.screenshot({ path }) },
+  barriers: async () => {
+    await page.evaluate(axe)
+    const { violations } = await page.evaluate(() => globalThis.axe.run())
+    const serious = violations.filter(({ impact }) => ['serious', 'critical'].includes(impact))
+    return { barriers: serious.map(({ id, nodes }) => `${id}: ${nodes.map(({ html, failureSummary }) => `${html} ${failureSummary}`).join('; ')}`) }
+  },
   complaints: async () => {
     const all = complaints
     complaints = []

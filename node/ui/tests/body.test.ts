@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { SECTION_BYTES_MAX, cut, homeOf, piecesOf, textOf, write, type Edit, type Fields, type Home, type Pen } from '../src/editing/body'
+import { SECTION_BYTES_MAX, cut, homeOf, joined, piecesOf, write, type Edit, type Fields, type Home, type Pen } from '../src/editing/body'
 import { Draw } from './random'
 
 const bytes = (text: string): number => new TextEncoder().encode(text).length
@@ -20,10 +20,11 @@ function penOf (doc: Fields): Pen {
 
 function edit (doc: Fields, edits: Edit[]): void {
   const home = homeOf(doc) as Home
-  write(penOf(doc), home, piecesOf(doc, home), edits)
+  const after = write(penOf(doc), home, piecesOf(doc, home), edits)
+  expect(after).toEqual(piecesOf(doc, home))
 }
 
-const all = (doc: Fields): string => textOf(doc, homeOf(doc) as Home)
+const all = (doc: Fields): string => joined(piecesOf(doc, homeOf(doc) as Home))
 
 test('a text is found where wattle and other programs keep it', () => {
   const scalar = { toString: () => 'a string, not a text' }
@@ -36,7 +37,7 @@ test('a text is found where wattle and other programs keep it', () => {
   expect(homeOf({ one: 'a', other: 'b' })).toBeUndefined()
   expect(homeOf({ sections: [1, scalar] })).toBeUndefined()
   expect(homeOf({ title: 'a' })).toBeUndefined()
-  expect(textOf({ sections: ['a', 1, scalar, 'b'] }, { kind: 'sections' })).toBe('ab')
+  expect(all({ sections: ['a', 1, scalar, 'b'] })).toBe('ab')
 })
 
 test('what is inserted between two sections goes to the latter, what replaces across them to the former', () => {

@@ -54,7 +54,7 @@ export function piecesOf (doc: Fields, home: Home): Piece[] {
   return typeof text === 'string' ? [{ index: 0, text }] : []
 }
 
-export const textOf = (doc: Fields, home: Home): string => piecesOf(doc, home).map((piece) => piece.text).join('')
+export const joined = (pieces: Piece[]): string => pieces.map((piece) => piece.text).join('')
 
 export function titleIn (doc: Fields): string {
   const title = doc[TITLE]
@@ -67,11 +67,11 @@ export interface Pen {
   insertSections: (index: number, texts: string[]) => void
 }
 
-/** Writes edits of the text, of which none overlap, into a document whose pieces are these. */
-export function write (pen: Pen, home: Home, pieces: Piece[], edits: Edit[]): void {
+/** Writes edits of the text, of which none overlap, into a document whose pieces are these; gives its pieces after it. */
+export function write (pen: Pen, home: Home, pieces: Piece[], edits: Edit[]): Piece[] {
   // From the last to the first, so that each place still counts what is before it.
   const backwards = [...edits].sort((one, other) => other.from - one.from)
-  for (const edit of backwards) pieces = replace(pen, home, pieces, edit)
+  return backwards.reduce((pieces, edit) => replace(pen, home, pieces, edit), pieces)
 }
 
 interface Cut { piece: Piece, at: number, remove: number }

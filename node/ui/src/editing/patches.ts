@@ -1,6 +1,6 @@
 // What others changed in a document, as edits of its joined text.
 
-import type { Edit, Fields, Home } from './body'
+import type { Edit, Home, Piece } from './body'
 
 /** The part of automerge's patches that matters here. */
 export interface Patch {
@@ -14,20 +14,15 @@ export interface Patch {
 /** Patches beyond this are taken as one difference: each is applied to the whole text. */
 const PATCHES_MAX = 1000
 
-/** How long the elements of the list of sections are, in UTF-16 units; what is no Text object has no length. */
-function lengthsOf (doc: Fields, home: Home): Array<number | undefined> {
-  const list = home.kind === 'single' ? [doc[home.key]] : doc.sections
-  if (!Array.isArray(list)) return []
-  return list.map((text: unknown) => typeof text === 'string' ? text.length : undefined)
-}
-
 /**
- * The edits that lead from the text of `before` on, one after the other: each counts places in the text after the one before it.
+ * The edits that lead from a text in these pieces on, one after the other: each counts places in the text after the one before it.
  * Undefined where the patches say more than edits can; then the texts are compared instead.
  */
-export function editsOf (before: Fields, home: Home, patches: Patch[]): Edit[] | undefined {
+export function editsOf (pieces: Piece[], home: Home, patches: Patch[]): Edit[] | undefined {
   if (patches.length > PATCHES_MAX) return undefined
-  const lengths = lengthsOf(before, home)
+  // How long the elements of the list are; what is no Text object has no length.
+  const lengths: Array<number | undefined> = []
+  for (const piece of pieces) lengths[piece.index] = piece.text.length
   const edits: Edit[] = []
   const start = (index: number): number => lengths.slice(0, index).reduce<number>((sum, length) => sum + (length ?? 0), 0)
   for (const patch of patches) {

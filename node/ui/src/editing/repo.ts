@@ -9,6 +9,8 @@ import { signal } from '@preact/signals'
 import { whoAmI, me } from '../api'
 
 const RETRY_MS = 1000
+/** How long what is typed waits to be put into IndexedDB. */
+const KEEP_MS = 20
 
 /** Whether this browser keeps what is typed while the node is away, also over a reload. */
 export const keeps = signal(true)
@@ -38,8 +40,8 @@ async function open (): Promise<Repo> {
   me.value = node
   const kept = await storage(node.id)
   const network = [new Adapter(`ws://${location.host}/api/v1/docs/sync`, RETRY_MS)]
-  const repo = new Repo({ network, ...(kept === undefined ? {} : { storage: kept }) })
-  // What was typed in the last tenth of a second, before the tab goes.
+  const repo = new Repo({ network, saveDebounceRate: KEEP_MS, ...(kept === undefined ? {} : { storage: kept }) })
+  // What was typed in the last moment, before the tab goes.
   addEventListener('pagehide', () => { void repo.flush() })
   return repo
 }

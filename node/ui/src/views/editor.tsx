@@ -3,11 +3,11 @@
 import { defaultKeymap, history, historyKeymap } from '@codemirror/commands'
 import { Compartment, EditorState, Transaction } from '@codemirror/state'
 import { EditorView, drawSelection, highlightSpecialChars, keymap } from '@codemirror/view'
-import type { AutomergeUrl, DocHandle } from '@automerge/automerge-repo'
+import type { AutomergeUrl, DocHandle, UrlHeads } from '@automerge/automerge-repo'
 import type { JSX } from 'preact'
 import { useEffect, useRef, useState } from 'preact/hooks'
 import { ApiError, getDoc, link, type Doc } from '../api'
-import { Binding, LINE } from '../editing/binding'
+import { Binding, LINE, same } from '../editing/binding'
 import { TEXT_BYTES_MAX, bytesOf, homeOf, titleIn, type Fields } from '../editing/body'
 import { keeps, repo } from '../editing/repo'
 import { savedOf, type Saved } from '../editing/saved'
@@ -61,8 +61,39 @@ function useStage (id: string): Stage {
   return stage
 }
 
+interface Told { doc: Doc | undefined, saved: Saved | undefined, settled: boolean }
+
+/** Whether this browser has put away all that is in the document, which is looked after only while the node is away. */
+function useKept (handle: DocHandle<Fields> | undefined): boolean {
+  const [kept, setKept] = useState(false)
+  const away = link.value === 'away'
+  useEffect(() => {
+    if (handle === undefined || !away) return
+    let [ended, busy] = [false, false]
+    const keep = async (): Promise<void> => {
+      setKept(false)
+      if (busy) return
+      busy = true
+      for (let heads: UrlHeads | undefined; !ended && (heads === undefined || !same(heads, handle.heads()));) {
+        heads = handle.heads()
+        await (await repo()).flush([handle.documentId])
+      }
+      busy = false
+      if (!ended) setKept(true)
+    }
+    const changed = (): void => { void keep() }
+    handle.on('change', changed)
+    void keep()
+    return () => {
+      ended = true
+      handle.off('change', changed)
+    }
+  }, [handle, away])
+  return kept
+}
+
 /** What the node says of the document, asked soon after every change and now and then. */
-function useNode (id: string, handle: DocHandle<Fields> | undefined): { doc: Doc | undefined, saved: Saved | undefined, settled: boolean } {
+function useNode (id: string, handle: DocHandle<Fields> | undefined): Told {
   const [doc, setDoc] = useState<Doc | undefined>(undefined)
   const [settled, setSettled] = useState(true)
   useEffect(() => {
@@ -118,8 +149,9 @@ function useNode (id: string, handle: DocHandle<Fields> | undefined): { doc: Doc
   return { doc, saved: doc === undefined || handle === undefined ? undefined : savedOf(doc, handle.heads()), settled }
 }
 
-function SavedMark ({ saved, settled }: { saved: Saved | undefined, settled: boolean }): JSX.Element {
-  const [mark, words] = link.value === 'away'
+function SavedMark ({ handle, saved, settled }: { handle: DocHandle<Fields>, saved: Saved | undefined, settled: boolean }): JSX.Element {
+  const kept = useKept(handle)
+  const [mark, words] = link.value === 'away' && (kept || !keeps.value)
     ? (keeps.value ? ['kept', t('saved.kept')] : ['unsaved', t('saved.unsaved')])
     : !settled || saved === undefined ? ['saving', t('saved.saving')] : ['here', t('saved.here')]
   const more = mark === 'here' && saved !== undefined
@@ -220,7 +252,7 @@ export function Editor ({ id }: { id: string }): JSX.Element {
     <article class='document' data-id={id}>
       <div class='head'>
         <h1>{title}</h1>
-        {stage.is === 'open' ? <SavedMark saved={saved} settled={settled} /> : null}
+        {stage.is === 'open' ? <SavedMark handle={stage.handle} saved={saved} settled={settled} /> : null}
       </div>
       {doc !== undefined && doc.role === 'reader' ? <p class='hint'>{t('editor.readonly')}</p> : null}
       {doc !== undefined && doc.role == null ? <p class='hint'>{t('editor.outside')}</p> : null}

@@ -1,1 +1,0 @@
-import{o as e}from"./slim-ClA2Edwp.js";function t(t,n){let r=e(n).map(String).sort(),i=[...t.heads].sort(),a=r.length===i.length&&r.every((e,t)=>e===i[t]),o=t.peers.filter(e=>e.in_sync).length;return{here:a,peers:o,behind:t.peers.length-o}}export{t as savedOf};

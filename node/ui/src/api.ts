@@ -12,6 +12,12 @@ export type Link = 'looking' | 'here' | 'away' | 'signed out'
 export const link = signal<Link>('looking')
 export const me = signal<NodeId | undefined>(undefined)
 
+/** What one types to give this node a command. */
+export function program (): string {
+  const name = me.value?.name
+  return name == null || name === 'default' ? 'wattle' : `wattle -n ${name}`
+}
+
 /** Longest time that an answer of the node on this machine takes. */
 const PATIENCE_MS = 10_000
 

@@ -3,7 +3,7 @@
 import { signal } from '@preact/signals'
 import type { JSX } from 'preact'
 import { useState } from 'preact/hooks'
-import { link, listDocs, makeDoc, type Doc } from '../api'
+import { link, listDocs, makeDoc, program, type Doc } from '../api'
 import { Inside } from '../inside'
 import { remember, remembered } from '../memory'
 import { addressOf, go } from '../place'
@@ -16,7 +16,7 @@ const asTable = signal(remembered('documents') === 'table')
 export const titleOf = (doc: Doc): string => doc.title === '' ? t('documents.untitled') : doc.title
 const roleOf = (doc: Doc): string => t(doc.role == null ? 'role.none' : `role.${doc.role}`)
 const synced = (doc: Doc): number => doc.peers.filter((peer) => peer.in_sync).length
-const syncOf = (doc: Doc): string => doc.peers.length === 0 ? t('sync.nobody') : t('sync.of', { synced: synced(doc), here: doc.peers.length })
+const syncOf = (doc: Doc, key: 'sync.of' | 'sync.with'): string => doc.peers.length === 0 ? t('sync.nobody') : t(key, { synced: synced(doc), here: doc.peers.length })
 
 const RADIUS = 15
 const AROUND = 2 * Math.PI * RADIUS
@@ -42,7 +42,7 @@ function Cards ({ list }: { list: Doc[] }): JSX.Element {
             <Ring doc={doc} />
             <span class='what'>
               <b>{titleOf(doc)}</b>
-              <small>{syncOf(doc)}</small>
+              <small>{syncOf(doc, 'sync.with')}</small>
               <small>{[size(doc.bytes), tn('members', doc.members), roleOf(doc)].join(' · ')}</small>
             </span>
           </Inside>
@@ -74,9 +74,9 @@ function Table ({ list }: { list: Doc[] }): JSX.Element {
               <td class='number'>{size(doc.bytes)}</td>
               <td>{roleOf(doc)}</td>
               <td class='number'>{doc.members}</td>
-              <td>{syncOf(doc)}</td>
+              <td>{syncOf(doc, 'sync.of')}</td>
               <td>{day(doc.since)}</td>
-              <td><code>{doc.id}</code></td>
+              <td class='id'><code>{doc.id}</code></td>
             </tr>
           ))}
         </tbody>
@@ -113,7 +113,7 @@ function List ({ list }: { list: Doc[] }): JSX.Element {
       <section class='notice'>
         <p>{t('documents.none')}</p>
         <p>{t('documents.join')}</p>
-        <pre><code>wattle doc join &lt;ticket&gt;</code></pre>
+        <pre><code>{program()} doc join &lt;ticket&gt;</code></pre>
       </section>
     )
   }
@@ -131,7 +131,7 @@ export function Documents (): JSX.Element {
     <>
       <div class='head'>
         <h1>{t('documents.title')}</h1>
-        <button type='button' class='plain' aria-pressed={asTable.value} onClick={turn}>{t(asTable.value ? 'documents.cards' : 'documents.table')}</button>
+        <button type='button' class='plain' onClick={turn}>{t(asTable.value ? 'documents.cards' : 'documents.table')}</button>
       </div>
       {link.value === 'away' ? <p class='warning' role='alert'>{t('away.list')}</p> : null}
       <Make />

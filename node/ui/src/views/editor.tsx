@@ -6,7 +6,7 @@ import { EditorView, drawSelection, highlightSpecialChars, keymap } from '@codem
 import type { AutomergeUrl, DocHandle, UrlHeads } from '@automerge/automerge-repo'
 import type { JSX } from 'preact'
 import { useEffect, useRef, useState } from 'preact/hooks'
-import { ApiError, getDoc, link, type Doc } from '../api'
+import { ApiError, getDoc, link, program, type Doc } from '../api'
 import { Binding, LINE, same } from '../editing/binding'
 import { TEXT_BYTES_MAX, bytesOf, homeOf, titleIn, type Fields } from '../editing/body'
 import { keeps, repo } from '../editing/repo'
@@ -258,7 +258,7 @@ export function Editor ({ id }: { id: string }): JSX.Element {
       {doc !== undefined && doc.role == null ? <p class='hint'>{t('editor.outside')}</p> : null}
       {tooLong ? <p class='warning' role='alert'>{t('editor.long', { max: size(TEXT_BYTES_MAX) })}</p> : null}
       {stage.is === 'loading' ? <p class='quiet'>{t('editor.loading')}</p> : null}
-      {stage.is === 'fields' ? <><p class='hint'>{t('editor.fields')}</p><pre><code>wattle doc set {id} PATH VALUE</code></pre></> : null}
+      {stage.is === 'fields' ? <><p class='hint'>{t('editor.fields')}</p><pre><code>{program()} doc set {id} PATH VALUE</code></pre></> : null}
       {stage.is === 'open' ? <Text binding={stage.binding} doc={doc} onTooLong={setTooLong} /> : null}
       <p class='quiet id'><code>{id}</code></p>
     </article>

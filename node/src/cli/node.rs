@@ -274,8 +274,9 @@ fn screen(session: &Session, status: &StatusDocument) -> Shown {
         ),
     );
     row("listening", network.listen.iter().map(|address| tame(address)).collect::<Vec<_>>().join("  "));
-    let url = status.api.url.as_deref().unwrap_or_default();
-    row("api", format!("{}   {}", tame(&status.api.socket), tame(url)));
+    let page =
+        status.api.url.as_deref().map(|url| format!("   {}   page: {} ui", tame(url), session.program()));
+    row("api", format!("{}{}", tame(&status.api.socket), page.unwrap_or_default()));
     if status.warnings.is_empty() {
         row("warnings", "none".to_owned());
     }

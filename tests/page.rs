@@ -417,6 +417,29 @@ async fn the_page_lists_what_is_here_and_lets_in_nobody_without_a_fresh_link() {
     let mut other = Person::sits_down().await;
     other.step("visit", json!({ "url": link, "text": "You are not signed in here" })).await;
     other.says("used already").await;
+    // A fresh one in the same tab, where only what is behind the number sign differs.
+    let link = two.ok(&["-n", "a", "ui", "--print"]).trim().to_owned();
+    other.step("visit", json!({ "url": link, "text": "notes" })).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_document_that_is_forgotten_under_an_open_page_is_said_to_be_and_does_not_come_back() {
+    if !is_here() {
+        return;
+    }
+    let machine = Machine::new(None);
+    let two = Two::with(&machine, "tea\n");
+    let mut person = Person::sits_down().await;
+    person.step("open", json!({ "url": two.link() })).await;
+    person.step("saved", json!({ "is": "here", "peers": 1 })).await;
+    two.ok(&["-n", "a", "doc", "rm", &two.doc]);
+    person.says("has forgotten the document").await;
+    person.sees("tea\n").await;
+    assert_eq!(person.step("writable", json!({})).await["writable"], false);
+    person.step("click", json!({ "name": "Documents" })).await;
+    person.says("No documents here yet").await;
+    assert_eq!(two.ok(&["-n", "a", "doc", "list", "-q"]), "");
+    assert!(two.ok(&["-n", "b", "doc", "list", "-q"]).contains(&two.doc));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -20,6 +20,7 @@ async function meet (): Promise<void> {
 async function begin (): Promise<void> {
   const code = takeCode()
   if (code !== undefined) {
+    badCode.value = false
     try {
       await signIn(code)
     } catch {
@@ -33,3 +34,5 @@ async function begin (): Promise<void> {
 const page = document.getElementById('page')
 if (page !== null) render(<Shell />, page)
 void begin()
+// A link that is put into the address of this very page changes only what is behind the number sign, and loads nothing.
+addEventListener('hashchange', () => { if (location.hash.startsWith('#k=')) void begin() })

@@ -28,6 +28,8 @@ export function go (path: string): void {
   history.pushState(null, '', path)
   place.value = read()
   scrollTo(0, 0)
+  // Who reads by ear goes on where the new view begins.
+  document.getElementById('content')?.focus()
 }
 
 /** The code of a sign-in link. It leaves the address before anything else happens, so that nobody copies it. */

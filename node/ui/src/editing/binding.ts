@@ -83,7 +83,8 @@ export class Binding {
 
   #push (): void {
     const pending = this.#pending
-    if (pending === undefined) return
+    // A document that its node has forgotten is not written any more.
+    if (pending === undefined || !this.handle.isReady()) return
     this.#pending = undefined
     const edits: Edit[] = []
     pending.iterChanges((from, to, _fromB, _toB, insert) => { edits.push({ from, to, insert: insert.sliceString(0, undefined, LINE) }) })
@@ -107,7 +108,7 @@ export class Binding {
 
   #pull (): void {
     const view = this.#view
-    if (view === undefined || this.#pending !== undefined || this.#composing || view.composing) return
+    if (view === undefined || this.#pending !== undefined || this.#composing || view.composing || !this.handle.isReady()) return
     const now = this.handle.heads()
     if (same(this.#heads, now)) return
     const doc = this.handle.doc()

@@ -35,6 +35,8 @@ async function bring (id: string): Promise<void> {
   const [{ repo }, { savedOf }] = await Promise.all([import('./repo'), import('./saved')])
   for (;;) {
     try {
+      // Asked first: a document that the node has forgotten must not come back by the way.
+      await getDoc(id)
       const handle = await (await repo()).find(id as Parameters<Awaited<ReturnType<typeof repo>>['find']>[0])
       if (savedOf(await getDoc(id), handle.heads()).here) { done(id); return }
     } catch (error) {

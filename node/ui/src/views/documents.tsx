@@ -2,7 +2,7 @@
 
 import { signal } from '@preact/signals'
 import type { JSX } from 'preact'
-import { useState } from 'preact/hooks'
+import { useEffect, useState } from 'preact/hooks'
 import { link, listDocs, makeDoc, program, type Doc } from '../api'
 import { Inside } from '../inside'
 import { remember, remembered } from '../memory'
@@ -123,6 +123,8 @@ function List ({ list }: { list: Doc[] }): JSX.Element {
 
 export function Documents (): JSX.Element {
   usePolling(async () => { docs.value = await listDocs() }, 'documents')
+  const name = t('documents.title')
+  useEffect(() => { document.title = `${name} – ${t('app.name')}` }, [name])
   const turn = (): void => {
     asTable.value = !asTable.value
     remember('documents', asTable.value ? 'table' : 'cards')
@@ -130,7 +132,7 @@ export function Documents (): JSX.Element {
   return (
     <>
       <div class='head'>
-        <h1>{t('documents.title')}</h1>
+        <h1>{name}</h1>
         <button type='button' class='plain' onClick={turn}>{t(asTable.value ? 'documents.cards' : 'documents.table')}</button>
       </div>
       {link.value === 'away' ? <p class='warning' role='alert'>{t('away.list')}</p> : null}

@@ -61,7 +61,7 @@ function useStage (id: string): Stage {
   return stage
 }
 
-interface Told { doc: Doc | undefined, saved: Saved | undefined, settled: boolean }
+interface Told { doc: Doc | undefined, saved: Saved | undefined, settled: boolean, forgotten: boolean }
 
 /** Whether this browser has put away all that is in the document, which is looked after only while the node is away. */
 function useKept (handle: DocHandle<Fields> | undefined): boolean {
@@ -96,6 +96,7 @@ function useKept (handle: DocHandle<Fields> | undefined): boolean {
 function useNode (id: string, handle: DocHandle<Fields> | undefined): Told {
   const [doc, setDoc] = useState<Doc | undefined>(undefined)
   const [settled, setSettled] = useState(true)
+  const [forgotten, setForgotten] = useState(false)
   useEffect(() => {
     let [ended, asking, again] = [false, false, false]
     let [timer, patience]: Array<ReturnType<typeof setTimeout> | undefined> = [undefined, undefined]
@@ -118,8 +119,15 @@ function useNode (id: string, handle: DocHandle<Fields> | undefined): Told {
           unsettle()
           wait = ASK_MS
         }
-      } catch {
+      } catch (error) {
         if (ended) return
+        if (handle !== undefined && error instanceof ApiError && error.status === 404) {
+          setDoc(undefined)
+          setForgotten(true)
+          // Else what is in this page would make a new document of it at the node.
+          void repo().then(async (repo) => { await repo.removeFromCache(handle.documentId) })
+          return
+        }
         setSettled(false)
         wait = RETRY_MS
       } finally {
@@ -146,7 +154,7 @@ function useNode (id: string, handle: DocHandle<Fields> | undefined): Told {
       handle?.off('change', changed)
     }
   }, [id, handle])
-  return { doc, saved: doc === undefined || handle === undefined ? undefined : savedOf(doc, handle.heads()), settled }
+  return { doc, saved: doc === undefined || handle === undefined ? undefined : savedOf(doc, handle.heads()), settled, forgotten }
 }
 
 function SavedMark ({ handle, saved, settled }: { handle: DocHandle<Fields>, saved: Saved | undefined, settled: boolean }): JSX.Element {
@@ -227,14 +235,18 @@ function useTitle (handle: DocHandle<Fields> | undefined, doc: Doc | undefined):
     handle?.on('change', turn)
     return () => { handle?.off('change', turn) }
   }, [handle])
-  const title = handle === undefined ? doc?.title ?? '' : titleIn(handle.doc())
-  return title === '' ? t('documents.untitled') : title
+  const last = useRef('')
+  if (handle?.isReady() === true) last.current = titleIn(handle.doc())
+  const said = handle === undefined ? doc?.title ?? '' : last.current
+  const title = said === '' ? t('documents.untitled') : said
+  useEffect(() => { document.title = `${title} – ${t('app.name')}` }, [title])
+  return title
 }
 
 export function Editor ({ id }: { id: string }): JSX.Element {
   const stage = useStage(id)
   const handle = stage.is === 'open' ? stage.handle : undefined
-  const { doc, saved, settled } = useNode(id, handle)
+  const { doc, saved, settled, forgotten } = useNode(id, handle)
   const title = useTitle(handle, doc)
   const [tooLong, setTooLong] = useState(false)
   if (stage.is === 'unknown') {
@@ -252,10 +264,11 @@ export function Editor ({ id }: { id: string }): JSX.Element {
     <article class='document' data-id={id}>
       <div class='head'>
         <h1>{title}</h1>
-        {stage.is === 'open' ? <SavedMark handle={stage.handle} saved={saved} settled={settled} /> : null}
+        {stage.is === 'open' && !forgotten ? <SavedMark handle={stage.handle} saved={saved} settled={settled} /> : null}
       </div>
       {doc !== undefined && doc.role === 'reader' ? <p class='hint'>{t('editor.readonly')}</p> : null}
       {doc !== undefined && doc.role == null ? <p class='hint'>{t('editor.outside')}</p> : null}
+      {forgotten ? <p class='warning' role='alert'>{t('editor.forgotten')}</p> : null}
       {tooLong ? <p class='warning' role='alert'>{t('editor.long', { max: size(TEXT_BYTES_MAX) })}</p> : null}
       {stage.is === 'loading' ? <p class='quiet'>{t('editor.loading')}</p> : null}
       {stage.is === 'fields' ? <><p class='hint'>{t('editor.fields')}</p><pre><code>{program()} doc set {id} PATH VALUE</code></pre></> : null}

@@ -26,6 +26,12 @@ pub enum Domain {
     DocPost,
     /// A claim about a member: its own record, its refutation, its leave, or an accusation.
     Member,
+    /// A validator's vote for a block of the ordered log.
+    OrderVote,
+    /// A validator's word that a round of the ordered log took too long.
+    OrderTimeout,
+    /// A leader's block of the ordered log.
+    OrderProposal,
 }
 
 impl Domain {
@@ -39,6 +45,9 @@ impl Domain {
             Self::DocVouch => "wattle doc vouch v1",
             Self::DocPost => "wattle doc post v1",
             Self::Member => "wattle member v1",
+            Self::OrderVote => "wattle order vote v1",
+            Self::OrderTimeout => "wattle order timeout v1",
+            Self::OrderProposal => "wattle order proposal v1",
         }
     }
 }
@@ -80,6 +89,13 @@ impl fmt::Debug for SecretKey {
 }
 
 impl NodeId {
+    /// Whether signatures of this key can verify: it is a point of the curve, and not one of the few for which
+    /// anybody can make a signature.
+    #[must_use]
+    pub fn can_sign(&self) -> bool {
+        VerifyingKey::from_bytes(self.public_key()).is_ok_and(|key| !key.is_weak())
+    }
+
     /// Whether `signature` is this node's, over `body`, for this purpose in this network. Strict: small-order
     /// keys and malleable signatures are refused.
     #[must_use]

@@ -224,6 +224,12 @@ impl Proposal {
         Self { block, signature: Signature::from_bytes(signature), id }
     }
 
+    /// From its parts, nothing checked; it has no id before it is.
+    #[must_use]
+    pub fn unchecked(block: Block, signature: Signature) -> Self {
+        Self { block, signature, id: BlockId::default() }
+    }
+
     /// What names the block.
     #[must_use]
     pub const fn id(&self) -> BlockId {

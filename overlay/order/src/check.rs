@@ -8,6 +8,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::ops::Deref;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use wattle_types::Domain;
 
 use crate::block::{Proposal, signed_body};
@@ -248,6 +249,15 @@ impl Seen {
     }
 }
 
+/// What proves the last block of a chain that was fetched by height.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ChainEnd {
+    /// A certificate for it.
+    Certified(Box<Qc>),
+    /// It is the last of its epoch.
+    Epoch(Box<EpochProof>),
+}
+
 /// Checks what comes, for one epoch.
 #[derive(Clone, Debug)]
 pub struct Checker {
@@ -283,10 +293,7 @@ impl Checker {
                 let (qc, tc) = (Checked::made_of_checked(qc), tc.map(Checked::made_of_checked));
                 Ok(Sound::Certificates { qc, tc })
             }
-            Message::Fetch { epoch, block, above } => {
-                self.same_epoch(epoch)?;
-                Ok(Sound::Fetch { block, above })
-            }
+            Message::Fetch { block, above } => Ok(Sound::Fetch { block, above }),
             Message::Blocks(blocks) if blocks.len() > FETCH_BLOCKS_MAX => {
                 Err(Rejected::Inconsistent("answer"))
             }
@@ -378,15 +385,17 @@ impl Checker {
     /// may one day be evidence, so they are checked.
     ///
     /// # Errors
-    /// [`Rejected`] when a link is broken or the certificate is none.
+    /// [`Rejected`] when a link is broken or nothing proves the end.
     pub fn check_chain(
         &self,
         seen: &mut Seen,
         blocks: Vec<Proposal>,
-        last: &Qc,
+        end: &ChainEnd,
     ) -> Result<Vec<Checked<Proposal>>, Rejected> {
-        seen.check_qc(&self.committee, last)?;
-        let mut certified = last.data.block;
+        let mut certified = match end {
+            ChainEnd::Certified(qc) => seen.check_qc(&self.committee, qc).map(|()| qc.data.block)?,
+            ChainEnd::Epoch(proof) => proof.check(&self.committee, seen).map(|_| proof.header.id())?,
+        };
         let mut chain = Vec::new();
         for mut block in blocks.into_iter().rev() {
             self.same_epoch(block.block.header.epoch)?;

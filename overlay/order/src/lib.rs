@@ -3,8 +3,8 @@
 //! # What it does
 //!
 //! A group of validators orders entries into one log. Less than a third of their weight may crash, forget or lie, and
-//! no two honest nodes ever have different blocks at a height (safety, whatever the network does); while more than two
-//! thirds hear each other, blocks are committed (liveness). [`Core`] is one node's part; [`Checker`] is its edge.
+//! no two honest nodes ever have different blocks at a height (safety, whatever the network does); while more than
+//! two thirds hear each other, blocks are committed (liveness). [`Core`] is one node's part; [`Checker`] is its edge.
 //!
 //! # Sources
 //!
@@ -15,22 +15,23 @@
 //!
 //! The letters stand at the code that keeps each rule, and in the tests that prove it.
 //!
-//! * **R, round entry.** `round = max(high_qc.round, high_tc.round) + 1`, never by a clock. A certificate is processed
-//!   before the message that carries it, wherever it was seen.
+//! * **R, round entry.** `round = max(high_qc.round, high_tc.round) + 1`, never by a clock. A certificate is
+//!   processed before the message that carries it, wherever it was seen.
 //! * **P, proposal.** A leader proposes at most once in a round, on its highest certificate, and signs it. Its own
 //!   proposal is its vote.
-//! * **V, vote.** For B iff (1) epoch, author, signatures and certificates are right; (2) its round is the current one;
-//!   (3) it is above `last_round`; (4) `B.qc.round = r - 1`, or `B.tc.round = r - 1` and B.qc is as high as the highest
-//!   in it; (5) its parent is here and valid; (6) its payload is here, durable and valid; (7) its time is not before its
-//!   parent's.
+//! * **V, vote.** For B iff (1) epoch, author, signatures and certificates are right; (2) its round is the current
+//!   one; (3) it is above `last_round`; (4) `B.qc.round = r - 1`, or `B.tc.round = r - 1` and B.qc is as high as the
+//!   highest in it; (5) its parent is here and valid; (6) its payload is here, durable and valid; (7) its time is not
+//!   before its parent's.
 //! * **L, lock.** The lock is the highest certificate: monotone, on disk before the vote leaves, told truthfully in
 //!   timeouts. V4 stands for "extends the lock".
-//! * **T, timeout.** When a round takes too long, or f + 1 say so: no vote in it any more, and the timeout is told again
-//!   for as long as the round lasts. A quorum of one epoch and round makes a certificate, which everybody tells on once.
+//! * **T, timeout.** When a round takes too long, or f + 1 say so: no vote in it any more, and the timeout is told
+//!   again for as long as the round lasts. A quorum of one epoch and round makes a certificate, which everybody tells
+//!   on once.
 //! * **C, commit.** A certificate for B1 commits its parent B0 and all before it iff `B1.round = B0.round + 1`,
 //!   ascending, each once.
-//! * **E, evidence.** (1) two proposals of one leader and round; (2) two votes of one validator and round; (3) a vote on
-//!   a certificate of round q, and a timeout of that round or later that claims less than q.
+//! * **E, evidence.** (1) two proposals of one leader and round; (2) two votes of one validator and round; (3) a vote
+//!   on a certificate of round q, and a timeout of that round or later that claims less than q.
 //! * **Persist before send.** What is signed leaves only when the disk has the record that covers it; the types of
 //!   `journal` leave no other way.
 //!
@@ -39,14 +40,15 @@
 //! * The last block of an epoch is the one that names the next validators, whichever certificate commits it, and the
 //!   proof leads from it to the committed block. "The first block with a commit of its own behind it" is not the same
 //!   for all: a certificate may be seen by one node only.
-//! * A leader follows from the chain below its block (who failed to lead is read from committed blocks), so two leaders
-//!   of one round are possible on two chains. V3 makes that a question of liveness only.
-//! * A timeout shows why its author is in the round, so none is ever ahead of the receiver and f + 1 are counted for one
-//!   round only.
+//! * A leader follows from the chain below its block (who failed to lead is read from committed blocks), so two
+//!   leaders of one round are possible on two chains. V3 makes that a question of liveness only.
+//! * A timeout shows why its author is in the round, so none is ever ahead of the receiver and f + 1 are counted for
+//!   one round only.
 //!
 //! # Bounds
 //!
-//! [`limits`] has every cap with its behaviour. The work of an input is linear in it, plus the blocks that it completes.
+//! [`limits`] has every cap with its behaviour. The work of an input is linear in it, plus the blocks that it
+//! completes.
 //!
 //! # Not here
 //!
@@ -73,7 +75,7 @@ mod tree;
 
 pub use block::{Block, BlockInfo, Executed, Header, Payload, Proposal, batch_digest};
 pub use certificate::{Claim, CommitInfo, Qc, Signers, Tc, Timeout, TimeoutData, Vote, VoteData};
-pub use check::{Checked, Checker, Rejected, Seen, Sound};
+pub use check::{ChainEnd, Checked, Checker, Rejected, Seen, Sound};
 pub use committee::{Anchor, Committee, Genesis, InvalidValidators, Rules, Validator, Validators};
 pub use config::Config;
 pub use core::{Alarm, Core, Corrupt, Counts, Input, Kept, Output, Recovered, Status, To};

@@ -33,8 +33,8 @@ pub const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
 /// Blocks in the answer to one fetch.
 pub const FETCH_BLOCKS_MAX: usize = 12;
 
-/// How often a missing block is asked for before it is let go. Whoever still needs it names it again.
-pub const FETCH_ATTEMPTS_MAX: u32 = 64;
+/// How often a missing block is asked for before blocks are fetched by height instead.
+pub const FETCH_ATTEMPTS_MAX: u32 = 16;
 
 /// Committed blocks kept to answer those who are a little behind: with full payloads 2 MiB.
 pub const KEPT_BLOCKS_MAX: usize = 64;

@@ -7,7 +7,7 @@ use crate::block::Proposal;
 use crate::certificate::{Qc, Tc, Timeout, Vote};
 use crate::epoch::EpochProof;
 use crate::evidence::Evidence;
-use crate::ids::{BlockId, Epoch, Height};
+use crate::ids::{BlockId, Height};
 use crate::limits::MESSAGE_BYTES_MAX;
 
 /// One message, nothing of it checked.
@@ -28,8 +28,6 @@ pub enum Message {
     },
     /// Send me this block, and those before it that are above a height.
     Fetch {
-        /// In which epoch.
-        epoch: Epoch,
         /// Which block.
         block: BlockId,
         /// What the asker has.

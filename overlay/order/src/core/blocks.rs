@@ -87,9 +87,15 @@ impl Wanted {
         self.0.len()
     }
 
+    /// Lets go what nobody has given so far. Whether there was any.
+    fn give_up(&mut self) -> bool {
+        let before = self.0.len();
+        self.0.retain(|_, want| want.attempts < FETCH_ATTEMPTS_MAX);
+        self.0.len() < before
+    }
+
     /// The next to ask for each block that is due; all are asked in turn, less often each time round.
     fn due(&mut self, now: Time, retry: Duration) -> Vec<(BlockId, NodeId)> {
-        self.0.retain(|_, want| want.attempts < FETCH_ATTEMPTS_MAX);
         let mut due = Vec::new();
         for (id, want) in self.0.iter_mut().filter(|(_, want)| want.at <= now) {
             let turn = want.attempts as usize;
@@ -119,10 +125,6 @@ impl Core {
         if proposal.header().epoch != self.committee.epoch() {
             return;
         }
-        if Witness::covers(self.turn.round, proposal.header().round) {
-            let evidence = self.witness.note_proposal(proposal);
-            self.note(evidence, out);
-        }
         if self.tree.get(&proposal.id()).is_some() && from != self.me {
             self.vote_again(&proposal.id());
         }
@@ -136,6 +138,7 @@ impl Core {
         match self.tree.attach(&self.committee, proposal, false) {
             Ok(()) => {
                 self.tree.set_verdict(&proposal.id(), Verdict::Valid);
+                out.push(Output::Validate { block: proposal.clone() });
                 self.attached(now, proposal, out);
                 self.vote_if_ready();
             }
@@ -151,6 +154,11 @@ impl Core {
         asked: bool,
         out: &mut Outbox<Output>,
     ) {
+        // E1, however it came here.
+        if Witness::covers(self.turn.round, proposal.header().round) {
+            let evidence = self.witness.note_proposal(proposal);
+            self.note(evidence, out);
+        }
         let id = proposal.id();
         let asked = asked || self.wanted.0.remove(&id).is_some() || self.high_qc.data.block == id;
         let tip = self.tree.tip().info;
@@ -270,9 +278,13 @@ impl Core {
     }
 
     pub(super) fn ask_again(&mut self, now: Time, out: &mut Outbox<Output>) {
-        let (epoch, above) = (self.committee.epoch(), self.tree.tip().info.height);
+        if self.wanted.give_up() && self.syncing.is_none() {
+            // Those who have it keep it no longer in memory: by height it comes from their disks.
+            self.sync_to(now, self.tree.tip().info.height.next(), out);
+        }
+        let above = self.tree.tip().info.height;
         for (block, holder) in self.wanted.due(now, self.config.fetch_retry) {
-            let message = Message::Fetch { epoch, block, above };
+            let message = Message::Fetch { block, above };
             send(out, To::One(holder), message);
         }
     }

@@ -12,7 +12,7 @@ use crate::collect::{Timeouts, Votes, Witness};
 use crate::epoch::EpochProof;
 use crate::ids::{Digest, Epoch, Height, Round};
 use crate::journal::Record;
-use crate::limits::{BEHIND_MAX, EPOCH_LINKS_MAX, EPOCHS_KEPT_MAX, EXECUTED_MAX, KEPT_BLOCKS_MAX};
+use crate::limits::{EPOCH_LINKS_MAX, EPOCHS_KEPT_MAX, EXECUTED_MAX, KEPT_BLOCKS_MAX};
 use crate::message::Message;
 use crate::tree::{Root, Tree, Verdict};
 
@@ -130,14 +130,12 @@ impl Core {
             return;
         }
         let (last, height) = (proof.header.id(), proof.header.height);
-        let holders: Vec<_> = proof.commit.signers.seats().collect();
         self.ending = Some(proof);
         if self.tree.get(&last).is_some() {
             self.finish_epoch(now, out);
-        } else if height.0 > self.tree.tip().info.height.0.saturating_add(BEHIND_MAX) {
-            self.sync_to(now, height, out);
         } else {
-            self.want(now, last, holders.into_iter(), out);
+            // Those who left the epoch have its last blocks on disk only.
+            self.sync_to(now, height, out);
         }
     }
 
@@ -146,31 +144,13 @@ impl Core {
         let Some(proof) = self.ending.clone() else { return };
         if let Some(blocks) = self.tree.path_up_to(&proof.header.id()) {
             let qc = Checked::made_of_checked(proof.commit.clone());
-            self.ending = None;
-            self.commit_by_proof(now, blocks, &qc, &proof, out);
-        }
-    }
-
-    fn commit_by_proof(
-        &mut self,
-        now: Time,
-        blocks: Vec<Checked<Proposal>>,
-        qc: &Checked<Qc>,
-        proof: &EpochProof,
-        out: &mut Outbox<Output>,
-    ) {
-        let before = self.committee.epoch();
-        self.commit(now, blocks, qc, out);
-        // What `commit` made of it has no links, because the blocks behind are not here: the proof that came has.
-        if self.committee.epoch() != before
-            && let Some(kept) = self.past_epochs.back_mut()
-        {
-            *kept = proof.clone();
+            self.commit(now, blocks, &qc, out);
         }
     }
 
     /// Everything of the old epoch is left behind, in one record with the new safety record.
     fn end_epoch(&mut self, now: Time, proof: EpochProof, out: &mut Outbox<Output>) {
+        // What another's proof led here by is the proof: the blocks that link it are not here.
         let proof = self.ending.take().map_or(proof, |known| (*known).clone());
         let committee = Arc::new(self.committee.succeeded(proof.next.clone(), proof.anchor()));
         self.safety.enter(&committee);
@@ -185,8 +165,15 @@ impl Core {
         self.tree = Tree::new(&committee, Root::of_epoch(&committee));
         self.high_qc = Checked::made_of_checked(Qc::genesis(&committee));
         self.high_tc = None;
-        self.turn =
-            Turn { round: Round(1), since: now, expired: false, retry_at: now, tick: 0, asked: false };
+        self.turn = Turn {
+            round: Round(1),
+            since: now,
+            expired: false,
+            retry_at: now,
+            tick: 0,
+            asked: false,
+            told: false,
+        };
         self.votes = Votes::default();
         self.timeouts = Timeouts::default();
         self.witness = Witness::default();

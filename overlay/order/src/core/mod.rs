@@ -122,7 +122,8 @@ pub enum Output {
         parent: BlockId,
     },
     /// Look whether the payload is here, durable, and right, and say [`Input::Judged`]. What is not here is to be
-    /// fetched; say it when it came.
+    /// fetched; say it when it came. Of this node's own block the application hears in the same way, and nothing waits
+    /// for what it says.
     Validate {
         /// The block.
         block: Checked<Proposal>,
@@ -282,6 +283,8 @@ pub(crate) struct Turn {
     tick: u32,
     /// The application was asked for a payload.
     asked: bool,
+    /// The others were told that the round began, because its proposal may take long.
+    told: bool,
 }
 
 /// One node's part of the log.

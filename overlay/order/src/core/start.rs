@@ -137,6 +137,7 @@ pub(super) fn begin(config: Config, key: SecretKey, recovered: Recovered) -> Cor
             retry_at: Time::ZERO,
             tick: 0,
             asked: false,
+            told: false,
         },
         votes: Votes::default(),
         timeouts: Timeouts::default(),

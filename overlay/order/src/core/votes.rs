@@ -31,9 +31,15 @@ impl Core {
     }
 
     pub(super) fn propose_if_due(&mut self, now: Time, out: &mut Outbox<Output>) {
-        if self.started && self.proposes_at().is_some_and(|at| at <= now) {
+        let Some(at) = self.proposes_at().filter(|_| self.started) else { return };
+        if at <= now {
             self.turn.asked = true;
             out.push(Output::Build { round: self.turn.round, parent: self.high_qc.data.block });
+        } else if !self.turn.told {
+            // While the log rests the certificate goes ahead of the proposal: the others enter the round, learn what it
+            // commits, and do not take the rest for a failure.
+            self.turn.told = true;
+            send(out, To::All, self.certificates());
         }
     }
 

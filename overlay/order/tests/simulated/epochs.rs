@@ -1,0 +1,52 @@
+//! The validators change by an ordered entry.
+
+use wattle_order::Epoch;
+
+use crate::world::{Options, World, keys, validators};
+use crate::{MILLI, SECOND, seeds};
+
+fn epoch_of(world: &World, place: usize) -> Epoch {
+    world.places[place].core.as_ref().map_or(Epoch(0), |core| core.status().epoch)
+}
+
+/// Four validators and three that follow; then the last four are the validators.
+fn change(world: &mut World, from: usize, to: std::ops::Range<usize>, epoch: u64) {
+    let chosen: Vec<_> = world.places[to.clone()].iter().map(|place| place.key.clone()).collect();
+    let set = validators(&chosen);
+    for place in from..from + 4 {
+        world.places[place].next_validators = Some(set.clone());
+    }
+    let done =
+        world.within(20 * SECOND, |world| to.clone().all(|place| epoch_of(world, place) == Epoch(epoch)));
+    if !done {
+        world.fail("the new validators do not enter their epoch");
+    }
+    world.places.iter_mut().for_each(|place| place.next_validators = None);
+}
+
+/// A10 in part.
+#[test]
+fn validators_are_replaced_under_load_with_crashes_and_nothing_is_lost() {
+    for seed in seeds(3) {
+        let mut world = World::new(Options { load_us: 5_000, loss: 10, ..Options::new(seed, 4) });
+        let committee = std::sync::Arc::clone(&world.committee);
+        for key in keys(7).into_iter().filter(|key| committee.seat(&key.node_id()).is_none()) {
+            let place = world.add_place(key, false);
+            world.start(place);
+        }
+        world.run(300 * MILLI);
+        world.crash(0);
+        change(&mut world, 0, 3..7, 2);
+        world.start(0);
+        let tip = world.places[4].height();
+        assert!(world.within(5 * SECOND, |world| world.places[4].height() > tip + 20), "seed {seed}");
+        world.crash(4);
+        change(&mut world, 3, 0..4, 3);
+        world.start(4);
+        let tip = world.places[0].height();
+        assert!(world.within(5 * SECOND, |world| world.places[0].height() > tip + 20), "seed {seed}");
+        // Everybody who waited was ordered, once.
+        let waits = world.places[0].mempool.len();
+        assert!(waits < 100, "{waits} wait, seed {seed}");
+    }
+}

@@ -1,0 +1,32 @@
+//! The log's machine with a simulated network, disks and clock.
+//!
+//! What must hold after every step is in `judge.rs` and in `Core::check_invariants`. The tests are the acceptance
+//! tests of the log by their numbers. Small sizes by default; `WATTLE_ORDER_SCALE=100` runs a hundred times as many
+//! seeds.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test ends where something is not as it must be")]
+
+mod asks;
+mod disks;
+mod epochs;
+mod faults;
+mod judge;
+mod liars;
+mod lies;
+mod replay;
+mod twins;
+mod world;
+
+use std::time::Duration;
+
+const SECOND: Duration = Duration::from_secs(1);
+const MILLI: Duration = Duration::from_millis(1);
+
+/// So many seeds, times the scale that was asked for.
+fn seeds(few: u64) -> std::ops::Range<u64> {
+    0..few * scale()
+}
+
+fn scale() -> u64 {
+    option_env!("WATTLE_ORDER_SCALE").map_or(1, |scale| scale.parse().unwrap())
+}

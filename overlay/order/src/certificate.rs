@@ -120,7 +120,9 @@ impl Timeout {
 pub struct Signers(#[serde(with = "hex_or_bytes")] Vec<u8>);
 
 impl Signers {
-    fn of(seats: impl Iterator<Item = Seat>) -> Self {
+    /// These, each once.
+    #[must_use]
+    pub fn of(seats: impl IntoIterator<Item = Seat>) -> Self {
         let mut bytes = Vec::new();
         for seat in seats {
             let byte = seat.index() / 8;

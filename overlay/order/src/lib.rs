@@ -70,6 +70,7 @@ mod leader;
 pub mod limits;
 mod merkle;
 mod message;
+mod receipt;
 mod safety;
 mod tree;
 
@@ -85,5 +86,6 @@ pub use ids::{BlockId, ChainId, Digest, Epoch, Height, Round, Seat, Seq, Signatu
 pub use journal::{Record, SafetyRecord};
 pub use merkle::{Path, transaction_hash, tree_root};
 pub use message::Message;
+pub use receipt::{Format, InvalidReceipt, Position, Receipt};
 pub use safety::Refusal;
 pub use tree::{Root, Verdict};

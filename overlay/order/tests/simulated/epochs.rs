@@ -9,8 +9,19 @@ fn epoch_of(world: &World, place: usize) -> Epoch {
     world.places[place].core.as_ref().map_or(Epoch(0), |core| core.status().epoch)
 }
 
-/// Four validators and three that follow; then the last four are the validators.
-fn change(world: &mut World, from: usize, to: std::ops::Range<usize>, epoch: u64) {
+/// Four validators, and three more places that follow.
+pub(crate) fn with_followers(options: Options) -> World {
+    let mut world = World::new(options);
+    let committee = std::sync::Arc::clone(&world.committee);
+    for key in keys(7).into_iter().filter(|key| committee.seat(&key.node_id()).is_none()) {
+        let place = world.add_place(key, false);
+        world.start(place);
+    }
+    world
+}
+
+/// The four from a place on order that others are the validators, and those enter their epoch.
+pub(crate) fn change(world: &mut World, from: usize, to: std::ops::Range<usize>, epoch: u64) {
     let chosen: Vec<_> = world.places[to.clone()].iter().map(|place| place.key.clone()).collect();
     let set = validators(&chosen);
     for place in from..from + 4 {
@@ -28,12 +39,7 @@ fn change(world: &mut World, from: usize, to: std::ops::Range<usize>, epoch: u64
 #[test]
 fn validators_are_replaced_under_load_with_crashes_and_nothing_is_lost() {
     for seed in seeds(3) {
-        let mut world = World::new(Options { load_us: 5_000, loss: 10, ..Options::new(seed, 4) });
-        let committee = std::sync::Arc::clone(&world.committee);
-        for key in keys(7).into_iter().filter(|key| committee.seat(&key.node_id()).is_none()) {
-            let place = world.add_place(key, false);
-            world.start(place);
-        }
+        let mut world = with_followers(Options { load_us: 5_000, loss: 10, ..Options::new(seed, 4) });
         world.run(300 * MILLI);
         world.crash(0);
         change(&mut world, 0, 3..7, 2);

@@ -13,7 +13,9 @@ mod faults;
 mod judge;
 mod liars;
 mod lies;
+mod receipts;
 mod replay;
+mod rules;
 mod twins;
 mod world;
 

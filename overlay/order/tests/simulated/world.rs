@@ -182,6 +182,7 @@ pub(crate) struct World {
     pub(crate) options: Options,
     pub(crate) random: Random,
     pub(crate) places: Vec<Place>,
+    pub(crate) genesis: Genesis,
     pub(crate) committee: Arc<Committee>,
     pub(crate) seen: Seen,
     pub(crate) judge: Judge,
@@ -236,6 +237,7 @@ impl World {
             order: 0,
             next_tx: 1,
             submitted: BTreeMap::new(),
+            genesis,
             committee,
             options,
         };

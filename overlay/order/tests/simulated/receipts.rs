@@ -1,0 +1,206 @@
+//! Receipts of a log whose validators changed, for both verifiers.
+
+use std::io::Write as _;
+use std::path::Path as FilePath;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use wattle_order::{EpochProof, Header, Payload, Qc, Receipt, Record, Seat, Seen, Signers};
+use wattle_types::cbor;
+
+use crate::epochs::{change, with_followers};
+use crate::world::{Options, Random, World};
+use crate::{MILLI, SECOND, scale};
+
+/// A log of three epochs, and the receipt of every transaction that one of its places can give.
+fn receipts() -> (World, Vec<Receipt>) {
+    let mut world = with_followers(Options { load_us: 40_000, loss: 10, ..Options::new(16, 4) });
+    world.run(600 * MILLI);
+    change(&mut world, 0, 3..7, 2);
+    world.run(SECOND);
+    change(&mut world, 3, 0..4, 3);
+    world.run(SECOND);
+    let mut receipts = Vec::new();
+    let mut proofs: Vec<EpochProof> = Vec::new();
+    let chain = &world.places[0].chain;
+    let (mut done, mut last): (usize, Option<(Vec<Header>, Qc)>) = (0, None);
+    for (_, record) in &world.places[0].disk.log {
+        match record {
+            Record::Commit { blocks, proof, .. } => {
+                done += blocks.len();
+                let headers: Vec<Header> = chain[done - blocks.len()..done]
+                    .iter()
+                    .map(|applied| applied.block.header().clone())
+                    .collect();
+                last = Some((headers, (**proof).clone()));
+                if headers_commit(last.as_ref()) {
+                    let (headers, commit) = last.clone().unwrap();
+                    receipts.extend(of_blocks(&world, &proofs, &headers, &[], &commit));
+                }
+            }
+            Record::Epoch { proof, .. } => {
+                let (headers, _) = last.clone().unwrap();
+                receipts.extend(of_blocks(&world, &proofs, &headers, &proof.links, &proof.commit));
+                proofs.push((**proof).clone());
+            }
+            _ => {}
+        }
+    }
+    (world, receipts)
+}
+
+/// Whether the certificate names the last of the headers; if not, the epoch's proof has what leads to it.
+fn headers_commit(last: Option<&(Vec<Header>, Qc)>) -> bool {
+    let Some((headers, commit)) = last else { return false };
+    let names = commit.data.commit.map(|commit| commit.block);
+    names == headers.last().map(Header::id)
+}
+
+fn of_blocks(
+    world: &World,
+    proofs: &[EpochProof],
+    headers: &[Header],
+    beyond: &[Header],
+    commit: &Qc,
+) -> Vec<Receipt> {
+    let mut receipts = Vec::new();
+    for (place, header) in headers.iter().enumerate() {
+        let payload = &world.places[0].chain[header.height.0 as usize - 1].block.block.payload;
+        let Payload::Inline(transactions) = payload else { continue };
+        let links: Vec<Header> = headers[place + 1..].iter().chain(beyond).cloned().collect();
+        for index in 0..transactions.len() {
+            let bytes = transactions.iter().map(|transaction| transaction.as_slice());
+            let end = (links.clone(), commit.clone());
+            let chain = world.committee.chain();
+            receipts.extend(Receipt::new(chain, proofs.to_vec(), (header, payload), (0, index), bytes, end));
+        }
+    }
+    receipts
+}
+
+/// A receipt that is not one: a bit elsewhere, or parts of another.
+fn mutate(draw: &mut Random, receipt: &Receipt, other: &Receipt) -> Option<Receipt> {
+    let mut changed = receipt.clone();
+    match draw.below(10) {
+        0 => changed.in_batch = other.in_batch.clone(),
+        1 => std::mem::swap(&mut changed.in_batch, &mut changed.in_block),
+        2 => changed.epochs = other.epochs.clone(),
+        3 => changed.commit = other.commit.clone(),
+        4 => changed.header = other.header.clone(),
+        // 2f signatures: the first is gone, and its bit too.
+        5 => {
+            changed.commit.signatures.remove(0);
+            let first = changed.commit.signers.seats().next().unwrap();
+            let rest: Vec<Seat> = changed.commit.signers.seats().filter(|seat| *seat != first).collect();
+            changed.commit.signers = Signers::of(rest);
+        }
+        // One signer counts twice.
+        6 => {
+            let first = changed.commit.signatures[0];
+            *changed.commit.signatures.last_mut().unwrap() = first;
+        }
+        7 => changed.links = other.links.clone(),
+        _ => {
+            let mut bytes = cbor::encode(receipt);
+            let bit = draw.below(bytes.len() as u64 * 8) as usize;
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            changed = cbor::decode(&bytes, bytes.len()).ok()?;
+        }
+    }
+    (changed != *receipt).then_some(changed)
+}
+
+/// Whether a mutation took one signature from four, which leaves a receipt as good as before.
+fn is_as_good(world: &World, changed: &Receipt, original: &Receipt) -> bool {
+    let quorum = world.committee.is_quorum(changed.commit.signers.seats());
+    let fewer = changed.commit.signatures.len() + 1 == original.commit.signatures.len();
+    let same = Receipt { commit: original.commit.clone(), ..changed.clone() } == *original;
+    same && fewer && quorum
+}
+
+/// A16.
+#[test]
+fn genuine_receipts_verify_with_the_genesis_alone_and_mutated_ones_never() {
+    let (world, receipts) = receipts();
+    let genesis = Arc::clone(&world.committee);
+    let mut seen = Seen::new();
+    let epochs: std::collections::BTreeSet<u64> =
+        receipts.iter().map(|receipt| receipt.header.epoch.0).collect();
+    assert_eq!(epochs, [1, 2, 3].into());
+    for receipt in &receipts {
+        let position = receipt.verify(&genesis, &mut seen).unwrap();
+        assert_eq!(position.height, receipt.header.height);
+    }
+    let mut draw = Random(16);
+    let mut refused = 0;
+    while refused < 1000 * scale().min(10) {
+        let one = &receipts[draw.below(receipts.len() as u64) as usize];
+        let other = &receipts[draw.below(receipts.len() as u64) as usize];
+        let Some(changed) = mutate(&mut draw, one, other) else {
+            refused += 1;
+            continue;
+        };
+        if receipts.contains(&changed) || is_as_good(&world, &changed, one) {
+            continue;
+        }
+        assert!(changed.verify(&genesis, &mut seen).is_err(), "{changed:?}");
+        refused += 1;
+    }
+}
+
+/// A16: another program, in another language, says the same of each.
+#[test]
+fn the_python_verifier_agrees_about_genuine_and_mutated_receipts() {
+    let python = Command::new("python3").arg("--version").output();
+    if python.is_err() {
+        assert!(option_env!("WATTLE_TEST_ALL").is_none(), "did not run: python3 is not here");
+        return;
+    }
+    let (world, receipts) = receipts();
+    let mut draw = Random(61);
+    let mut lines = Vec::new();
+    for (index, receipt) in receipts.iter().enumerate() {
+        let other = &receipts[draw.below(receipts.len() as u64) as usize];
+        let few = index % 6 == 0 || scale() > 1;
+        lines.extend(few.then(|| receipt.clone()));
+        for _ in 0..scale().min(10) {
+            lines.extend(mutate(&mut draw, receipt, other));
+        }
+    }
+    let said = ask_python(&world, &lines);
+    assert_eq!(said.len(), lines.len());
+    let mut seen = Seen::new();
+    let mut genuine = 0;
+    for (line, receipt) in said.iter().zip(&lines) {
+        let expected = receipt.verify(&world.committee, &mut seen).map(|position| {
+            let (epoch, height) = (position.epoch, position.height);
+            format!("ok {epoch} {height} {} {}", position.batch, position.index)
+        });
+        match expected {
+            Ok(expected) => assert_eq!(*line, expected),
+            Err(why) => assert!(line.starts_with("no "), "{line}, and here {why}: {receipt:?}"),
+        }
+        genuine += u64::from(line.starts_with("ok"));
+    }
+    assert!(genuine >= 10 && lines.len() as u64 > 2 * genuine - genuine / 2, "{genuine} of {}", lines.len());
+}
+
+fn ask_python(world: &World, receipts: &[Receipt]) -> Vec<String> {
+    let here = FilePath::new(env!("CARGO_MANIFEST_DIR")).join("tests/verify_receipt.py");
+    let genesis = serde_json::to_string(&world.genesis).unwrap();
+    let mut child = Command::new("python3")
+        .arg(&here)
+        .arg(&genesis)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // It answers when it has read all, so neither side waits for the other.
+    let mut stdin = child.stdin.take().unwrap();
+    for receipt in receipts {
+        writeln!(stdin, "{}", serde_json::to_string(receipt).unwrap()).unwrap();
+    }
+    drop(stdin);
+    let output = child.wait_with_output().unwrap();
+    String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+}

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use crate::block::Proposal;
+use crate::block::{Header, Proposal};
 use crate::certificate::{Claim, Qc, Tc, Timeout, Vote};
 use crate::check::Checked;
 use crate::committee::Committee;
 use crate::evidence::Evidence;
-use crate::ids::{Round, Seat};
+use crate::ids::{BlockId, Round, Seat, Signature};
 use crate::limits::{VOTE_ROUNDS_MAX, WITNESS_ROUNDS_MAX};
 
 /// Votes that are no certificate yet: one of each validator and round, for a few rounds.
@@ -75,7 +75,7 @@ impl Timeouts {
 /// Who said what lately. Kept apart from what makes certificates, so that a liar cannot choose which word counts.
 #[derive(Debug, Default)]
 pub(crate) struct Witness {
-    proposals: BTreeMap<(Round, Seat), Checked<Proposal>>,
+    proposals: BTreeMap<(Round, Seat), (BlockId, Header, Signature)>,
     votes: BTreeMap<(Round, Seat), Checked<Vote>>,
     claims: BTreeMap<(Round, Seat), Claim>,
 }
@@ -87,11 +87,16 @@ impl Witness {
             && round.0 >= current.0.saturating_sub(WITNESS_ROUNDS_MAX)
     }
 
-    /// E1.
+    /// E1. Headers are what proves it, so payloads are not kept.
     pub(crate) fn note_proposal(&mut self, proposal: &Checked<Proposal>) -> Option<Evidence> {
+        let said = || (proposal.header().clone(), proposal.signature);
         let key = (proposal.header().round, proposal.header().author);
-        let known = self.proposals.entry(key).or_insert_with(|| proposal.clone());
-        (known.id() != proposal.id()).then(|| Evidence::of_proposals(known, proposal))
+        let (id, header, signature) = self.proposals.entry(key).or_insert_with(|| {
+            let (header, signature) = said();
+            (proposal.id(), header, signature)
+        });
+        (*id != proposal.id())
+            .then(|| Evidence::Proposals { one: (header.clone(), *signature), other: said() })
     }
 
     /// E2 and E3.

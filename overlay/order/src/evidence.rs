@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 use wattle_types::Domain;
 
-use crate::block::{Header, Proposal, verifies};
+use crate::block::{Header, verifies};
 use crate::certificate::{Claim, TimeoutData, Vote};
 use crate::check::Seen;
 use crate::committee::Committee;
@@ -54,13 +54,6 @@ pub enum Offence {
 pub type EvidenceKey = (Offence, Seat, Round);
 
 impl Evidence {
-    /// Of two different proposals of one author and round.
-    #[must_use]
-    pub(crate) fn of_proposals(one: &Proposal, other: &Proposal) -> Self {
-        let part = |proposal: &Proposal| (proposal.header().clone(), proposal.signature);
-        Self::Proposals { one: part(one), other: part(other) }
-    }
-
     /// What it proves.
     #[must_use]
     pub const fn key(&self) -> EvidenceKey {

@@ -51,8 +51,10 @@ pub enum Record {
         /// What the tree stands on from here.
         root: Box<Root>,
     },
-    /// The epoch ended. Replaces the safety record too, in one step.
+    /// The epoch ended: its last commit, and the safety record of the next, in one step.
     Epoch {
+        /// The blocks that are committed by it, ascending.
+        blocks: Vec<BlockId>,
         /// The proof.
         proof: Box<EpochProof>,
         /// The safety record of the new epoch.

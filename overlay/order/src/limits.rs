@@ -42,6 +42,9 @@ pub const KEPT_BLOCKS_MAX: usize = 64;
 /// Blocks that wait for their parent. At the cap the one with the lowest round gives way.
 pub const SUSPENDED_MAX: usize = 128;
 
+/// Of these, blocks of one author that no certificate asks for.
+pub const SUSPENDED_PER_AUTHOR_MAX: usize = 8;
+
 /// Blocks that are asked for. At the cap a new wish replaces the oldest.
 pub const WANTED_MAX: usize = 64;
 

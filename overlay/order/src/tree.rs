@@ -13,8 +13,9 @@ use crate::ids::{BlockId, Height, Round, Seat};
 use crate::leader::{Led, Schedule};
 use crate::limits::{BLOCKS_PER_ROUND_MAX, EVIDENCE_PER_SEAT_MAX, LOOSE_BLOCKS_MAX, UNCOMMITTED_MAX};
 
-/// What the application says of a block: its payload is here and durable, within the limits, not a repetition, and
-/// its time is not far ahead (rules V6, V7).
+/// What the application says of a block: its payload is here and durable, within the limits, and not a repetition
+/// (rule V6). Of a block whose time is far ahead of the clock (rule V7) it says nothing until the clock is there: a clock
+/// that goes wrong delays votes, and convicts nobody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Verdict {
     /// It may be voted for.
@@ -101,9 +102,14 @@ impl Ready {
     }
 }
 
-/// Why a block does not fit on its parent. Its author's fault.
+/// Why a block does not fit on its parent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Unfit(pub(crate) &'static str);
+pub(crate) enum Unfit {
+    /// It breaks a rule: its author's fault.
+    Rule(&'static str),
+    /// There are enough blocks of its round, and no certificate asks for this one.
+    Crowd,
+}
 
 #[derive(Debug)]
 pub(crate) struct Tree {
@@ -179,7 +185,7 @@ impl Tree {
         asked: bool,
     ) -> Result<(), Unfit> {
         let Some(parent) = self.get(&proposal.header().parent) else {
-            return Err(Unfit("its parent is not here"));
+            return Err(Unfit::Rule("its parent is not here"));
         };
         self.check_fit(committee, proposal, parent, asked)?;
         let entry = self.entry(committee, proposal, parent);
@@ -214,10 +220,12 @@ impl Tree {
             (same || later, "it vouches for an execution that cannot be known"),
             (block.is_empty() || !parent.ends, "it orders something behind the end of the epoch"),
             (block.is_empty() || !deep, "it orders something while too much is not committed"),
-            (asked || crowd < BLOCKS_PER_ROUND_MAX, "its round has two blocks already"),
         ];
         if let Some((_, why)) = rules.iter().find(|(holds, _)| !holds) {
-            return Err(Unfit(why));
+            return Err(Unfit::Rule(why));
+        }
+        if !asked && crowd >= BLOCKS_PER_ROUND_MAX {
+            return Err(Unfit::Crowd);
         }
         self.check_evidence(proposal)
     }
@@ -230,7 +238,7 @@ impl Tree {
         let mut told = self.told_at(&proposal.header().parent);
         for evidence in &proposal.block.evidence {
             if !admits(&told, &evidence.key()) {
-                return Err(Unfit("it repeats a proof"));
+                return Err(Unfit::Rule("it repeats a proof"));
             }
             told.insert(evidence.key());
         }

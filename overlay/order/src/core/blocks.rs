@@ -6,13 +6,16 @@ use std::time::Duration;
 
 use wattle_types::{NodeId, Outbox, Time};
 
-use super::{Alarm, Core, Output, To, send};
+use super::{Alarm, Core, Held, Output, To, send};
 use crate::block::Proposal;
 use crate::check::Checked;
 use crate::collect::Witness;
 use crate::ids::{BlockId, Height, Round, Seat};
 use crate::journal::Record;
-use crate::limits::{BEHIND_MAX, FETCH_ATTEMPTS_MAX, FETCH_BLOCKS_MAX, SUSPENDED_MAX, WANTED_MAX};
+use crate::limits::{
+    BEHIND_MAX, FETCH_ATTEMPTS_MAX, FETCH_BLOCKS_MAX, HELD_MAX, SUSPENDED_MAX, SUSPENDED_PER_AUTHOR_MAX,
+    WANTED_MAX,
+};
 use crate::message::Message;
 use crate::tree::{Unfit, Verdict};
 
@@ -21,14 +24,24 @@ use crate::tree::{Unfit, Verdict};
 pub(crate) struct Suspended(BTreeMap<BlockId, (Checked<Proposal>, bool)>);
 
 impl Suspended {
-    /// Keeps a block; `asked` says that a certificate names it. At the cap the one of the lowest round gives way.
+    /// Keeps a block; `asked` says that a certificate names it. At the cap the one of the lowest round gives way; one
+    /// author makes room for itself only.
     fn insert(&mut self, proposal: &Checked<Proposal>, asked: bool) {
         self.0.entry(proposal.id()).or_insert_with(|| (proposal.clone(), asked));
-        if self.0.len() > SUSPENDED_MAX {
-            let lowest = self.0.iter().min_by_key(|(_, (block, _))| block.header().round);
-            let lowest = lowest.map(|(id, _)| *id);
-            lowest.map(|id| self.0.remove(&id));
+        let author = proposal.header().author;
+        let own = self.0.values().filter(|(block, asked)| block.header().author == author && !asked);
+        if own.count() > SUSPENDED_PER_AUTHOR_MAX {
+            self.drop_lowest(|block, asked| block.header().author == author && !asked);
         }
+        if self.0.len() > SUSPENDED_MAX {
+            self.drop_lowest(|_, _| true);
+        }
+    }
+
+    fn drop_lowest(&mut self, of: impl Fn(&Proposal, bool) -> bool) {
+        let of = self.0.iter().filter(|(_, (block, asked))| of(block, *asked));
+        let lowest = of.min_by_key(|(_, (block, _))| block.header().round).map(|(id, _)| *id);
+        lowest.map(|id| self.0.remove(&id));
     }
 
     fn take_children(&mut self, parent: &BlockId) -> Vec<(Checked<Proposal>, bool)> {
@@ -138,11 +151,12 @@ impl Core {
         match self.tree.attach(&self.committee, proposal, false) {
             Ok(()) => {
                 self.tree.set_verdict(&proposal.id(), Verdict::Valid);
-                out.push(Output::Validate { block: proposal.clone() });
                 self.attached(now, proposal, out);
                 self.vote_if_ready();
             }
-            Err(Unfit(why)) => out.push(Output::Misbehaved { peer: self.me, why }),
+            // What this node built does not fit: the application offered what the rules forbid. The round times out.
+            Err(Unfit::Rule(why)) => out.push(Output::Misbehaved { peer: self.me, why }),
+            Err(Unfit::Crowd) => {}
         }
     }
 
@@ -163,6 +177,10 @@ impl Core {
         let asked = asked || self.wanted.0.remove(&id).is_some() || self.high_qc.data.block == id;
         let tip = self.tree.tip().info;
         if self.tree.get(&id).is_some() || proposal.header().height <= tip.height {
+            return;
+        }
+        if !self.journal.accepts() {
+            // The disk is behind: what is not taken now is fetched when it has caught up.
             return;
         }
         if self.tree.get(&proposal.header().parent).is_none() {
@@ -197,9 +215,10 @@ impl Core {
             // A commit meanwhile went past it.
             return false;
         }
-        if let Err(Unfit(why)) = self.tree.attach(&self.committee, block, asked) {
-            let author = self.committee.id(block.header().author);
-            author.into_iter().for_each(|peer| out.push(Output::Misbehaved { peer, why }));
+        if let Err(unfit) = self.tree.attach(&self.committee, block, asked) {
+            if let (Unfit::Rule(why), Some(peer)) = (unfit, self.committee.id(block.header().author)) {
+                out.push(Output::Misbehaved { peer, why });
+            }
             return false;
         }
         self.journal.append(Record::Block(Box::new((**block).clone())));
@@ -289,7 +308,8 @@ impl Core {
         }
     }
 
-    pub(super) fn on_fetch(&self, from: NodeId, block: &BlockId, above: Height, out: &mut Outbox<Output>) {
+    /// What is told is on disk here, as everything that leaves.
+    pub(super) fn on_fetch(&mut self, from: NodeId, block: &BlockId, above: Height) {
         let mut chain = VecDeque::new();
         let mut next = *block;
         while chain.len() < FETCH_BLOCKS_MAX {
@@ -299,10 +319,11 @@ impl Core {
                 break;
             }
             next = found.header().parent;
-            chain.push_front((**found).clone());
+            chain.push_front(found.clone());
         }
-        if !chain.is_empty() {
-            send(out, To::One(from), Message::Blocks(chain.into()));
+        if !chain.is_empty() && self.held.len() < HELD_MAX {
+            let gated = self.journal.gate(Held::Blocks(from, chain.into()));
+            self.hold(gated);
         }
     }
 

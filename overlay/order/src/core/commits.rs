@@ -10,7 +10,7 @@ use crate::certificate::Qc;
 use crate::check::Checked;
 use crate::collect::{Timeouts, Votes, Witness};
 use crate::epoch::EpochProof;
-use crate::ids::{Digest, Epoch, Height, Round};
+use crate::ids::{BlockId, Digest, Epoch, Height, Round};
 use crate::journal::Record;
 use crate::limits::{EPOCH_LINKS_MAX, EPOCHS_KEPT_MAX, EXECUTED_MAX, KEPT_BLOCKS_MAX};
 use crate::message::Message;
@@ -26,9 +26,8 @@ impl Core {
         if verdict == Some(Verdict::Invalid) {
             self.quarantine(Alarm::VerdictDiffers { block: qc.data.block });
         }
-        if self.agreed.insert(executed.height, executed.root).is_none() {
-            self.compare(executed.height);
-        }
+        self.agreed.entry(executed.height).or_insert(executed.root);
+        self.compare(executed.height);
         if let Some(blocks) = self.tree.committed_by(&qc.data.block) {
             self.commit(now, blocks, qc, out);
         }
@@ -58,8 +57,16 @@ impl Core {
         self.evidence.retain(|key, _| crate::tree::admits(told, key));
         self.suspended.prune(tip.header().height);
         self.forget_executed(tip.header().executed.height);
+        let ids = blocks.iter().map(|block| block.id()).collect();
+        if let Some(next) = tip.block.next.clone() {
+            let links = behind.iter().map(|block| block.header().clone()).take(EPOCH_LINKS_MAX).collect();
+            let (header, commit) = (tip.header().clone(), (**proof).clone());
+            let ended = EpochProof { header, next, links, commit };
+            self.end_epoch(now, (ids, blocks), ended, proof, out);
+            return;
+        }
         self.journal.append(Record::Commit {
-            blocks: blocks.iter().map(|block| block.id()).collect(),
+            blocks: ids,
             height: tip.header().height,
             proof: Box::new((**proof).clone()),
             root: Box::new(self.tree.root()),
@@ -67,11 +74,6 @@ impl Core {
         // The application hears of it when it is on disk with its proof, so a receipt never is of something lost.
         let gated = self.journal.gate(Held::Commit(blocks, proof.clone()));
         self.hold(gated);
-        if let Some(next) = tip.block.next.clone() {
-            let links = behind.iter().map(|block| block.header().clone()).take(EPOCH_LINKS_MAX).collect();
-            let (header, commit) = (tip.header().clone(), (**proof).clone());
-            self.end_epoch(now, EpochProof { header, next, links, commit }, out);
-        }
     }
 
     /// Whether a certificate committed something else at one of these heights. Then a third or more lie, and going on
@@ -148,14 +150,24 @@ impl Core {
         }
     }
 
-    /// Everything of the old epoch is left behind, in one record with the new safety record.
-    fn end_epoch(&mut self, now: Time, proof: EpochProof, out: &mut Outbox<Output>) {
+    /// Everything of the old epoch is left behind: its last commit, its proof and the new safety record are one record,
+    /// so that a crash finds either epoch whole.
+    fn end_epoch(
+        &mut self,
+        now: Time,
+        (ids, blocks): (Vec<BlockId>, Vec<Checked<Proposal>>),
+        proof: EpochProof,
+        commit: &Checked<Qc>,
+        out: &mut Outbox<Output>,
+    ) {
         // What another's proof led here by is the proof: the blocks that link it are not here.
         let proof = self.ending.take().map_or(proof, |known| (*known).clone());
         let committee = Arc::new(self.committee.succeeded(proof.next.clone(), proof.anchor()));
         self.safety.enter(&committee);
         let safety = Box::new(self.safety.record().clone());
-        self.journal.append(Record::Epoch { proof: Box::new(proof.clone()), safety });
+        self.journal.append(Record::Epoch { blocks: ids, proof: Box::new(proof.clone()), safety });
+        let gated = self.journal.gate(Held::Commit(blocks, commit.clone()));
+        self.hold(gated);
         let gated = self.journal.gate(Held::Epoch(Box::new(proof.clone()), Arc::clone(&committee)));
         self.hold(gated);
         self.past_epochs.push_back(proof);

@@ -263,6 +263,7 @@ pub(crate) enum Held {
     Vote(To, Checked<Vote>),
     Timeout(Checked<Timeout>, u32),
     Proposal(Checked<Proposal>),
+    Blocks(NodeId, Vec<Checked<Proposal>>),
     Commit(Vec<Checked<Proposal>>, Checked<Qc>),
     Epoch(Box<EpochProof>, Arc<Committee>),
 }
@@ -467,7 +468,7 @@ impl Core {
                     self.on_tc(now, &tc, out);
                 }
             }
-            Sound::Fetch { block, above } => self.on_fetch(from, &block, above, out),
+            Sound::Fetch { block, above } => self.on_fetch(from, &block, above),
             Sound::Blocks(blocks) => self.on_blocks(now, from, blocks, out),
             Sound::Evidence(evidence) => self.report(evidence, out),
             Sound::EpochEnded(proof) => self.on_epoch_ended(now, proof, out),
@@ -536,6 +537,11 @@ impl Core {
             }
             Held::Proposal(proposal) => {
                 send(out, To::All, Message::Proposal((*proposal).clone()));
+                out.push(Output::Validate { block: proposal });
+            }
+            Held::Blocks(to, blocks) => {
+                let blocks = blocks.iter().map(|block| (**block).clone()).collect();
+                send(out, To::One(to), Message::Blocks(blocks));
             }
             Held::Commit(blocks, proof) => out.push(Output::Commit { blocks, proof }),
             Held::Epoch(proof, committee) => out.push(Output::EpochEnded { proof, committee }),
@@ -552,7 +558,7 @@ impl Core {
     }
 
     fn is_unsure(&self) -> bool {
-        self.syncing.is_some() || self.quarantined
+        self.syncing.is_some() || self.quarantined || self.halted
     }
 
     fn others(&self, seats: impl IntoIterator<Item = Seat>) -> Vec<NodeId> {

@@ -26,6 +26,11 @@ pub enum Corrupt {
     /// A block on this disk does not verify: the disk or the genesis is not the one it was.
     #[error("a block on disk does not verify ({0}): restore the data directory, or join with an empty one")]
     Block(Rejected),
+    /// A certificate in the safety record does not.
+    #[error(
+        "the safety record on disk does not verify ({0}): restore the data directory, or join with an empty one"
+    )]
+    Safety(Rejected),
     /// The proof of an epoch's end does not.
     #[error(
         "an epoch proof on disk does not verify ({0}): restore the data directory, or join with an empty one"
@@ -59,17 +64,21 @@ impl Recovered {
         let mut read = Self::none(genesis);
         for record in records {
             match record {
-                Record::Safety(safety) => read.safety = Some(*safety),
+                Record::Safety(safety) => {
+                    let lock = seen.check_qc(&read.committee, &safety.high_qc);
+                    let tc = safety.high_tc.iter().try_for_each(|tc| seen.check_tc(&read.committee, tc));
+                    lock.and(tc).map_err(Corrupt::Safety)?;
+                    read.safety = Some(*safety);
+                }
                 Record::Block(block) => read.read_block(seen, *block)?,
                 Record::Commit { blocks, height, proof, root } => {
-                    read.kept.extend(blocks.iter().filter_map(|id| read.blocks.remove(id)));
-                    let extra = read.kept.len().saturating_sub(KEPT_BLOCKS_MAX);
-                    read.kept.drain(..extra);
+                    read.keep(&blocks);
                     read.blocks.retain(|_, block| block.header().height > height);
                     read.root = Some(*root);
                     read.proof = Some(*proof);
                 }
-                Record::Epoch { proof, safety } => {
+                Record::Epoch { blocks, proof, safety } => {
+                    read.keep(&blocks);
                     let next = proof.check(&read.committee, seen).map_err(Corrupt::Epoch)?;
                     read.past_epochs.push_back(*proof);
                     let extra = read.past_epochs.len().saturating_sub(EPOCHS_KEPT_MAX);
@@ -81,6 +90,12 @@ impl Recovered {
             }
         }
         Ok(read)
+    }
+
+    fn keep(&mut self, committed: &[BlockId]) {
+        self.kept.extend(committed.iter().filter_map(|id| self.blocks.remove(id)));
+        let extra = self.kept.len().saturating_sub(KEPT_BLOCKS_MAX);
+        self.kept.drain(..extra);
     }
 
     /// Nothing: the log begins.

@@ -56,3 +56,32 @@ fn validators_are_replaced_under_load_with_crashes_and_nothing_is_lost() {
         assert!(waits < 100, "{waits} wait, seed {seed}");
     }
 }
+
+/// A8 in an epoch's end: it is one record, so that a crash finds either epoch whole.
+#[test]
+fn a_crash_of_all_at_any_point_of_an_epochs_end_leaves_one_epoch_or_the_other() {
+    for seed in seeds(12) {
+        let mut world = with_followers(Options { load_us: 5_000, ..Options::new(seed, 4) });
+        world.run(200 * MILLI);
+        let chosen: Vec<_> = world.places[3..7].iter().map(|place| place.key.clone()).collect();
+        let set = validators(&chosen);
+        (0..4).for_each(|place| world.places[place].next_validators = Some(set.clone()));
+        for place in 0..7 {
+            world.places[place].fuse = Some(4 + (seed * 5 + place as u64 * 2) % 31);
+        }
+        world.run(SECOND / 2);
+        for place in 0..7 {
+            if world.places[place].core.is_some() {
+                world.crash(place);
+            }
+            world.start(place);
+        }
+        let done = world.within(10 * SECOND, |world| (3..7).all(|place| epoch_of(world, place) >= Epoch(2)));
+        if !done {
+            world.fail("the new validators do not enter their epoch after the crash");
+        }
+        world.places.iter_mut().for_each(|place| place.next_validators = None);
+        let tip = world.places[4].height();
+        assert!(world.within(5 * SECOND, |world| world.places[4].height() > tip + 5), "seed {seed}");
+    }
+}

@@ -23,37 +23,24 @@ fn receipts() -> (World, Vec<Receipt>) {
     let mut receipts = Vec::new();
     let mut proofs: Vec<EpochProof> = Vec::new();
     let chain = &world.places[0].chain;
-    let (mut done, mut last): (usize, Option<(Vec<Header>, Qc)>) = (0, None);
+    let mut done = 0;
+    let mut next = |count: usize| -> Vec<Header> {
+        done += count;
+        chain[done - count..done].iter().map(|applied| applied.block.header().clone()).collect()
+    };
     for (_, record) in &world.places[0].disk.log {
         match record {
             Record::Commit { blocks, proof, .. } => {
-                done += blocks.len();
-                let headers: Vec<Header> = chain[done - blocks.len()..done]
-                    .iter()
-                    .map(|applied| applied.block.header().clone())
-                    .collect();
-                last = Some((headers, (**proof).clone()));
-                if headers_commit(last.as_ref()) {
-                    let (headers, commit) = last.clone().unwrap();
-                    receipts.extend(of_blocks(&world, &proofs, &headers, &[], &commit));
-                }
+                receipts.extend(of_blocks(&world, &proofs, &next(blocks.len()), &[], proof));
             }
-            Record::Epoch { proof, .. } => {
-                let (headers, _) = last.clone().unwrap();
-                receipts.extend(of_blocks(&world, &proofs, &headers, &proof.links, &proof.commit));
+            Record::Epoch { blocks, proof, .. } => {
+                receipts.extend(of_blocks(&world, &proofs, &next(blocks.len()), &proof.links, &proof.commit));
                 proofs.push((**proof).clone());
             }
             _ => {}
         }
     }
     (world, receipts)
-}
-
-/// Whether the certificate names the last of the headers; if not, the epoch's proof has what leads to it.
-fn headers_commit(last: Option<&(Vec<Header>, Qc)>) -> bool {
-    let Some((headers, commit)) = last else { return false };
-    let names = commit.data.commit.map(|commit| commit.block);
-    names == headers.last().map(Header::id)
 }
 
 fn of_blocks(

@@ -351,30 +351,39 @@ impl World {
                     blocks.insert(block.header().id(), (**block).clone());
                 }
                 Record::Commit { blocks: ids, .. } => {
-                    for id in ids {
-                        height += 1;
-                        if height <= told {
-                            assert_eq!(
-                                self.places[place].chain[height - 1].block.id(),
-                                *id,
-                                "the disk forgot"
-                            );
-                            continue;
-                        }
-                        let message = Message::Proposal(blocks.get(id).unwrap().clone());
-                        let checked = Checker::new(Arc::clone(&committee)).check(&mut self.seen, message);
-                        assert!(checked.is_ok(), "{checked:?}");
-                        let Ok(Sound::Proposal(block)) = checked else { continue };
-                        self.execute(place, block);
-                    }
+                    self.apply_commit(place, &committee, &blocks, ids, &mut height);
                 }
-                Record::Epoch { proof, .. } => {
+                Record::Epoch { proof, blocks: ids, .. } => {
+                    self.apply_commit(place, &committee, &blocks, ids, &mut height);
                     committee = Arc::new(proof.check(&committee, &mut self.seen).unwrap());
                 }
                 Record::Safety(_) => {}
             }
         }
         assert!(height >= told, "place {place} told of {told} commits and has {height} on disk");
+    }
+
+    fn apply_commit(
+        &mut self,
+        place: usize,
+        committee: &Arc<Committee>,
+        blocks: &BTreeMap<BlockId, Proposal>,
+        ids: &[BlockId],
+        height: &mut usize,
+    ) {
+        for id in ids {
+            *height += 1;
+            if let Some(applied) = self.places[place].chain.get(*height - 1) {
+                assert_eq!(applied.block.id(), *id, "the disk forgot");
+                continue;
+            }
+            let message = Message::Proposal(blocks.get(id).unwrap().clone());
+            let checked = Checker::new(Arc::clone(committee)).check(&mut self.seen, message);
+            assert!(checked.is_ok(), "{checked:?}");
+            if let Ok(Sound::Proposal(block)) = checked {
+                self.execute(place, block);
+            }
+        }
     }
 
     /// Runs for a span.

@@ -286,3 +286,58 @@ impl Committee {
         self.seats.values().copied()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wattle_types::SecretKey;
+
+    fn validator(seed: u8, weight: u64) -> Validator {
+        Validator { id: SecretKey::from_bytes(&[seed; 32]).node_id(), weight }
+    }
+
+    fn committee(weights: &[u64]) -> Committee {
+        let list = weights.iter().zip(1..).map(|(weight, seed)| validator(seed, *weight)).collect();
+        let validators = Validators::new(list).unwrap();
+        let (network, created) = (NetworkName::default(), UnixTime::from_millis(1));
+        Committee::genesis(&Genesis { network, validators, rules: Rules::default(), created })
+    }
+
+    #[test]
+    fn a_set_in_which_one_could_stop_or_steer_the_log_is_refused() {
+        let of = |weights: &[u64]| {
+            Validators::new(weights.iter().zip(1..).map(|(weight, seed)| validator(seed, *weight)).collect())
+        };
+        assert_eq!(of(&[1, 1, 1]), Err(InvalidValidators::Count(3)));
+        assert!(of(&[1, 1, 1, 1]).is_ok());
+        assert!(of(&[2, 2, 1, 1]).is_ok(), "a third is allowed");
+        assert!(matches!(of(&[3, 2, 2, 1]), Err(InvalidValidators::Weight { weight: 3, total: 8, .. })));
+        assert!(matches!(of(&[1, 1, 1, 0]), Err(InvalidValidators::Weight { weight: 0, .. })));
+        assert!(matches!(of(&[u64::MAX; 4]), Err(InvalidValidators::Weight { .. })));
+        let twice = vec![validator(1, 1), validator(1, 1), validator(2, 1), validator(3, 1)];
+        assert!(matches!(Validators::new(twice), Err(InvalidValidators::Order(_))));
+        // The neutral element: anybody can make a signature of it.
+        let mut one = [0; 32];
+        one[0] = 1;
+        let weak = Validator { id: NodeId::from_public_key(one), weight: 1 };
+        let list = vec![weak, validator(1, 1), validator(2, 1), validator(3, 1)];
+        assert_eq!(Validators::new(list), Err(InvalidValidators::Key(weak.id)));
+        let mut unsorted: Vec<Validator> = of(&[1, 1, 1, 1]).unwrap().into();
+        unsorted.reverse();
+        assert!(matches!(Validators::try_from(unsorted), Err(InvalidValidators::Order(_))));
+    }
+
+    #[test]
+    fn two_quorums_share_more_weight_than_may_lie_and_the_honest_alone_are_one() {
+        // n, the least quorum, and the least count of which one is honest: written down, not computed.
+        for (n, quorum, honest) in [(4, 3, 2), (5, 4, 2), (6, 5, 3), (7, 5, 3), (10, 7, 4), (100, 67, 34)] {
+            let committee = committee(&vec![1; n]);
+            let first = |count: u16| (0..count).map(Seat);
+            assert!(committee.is_quorum(first(quorum)) && !committee.is_quorum(first(quorum - 1)), "{n}");
+            assert!(committee.has_honest(first(honest)) && !committee.has_honest(first(honest - 1)), "{n}");
+            // A seat counts once, and one where nobody sits not at all.
+            assert!(!committee.is_quorum(std::iter::repeat_n(Seat(0), n)));
+            assert!(!committee.is_quorum((0..200).map(|seat| Seat(seat + 200))));
+        }
+    }
+}

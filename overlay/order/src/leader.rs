@@ -127,3 +127,69 @@ fn turns(committee: &Committee, skipped: &BTreeSet<Seat>) -> Vec<Seat> {
 const fn gcd(a: u64, b: u64) -> u64 {
     if b == 0 { a } else { gcd(b, a % b) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::committee::{Genesis, Rules, Validator, Validators};
+    use wattle_types::{NetworkName, SecretKey, UnixTime};
+
+    fn committee(weights: &[u64]) -> Committee {
+        let id = |seed: u8| SecretKey::from_bytes(&[seed; 32]).node_id();
+        let list = weights.iter().zip(1..).map(|(weight, seed)| Validator { id: id(seed), weight: *weight });
+        let validators = Validators::new(list.collect()).unwrap();
+        let rules = Rules { opening: vec![Seat(3)], skip_blocks: 10, lag: 4 };
+        let created = UnixTime::from_millis(1);
+        Committee::genesis(&Genesis { network: NetworkName::default(), validators, rules, created })
+    }
+
+    fn led(height: u64, author: u16, failed: &[u16]) -> Led {
+        let failed = failed.iter().map(|seat| Seat(*seat)).collect();
+        Led { height: Height(height), author: Seat(author), failed }
+    }
+
+    #[test]
+    fn each_leads_as_often_as_its_weight_says_and_the_opening_comes_first() {
+        let committee = committee(&[3, 3, 2, 1, 1]);
+        let schedule = Schedule::new(&committee, BTreeMap::new());
+        assert_eq!(schedule.leader(&committee, Round(1)), Seat(3));
+        let mut times: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
+        let turn = schedule.turns.len();
+        for seat in committee.seats() {
+            let count = schedule.turns.iter().filter(|leader| **leader == seat).count();
+            times.entry(committee.weight(seat)).or_default().push(count * 10 / turn);
+        }
+        // In tenths of all turns, rounded down; weights are scaled to eight steps.
+        assert_eq!(times, BTreeMap::from([(1, vec![0, 0]), (2, vec![2]), (3, vec![3, 3])]));
+        let pairs = schedule.turns.windows(2).filter(|pair| pair[0] == pair[1]).count();
+        assert_eq!(pairs, 0, "no one leads twice in a row");
+    }
+
+    #[test]
+    fn who_failed_is_passed_over_for_a_span_of_blocks_but_never_a_third_of_all() {
+        let committee = committee(&[1; 7]);
+        let start = Schedule::new(&committee, BTreeMap::new());
+        let leads = |schedule: &Schedule, seat: u16| schedule.turns.contains(&Seat(seat));
+        let two = start.after(&committee, &led(1, 0, &[1, 2]));
+        assert!(!leads(&two, 1) && !leads(&two, 2) && leads(&two, 3));
+        // Three of seven would be more than a third: the latest count.
+        let three = two.after(&committee, &led(2, 0, &[3]));
+        assert!(!leads(&three, 3) && (leads(&three, 1) != leads(&three, 2)));
+        // A block of its own clears it; else time does.
+        let cleared = three.after(&committee, &led(3, 3, &[]));
+        assert!(leads(&cleared, 3) && !leads(&cleared, 1) && !leads(&cleared, 2));
+        let later =
+            (4..=11).fold(cleared, |schedule, height| schedule.after(&committee, &led(height, 0, &[])));
+        assert!(leads(&later, 1) && leads(&later, 2));
+        assert_eq!(later, start);
+    }
+
+    #[test]
+    fn the_rounds_between_two_blocks_name_who_failed_without_counting_for_ever() {
+        let committee = committee(&[1; 4]);
+        let schedule = Schedule::new(&committee, BTreeMap::new());
+        assert_eq!(schedule.failed(&committee, Round(4), Round(5)), []);
+        assert_eq!(schedule.failed(&committee, Round(4), Round(7)), [Seat(1), Seat(2)]);
+        assert_eq!(schedule.failed(&committee, Round(4), Round(u64::MAX)).len(), 4);
+    }
+}

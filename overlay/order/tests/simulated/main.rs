@@ -10,6 +10,7 @@ mod asks;
 mod disks;
 mod epochs;
 mod faults;
+mod hostile;
 mod judge;
 mod liars;
 mod lies;

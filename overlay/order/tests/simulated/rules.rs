@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use serde_bytes::ByteBuf;
 use wattle_order::{
-    Block, Checker, Claim, CommitInfo, Committee, Core, Digest, Evidence, Executed, Header, Height, Input,
-    Message, Output, Payload, Proposal, Qc, Record, Recovered, Rejected, Round, Seat, Seen, Signature,
-    Signers, Sound, Tc, Timeout, TimeoutData, To, Verdict, Vote, VoteData,
+    Alarm, Block, ChainEnd, Checker, Claim, CommitInfo, Committee, Core, Digest, Evidence, Executed, Header,
+    Height, Input, Message, Output, Payload, Proposal, Qc, Record, Recovered, Rejected, Round, Seat, Seen,
+    Signature, Signers, Sound, Tc, Timeout, TimeoutData, To, Verdict, Vote, VoteData,
 };
 use wattle_types::{Domain, Machine as _, Outbox, SecretKey, Time, UnixTime, cbor};
 
@@ -527,4 +527,113 @@ fn certificates_without_a_quorum_of_distinct_validators_of_the_epoch_are_refused
         let refused = bench.checker.check(&mut bench.seen, message);
         assert_eq!(refused, Err(Rejected::Inconsistent("timeout certificate")));
     }
+}
+
+#[test]
+fn e_a_proof_that_proves_nothing_is_refused() {
+    let mut bench = Bench::new(3);
+    let one = bench.block(1, 1, &bench.genesis(), None);
+    let two = bench.block(2, 2, &bench.qc(&one), None);
+    let vote = |seat, block: &Proposal| match bench.vote(seat, block) {
+        Message::Vote(vote) => vote,
+        other => panic!("{other:?}"),
+    };
+    let claim = |seat: u16, round, high| Claim {
+        author: Seat(seat),
+        high_qc_round: Round(high),
+        signature: bench.sign(seat, Domain::OrderTimeout, &bench.timeout_data(round, high)),
+    };
+    let header = (one.header().clone(), one.signature);
+    let payload = Payload::Inline(vec![ByteBuf::from(b"other".to_vec())]);
+    let other = bench.block_by(1, 1, 1, &bench.genesis(), None, payload);
+    let other = (other.header().clone(), other.signature);
+    let amnesia = |seat, round, high| {
+        let claim = claim(seat, round, high);
+        Evidence::Amnesia { vote: vote(2, &two), round: Round(round), claim }
+    };
+    let nothing = [
+        Evidence::Proposals { one: header.clone(), other: header.clone() },
+        Evidence::Proposals { one: header.clone(), other: (two.header().clone(), two.signature) },
+        Evidence::Proposals { one: header.clone(), other: (other.0.clone(), header.1) },
+        Evidence::Votes { one: vote(0, &one), other: vote(0, &one) },
+        Evidence::Votes { one: vote(0, &one), other: vote(1, &one) },
+        Evidence::Votes { one: vote(0, &one), other: vote(0, &two) },
+        // It told its lock truthfully; of an earlier round; another said it.
+        amnesia(2, 3, 1),
+        amnesia(2, 1, 0),
+        amnesia(1, 3, 0),
+    ];
+    let proofs = [Evidence::Proposals { one: header, other }, amnesia(2, 2, 0), amnesia(2, 3, 0)];
+    for evidence in nothing {
+        assert!(bench.check(Message::Evidence(evidence.clone())).is_err(), "{evidence:?}");
+    }
+    for evidence in proofs {
+        assert!(bench.check(Message::Evidence(evidence.clone())).is_ok(), "{evidence:?}");
+    }
+}
+
+#[test]
+fn c_two_certificates_that_contradict_each_other_stop_the_node_with_both_as_proof() {
+    let mut bench = Bench::new(3);
+    let one = bench.block(1, 1, &bench.genesis(), None);
+    let two = bench.block(2, 2, &bench.qc(&one), None);
+    bench.tell(1, Message::Proposal(one));
+    bench.tell(2, Message::Proposal(two.clone()));
+    bench.tell(2, Message::Certificates { qc: bench.qc(&two), tc: None });
+    // Two thirds lie.
+    let payload = Payload::Inline(vec![ByteBuf::from(b"other".to_vec())]);
+    let other = bench.block_by(1, 1, 1, &bench.genesis(), None, payload);
+    let upon = bench.block(2, 2, &bench.qc(&other), None);
+    let outputs = bench.tell(1, Message::Certificates { qc: bench.qc(&upon), tc: None });
+    let alarm = |output: &Output| matches!(output, Output::Alarm(Alarm::Fork { .. }));
+    assert!(outputs.iter().any(alarm) && bench.core.status().halted);
+    let three = bench.block(3, 3, &bench.qc(&two), None);
+    assert!(bench.tell(3, Message::Proposal(three)).is_empty());
+    assert_eq!(bench.core.deadline(), None);
+}
+
+#[test]
+fn b_one_author_cannot_fill_the_room_of_all_for_blocks_without_a_parent() {
+    let mut bench = Bench::new(3);
+    let one = bench.block(1, 1, &bench.genesis(), None);
+    let qc = bench.qc(&one);
+    let honest = bench.block(2, 2, &qc, None);
+    bench.tell(2, Message::Proposal(honest));
+    for number in 0..100u8 {
+        let payload = Payload::Inline(vec![ByteBuf::from(vec![number])]);
+        let flood = bench.block_by(0, 2, 2, &qc, None, payload);
+        bench.tell(0, Message::Proposal(flood));
+    }
+    assert_eq!(bench.core.kept().suspended, 1 + wattle_order::limits::SUSPENDED_PER_AUTHOR_MAX);
+    // The honest one is still there, and voted for when its parent comes: its votes are for this seat.
+    bench.tell(1, Message::Blocks(vec![one]));
+    assert_eq!(bench.core.counts().votes, 1);
+}
+
+#[test]
+fn b_while_the_disk_stands_still_nothing_piles_up_and_afterwards_the_node_goes_on() {
+    let mut bench = Bench::new(3);
+    bench.durable = false;
+    let mut chain: Vec<Proposal> = Vec::new();
+    for round in 1..=300 {
+        let qc = chain.last().map_or_else(|| bench.genesis(), |last| bench.qc(last));
+        let block = bench.block(round, round, &qc, None);
+        bench.tell((round % 4) as u16, Message::Proposal(block.clone()));
+        chain.push(block);
+    }
+    let records = bench.log.len() as u64;
+    assert!(records < wattle_order::limits::UNPERSISTED_MAX + 8, "{records}");
+    assert!(bench.core.kept().held < 300 && bench.core.status().height < Height(200));
+    bench.durable = true;
+    bench.input(Input::Persisted { upto: wattle_order::Seq(records) });
+    assert!(bench.core.kept().held == 0);
+    // By height, as whoever is far behind.
+    let end = ChainEnd::Certified(Box::new(bench.qc(chain.last().unwrap())));
+    let checked = bench.checker.check_chain(&mut bench.seen, chain, &end).unwrap();
+    // By height, as whoever is far behind; what is too much for the disk at once is asked for again.
+    let asks = |outputs: &[Output]| outputs.iter().any(|output| matches!(output, Output::Behind { .. }));
+    let outputs = bench.input(Input::Synced { blocks: checked.clone() });
+    assert!(asks(&outputs));
+    bench.input(Input::Synced { blocks: checked });
+    assert!(bench.core.status().height >= Height(298), "{:?}", bench.core.status());
 }

@@ -61,6 +61,8 @@ pub(crate) struct Options {
     pub(crate) record: bool,
     /// Messages travel as bytes.
     pub(crate) wire: bool,
+    /// Keep every message.
+    pub(crate) keep: bool,
 }
 
 impl Options {
@@ -86,6 +88,7 @@ impl Options {
             load_us: 0,
             record: false,
             wire: false,
+            keep: false,
         }
     }
 }
@@ -190,7 +193,7 @@ pub(crate) struct World {
     pub(crate) cut: BTreeSet<(usize, usize)>,
     /// In the first rounds, who is on which side.
     pub(crate) script: Script,
-    pub(crate) delivered: u64,
+    pub(crate) sent: Vec<Arc<Message>>,
     queue: BTreeMap<(Time, u64), What>,
     order: u64,
     next_tx: u64,
@@ -232,7 +235,7 @@ impl World {
             judge: Judge::default(),
             cut: BTreeSet::new(),
             script: Vec::new(),
-            delivered: 0,
+            sent: Vec::new(),
             queue: BTreeMap::new(),
             order: 0,
             next_tx: 1,
@@ -605,6 +608,9 @@ impl World {
         } else {
             Arc::clone(message)
         };
+        if self.options.keep {
+            self.sent.push(Arc::clone(&message));
+        }
         let packet = Rc::new(Packet { message, checked: RefCell::new(None) });
         for other in 0..self.places.len() {
             let meant = match to {
@@ -643,7 +649,6 @@ impl World {
         if self.places[to].core.is_none() {
             return;
         }
-        self.delivered += 1;
         let checker = &self.places[to].checker;
         let epoch = checker.committee().epoch();
         let known = packet.checked.borrow().as_ref().filter(|(known, _)| *known == epoch).cloned();

@@ -46,6 +46,19 @@ impl Config {
         }
     }
 
+    /// The same, with every span at least a millisecond: what is told again at once is told without end.
+    #[must_use]
+    pub fn clamped(self) -> Self {
+        let least = millis(1);
+        Self {
+            timeout: self.timeout.max(least),
+            timeout_max: self.timeout_max.max(self.timeout).max(least),
+            retry: self.retry.max(least),
+            idle: self.idle,
+            fetch_retry: self.fetch_retry.max(least),
+        }
+    }
+
     /// How long a round may take that is so many rounds behind the last commit: `timeout` for the two that a commit
     /// takes, then half as much more for each, up to `timeout_max`.
     #[must_use]

@@ -33,7 +33,7 @@ pub const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
 /// Blocks in the answer to one fetch.
 pub const FETCH_BLOCKS_MAX: usize = 12;
 
-/// How often a missing block is asked for before blocks are fetched by height instead.
+/// How often a missing block is asked for before blocks are fetched by height too.
 pub const FETCH_ATTEMPTS_MAX: u32 = 16;
 
 /// Committed blocks kept to answer those who are a little behind: with full payloads 2 MiB.

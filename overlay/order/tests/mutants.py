@@ -67,6 +67,8 @@ def main():
             continue
         failed = run(mutant, copy)
         alive += not failed
+        # The test that is about the rule, if there is one.
+        failed.sort(key=lambda name: not name.startswith("rules::"))
         verdict = f"{failed[0]} and {len(failed) - 1} more" if len(failed) > 1 else (failed or ["nothing"])[0]
         block = re.compile(rf"(^{mutant['number']}\. .*?  killed by:)[^\n]*", re.S | re.M)
         lines = block.sub(lambda match: f"{match[1]} {verdict}", lines, count=1)

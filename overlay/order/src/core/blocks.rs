@@ -66,6 +66,11 @@ impl Suspended {
         self.0.retain(|_, (block, _)| block.header().height > tip);
     }
 
+    /// Whether a suspended block waits for this one.
+    pub(super) fn needs(&self, parent: &BlockId) -> bool {
+        self.0.values().any(|(block, _)| block.header().parent == *parent)
+    }
+
     pub(super) fn ids(&self) -> Vec<BlockId> {
         self.0.keys().copied().collect()
     }
@@ -98,6 +103,11 @@ impl Wanted {
 
     pub(super) fn len(&self) -> usize {
         self.0.len()
+    }
+
+    /// Keeps what is still needed.
+    pub(super) fn retain(&mut self, needed: impl Fn(&BlockId) -> bool) {
+        self.0.retain(|id, _| needed(id));
     }
 
     /// Lets go what nobody has given so far. Whether there was any.
@@ -168,6 +178,9 @@ impl Core {
         asked: bool,
         out: &mut Outbox<Output>,
     ) {
+        if proposal.header().epoch != self.committee.epoch() {
+            return;
+        }
         // E1, however it came here.
         if Witness::covers(self.turn.round, proposal.header().round) {
             let evidence = self.witness.note_proposal(proposal);
@@ -298,8 +311,9 @@ impl Core {
 
     pub(super) fn ask_again(&mut self, now: Time, out: &mut Outbox<Output>) {
         if self.wanted.give_up() && self.syncing.is_none() {
-            // Those who have it keep it no longer in memory: by height it comes from their disks.
-            self.sync_to(now, self.tree.tip().info.height.next(), out);
+            // Those who have it may keep it no longer in memory: by height it comes from their disks. Nothing proves
+            // that this node is far behind, so it goes on voting, and whoever names the block next makes it ask again.
+            out.push(Output::Behind { above: self.tree.tip().info.height, target: self.high_qc.clone() });
         }
         let above = self.tree.tip().info.height;
         for (block, holder) in self.wanted.due(now, self.config.fetch_retry) {

@@ -56,6 +56,9 @@ impl Core {
         let told = self.tree.told();
         self.evidence.retain(|key, _| crate::tree::admits(told, key));
         self.suspended.prune(tip.header().height);
+        // What a commit went past is not asked for any more: nobody gives it.
+        let (suspended, high) = (&self.suspended, self.high_qc.data.block);
+        self.wanted.retain(|id| *id == high || suspended.needs(id));
         self.forget_executed(tip.header().executed.height);
         let ids = blocks.iter().map(|block| block.id()).collect();
         if let Some(next) = tip.block.next.clone() {

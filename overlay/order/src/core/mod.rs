@@ -84,7 +84,7 @@ pub enum Input {
         /// The blocks.
         blocks: Vec<Checked<Proposal>>,
     },
-    /// The deadline has come. The first starts the machine.
+    /// The deadline has come. The first starts the machine; what others say before it is dropped.
     Wake,
 }
 
@@ -136,8 +136,9 @@ pub enum Output {
         /// The certificate that commits the last of them, and so all.
         proof: Checked<Qc>,
     },
-    /// This node is behind: fetch the committed blocks above a height from several of the certificate's signers, check
-    /// them with [`crate::Checker::check_chain`], and say [`Input::Synced`]. Asked again while nothing comes.
+    /// This node is behind, or misses a block that nobody gave it: fetch the committed blocks above a height from several
+    /// of the certificate's signers, check them with [`crate::Checker::check_chain`], and say [`Input::Synced`]. While it
+    /// is far behind it is asked again until they come.
     Behind {
         /// What is here.
         above: Height,
@@ -335,6 +336,8 @@ impl Machine for Core {
             return;
         }
         match input {
+            // The first record of a log is a safety record, so nothing comes before the start.
+            Input::Received { .. } | Input::OtherEpoch { .. } | Input::Synced { .. } if !self.started => {}
             Input::Wake => self.on_wake(now, out),
             Input::Received { from, message } => self.on_message(now, from, message, out),
             Input::OtherEpoch { from, epoch } => self.on_other_epoch(from, epoch, out),

@@ -26,6 +26,9 @@ impl Core {
             self.votes.prune(qc.data.round);
         }
         self.remember_commit(qc);
+        if self.halted {
+            return;
+        }
         if self.tree.get(&qc.data.block).is_some() {
             self.certified(now, qc, out);
         } else if qc.data.round == self.high_qc.data.round {
@@ -50,6 +53,10 @@ impl Core {
             return;
         }
         self.on_qc(now, &tc.high_qc(), out);
+        // What it commits may have ended the epoch, and with it what this certificate is worth (attack 8).
+        if tc.epoch != self.committee.epoch() {
+            return;
+        }
         if self.high_tc.as_ref().is_some_and(|known| known.round >= tc.round) {
             return;
         }
@@ -180,6 +187,10 @@ impl Core {
         }
         if let Some(vote) = timeout.vote() {
             self.on_vote(now, vote, out);
+        }
+        if timeout.data.epoch != self.committee.epoch() {
+            // The vote in it completed the certificate that ended the epoch.
+            return;
         }
         if timeout.data.round < self.turn.round {
             // It is behind: what leads here helps it.

@@ -137,7 +137,7 @@ pub(super) fn begin(config: Config, key: SecretKey, recovered: Recovered) -> Cor
     let safety = Safety::new(key, &committee, safety, !lost);
     let root = root.unwrap_or_else(|| Root::of_epoch(&committee));
     let mut core = Core {
-        config,
+        config: config.clamped(),
         me,
         tree: Tree::new(&committee, root),
         high_qc: Checked::made_of_checked(safety.record().high_qc.clone()),

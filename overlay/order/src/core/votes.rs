@@ -72,9 +72,11 @@ impl Core {
         };
         match self.safety.propose(&self.committee, draft, &mut self.journal) {
             Ok(gated) => {
+                // Its own vote is on disk before the proposal leaves, so it waits for that record too.
                 let proposal = gated.peek().clone();
-                self.hold(gated.map(Held::Proposal));
                 self.add_own(now, &proposal, out);
+                let gated = self.journal.gate(Held::Proposal(proposal));
+                self.hold(gated);
             }
             Err(why) => self.refused(why),
         }

@@ -81,7 +81,7 @@ impl Judge {
         let seed = options.seed;
         match message {
             Message::Vote(vote) => {
-                let disk = place.disk.safety.as_ref().filter(|safety| safety.epoch == vote.data.epoch);
+                let disk = place.disk.safety.get(&vote.data.epoch);
                 let covered = disk.is_some_and(|disk| {
                     disk.last_round >= vote.data.round && disk.high_qc.data.round >= vote.data.parent_round
                 });
@@ -90,7 +90,7 @@ impl Judge {
             }
             Message::Timeout(timeout) => {
                 let (round, claim) = (timeout.data.round, timeout.data.high_qc_round);
-                let disk = place.disk.safety.as_ref().filter(|safety| safety.epoch == timeout.data.epoch);
+                let disk = place.disk.safety.get(&timeout.data.epoch);
                 let covered = disk.is_some_and(|disk| {
                     disk.last_round >= round
                         && disk.high_qc.data.round >= claim
@@ -111,7 +111,7 @@ impl Judge {
             }
             Message::Proposal(proposal) => {
                 let header = proposal.header();
-                let disk = place.disk.safety.as_ref().filter(|safety| safety.epoch == header.epoch);
+                let disk = place.disk.safety.get(&header.epoch);
                 let covered = disk
                     .and_then(|disk| disk.last_proposal)
                     .is_some_and(|(round, id)| round > header.round || id == proposal.id());

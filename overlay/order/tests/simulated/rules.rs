@@ -637,3 +637,22 @@ fn b_while_the_disk_stands_still_nothing_piles_up_and_afterwards_the_node_goes_o
     bench.input(Input::Synced { blocks: checked });
     assert!(bench.core.status().height >= Height(298), "{:?}", bench.core.status());
 }
+
+/// Attack 8: what comes with the certificate that ends an epoch counts for nothing in the next.
+#[test]
+fn a_timeout_certificate_whose_block_certificate_ends_the_epoch_moves_no_round_of_the_next() {
+    let mut bench = Bench::new(3);
+    let mut last = bench.block(1, 1, &bench.genesis(), None).block;
+    last.next = Some(bench.committee.validators().clone());
+    last.header.next = last.next.as_ref().map(wattle_order::Validators::digest);
+    let signature = bench.sign(1, Domain::OrderProposal, &last.header.id());
+    let last = Proposal::unchecked(last, signature);
+    let two = bench.block(2, 2, &bench.qc(&last), None);
+    bench.tell(1, Message::Proposal(last));
+    bench.tell(2, Message::Proposal(two.clone()));
+    let tc = bench.tc(3, [2, 2, 1], &bench.qc(&two));
+    let outputs = bench.tell(0, Message::Certificates { qc: bench.genesis(), tc: Some(tc) });
+    assert!(outputs.iter().any(|output| matches!(output, Output::EpochEnded { .. })));
+    let status = bench.core.status();
+    assert_eq!((status.epoch.0, status.round, status.height), (2, Round(1), Height(1)));
+}

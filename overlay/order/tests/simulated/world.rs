@@ -119,8 +119,20 @@ pub(crate) struct Disk {
     syncing: bool,
     pub(crate) slow_us: Option<u64>,
     pub(crate) broken: bool,
-    /// The last safety record that is on disk.
-    pub(crate) safety: Option<SafetyRecord>,
+    /// The last safety record of each epoch that is on disk.
+    pub(crate) safety: BTreeMap<Epoch, SafetyRecord>,
+}
+
+impl Disk {
+    /// So many records are on disk now.
+    fn have_synced(&mut self, count: usize) {
+        for (_, record) in &self.log[self.synced..count] {
+            if let Record::Safety(safety) | Record::Epoch { safety, .. } = record {
+                self.safety.insert(safety.epoch, (**safety).clone());
+            }
+        }
+        self.synced = count;
+    }
 }
 
 /// What is committed, with the state behind it.
@@ -191,6 +203,8 @@ pub(crate) struct World {
     pub(crate) judge: Judge,
     /// Directed pairs of places that hear nothing.
     pub(crate) cut: BTreeSet<(usize, usize)>,
+    /// Places that get no blocks, by whatever message.
+    pub(crate) starved: BTreeSet<usize>,
     /// In the first rounds, who is on which side.
     pub(crate) script: Script,
     pub(crate) sent: Vec<Arc<Message>>,
@@ -234,6 +248,7 @@ impl World {
             seen: Seen::new(),
             judge: Judge::default(),
             cut: BTreeSet::new(),
+            starved: BTreeSet::new(),
             script: Vec::new(),
             sent: Vec::new(),
             queue: BTreeMap::new(),
@@ -311,7 +326,7 @@ impl World {
         place.fuse = None;
         let end = (place.disk.synced + kept).min(place.disk.log.len());
         place.disk.log.truncate(end);
-        place.disk.synced = end;
+        place.disk.have_synced(end);
         place.disk.syncing = false;
     }
 
@@ -540,7 +555,7 @@ impl World {
             Output::Behind { above, .. } => {
                 let best = |index: &usize| self.places[*index].height() > above.0;
                 let servers: Vec<usize> = (0..self.places.len()).filter(best).collect();
-                if !servers.is_empty() {
+                if !servers.is_empty() && !self.starved.contains(&place) {
                     let server = servers[self.random.below(servers.len() as u64) as usize];
                     let life = self.places[place].life;
                     self.schedule(5_000, What::Synced { place, life, server, above });
@@ -578,12 +593,7 @@ impl World {
             self.handle(place, Input::NotPersisted);
             return;
         }
-        for (_, record) in &disk.log[disk.synced..count] {
-            if let Record::Safety(safety) | Record::Epoch { safety, .. } = record {
-                disk.safety = Some((**safety).clone());
-            }
-        }
-        disk.synced = count;
+        disk.have_synced(count);
         let upto = disk.log[count - 1].0;
         self.handle(place, Input::Persisted { upto });
         self.sync_disk(place);
@@ -635,8 +645,10 @@ impl World {
         let sides = round.checked_sub(1).and_then(|round| self.script.get(round));
         // A round that no side can end does not last for ever: repeated timeouts pass.
         let repeated = matches!(message, Message::Timeout(timeout) if timeout.tick >= 2);
+        let starves =
+            self.starved.contains(&to) && matches!(message, Message::Proposal(_) | Message::Blocks(_));
         let scripted = !repeated && sides.is_some_and(|sides| sides[from] != sides[to]);
-        self.cut.contains(&(from, to)) || scripted
+        self.cut.contains(&(from, to)) || scripted || starves
     }
 
     fn carry(&mut self, from: usize, to: usize, packet: &Rc<Packet>) {

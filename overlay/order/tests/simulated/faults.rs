@@ -128,27 +128,6 @@ fn a_minority_commits_nothing_and_all_are_equal_soon_after_a_partition_heals() {
     }
 }
 
-/// A block that nobody can give for a long time makes nobody stop voting.
-#[test]
-fn two_that_miss_a_certified_block_for_long_vote_again_when_they_get_it() {
-    let mut world = World::new(Options { load_us: 3_000, ..Options::new(7, 4) });
-    world.run(200 * MILLI);
-    // 0 and 1 hear of certificates for blocks that they do not have: the rest talks to them in timeouts only.
-    let tip = world.places[0].height();
-    world.partition(&[0, 1, 2, 2]);
-    world.run(100 * MILLI);
-    world.cut.clear();
-    world.starved = [0, 1].into();
-    world.run(20 * SECOND);
-    world.starved.clear();
-    let before = world.places.iter().map(|place| place.height()).max().unwrap();
-    assert!(before <= tip + 20, "{before}, {tip}");
-    let limit = world.options.config.timeout_max * 2 + 8 * MILLI;
-    if !world.within(limit, |world| world.lowest() > before + 3) {
-        world.fail("those who missed blocks do not vote again");
-    }
-}
-
 #[test]
 fn links_that_work_one_way_only_stop_nobody() {
     for seed in seeds(4) {

@@ -656,3 +656,22 @@ fn a_timeout_certificate_whose_block_certificate_ends_the_epoch_moves_no_round_o
     let status = bench.core.status();
     assert_eq!((status.epoch.0, status.round, status.height), (2, Round(1), Height(1)));
 }
+
+#[test]
+fn v_a_block_that_nobody_gives_for_long_makes_no_one_stop_voting() {
+    let mut bench = Bench::new(2);
+    let one = bench.block(1, 1, &bench.genesis(), None);
+    let qc = bench.qc(&one);
+    bench.tell(1, Message::Certificates { qc: qc.clone(), tc: None });
+    let mut asked_by_height = false;
+    for _ in 0..100 {
+        bench.now = bench.core.deadline().unwrap();
+        let outputs = bench.input(Input::Wake);
+        asked_by_height |= outputs.iter().any(|output| matches!(output, Output::Behind { .. }));
+    }
+    assert!(asked_by_height && !bench.core.status().syncing);
+    bench.tell(1, Message::Proposal(one));
+    let tc = bench.tc(2, [1, 1, 1], &qc);
+    let three = bench.block(3, 2, &qc, Some(tc));
+    assert_eq!(votes(&bench.tell(3, Message::Proposal(three))).len(), 1);
+}

@@ -203,8 +203,6 @@ pub(crate) struct World {
     pub(crate) judge: Judge,
     /// Directed pairs of places that hear nothing.
     pub(crate) cut: BTreeSet<(usize, usize)>,
-    /// Places that get no blocks, by whatever message.
-    pub(crate) starved: BTreeSet<usize>,
     /// In the first rounds, who is on which side.
     pub(crate) script: Script,
     pub(crate) sent: Vec<Arc<Message>>,
@@ -248,7 +246,6 @@ impl World {
             seen: Seen::new(),
             judge: Judge::default(),
             cut: BTreeSet::new(),
-            starved: BTreeSet::new(),
             script: Vec::new(),
             sent: Vec::new(),
             queue: BTreeMap::new(),
@@ -555,7 +552,7 @@ impl World {
             Output::Behind { above, .. } => {
                 let best = |index: &usize| self.places[*index].height() > above.0;
                 let servers: Vec<usize> = (0..self.places.len()).filter(best).collect();
-                if !servers.is_empty() && !self.starved.contains(&place) {
+                if !servers.is_empty() {
                     let server = servers[self.random.below(servers.len() as u64) as usize];
                     let life = self.places[place].life;
                     self.schedule(5_000, What::Synced { place, life, server, above });
@@ -645,10 +642,8 @@ impl World {
         let sides = round.checked_sub(1).and_then(|round| self.script.get(round));
         // A round that no side can end does not last for ever: repeated timeouts pass.
         let repeated = matches!(message, Message::Timeout(timeout) if timeout.tick >= 2);
-        let starves =
-            self.starved.contains(&to) && matches!(message, Message::Proposal(_) | Message::Blocks(_));
         let scripted = !repeated && sides.is_some_and(|sides| sides[from] != sides[to]);
-        self.cut.contains(&(from, to)) || scripted || starves
+        self.cut.contains(&(from, to)) || scripted
     }
 
     fn carry(&mut self, from: usize, to: usize, packet: &Rc<Packet>) {

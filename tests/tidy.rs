@@ -234,9 +234,10 @@ fn no_banned_word_is_in_the_code() {
             assert!(!text.contains(&word), "{} contains {word}", path.display());
         }
         let place = path.strip_prefix(root()).unwrap().display().to_string();
-        let pure = ["overlay/types/", "overlay/docs/src/", "overlay/swim/src/", "overlay/order/src/", "apps/"]
-            .iter()
-            .any(|pure| place.starts_with(pure));
+        let pure =
+            ["overlay/types/", "overlay/docs/src/", "overlay/swim/src/", "overlay/order/src/", "apps/"]
+                .iter()
+                .any(|pure| place.starts_with(pure));
         for word in ["HashMap", "HashSet", "SystemTime", "Instant"] {
             assert!(!pure || !text.contains(word), "{place} is pure and contains {word}");
         }

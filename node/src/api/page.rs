@@ -56,7 +56,7 @@ pub(super) fn serve(request: &Request) -> Option<Response> {
         return None;
     }
     let name = path.trim_start_matches('/');
-    let is_place = !name.contains('.');
+    let is_place = !name.contains(['.', '%']);
     let name = if is_place { INDEX } else { name };
     File::find(name).map(|file| answer(name, file, request.headers()))
 }

@@ -17,8 +17,8 @@ use super::table::{fill, tame};
 use super::values::{LONGEST, as_ms, short};
 use super::watch::watch;
 use crate::api::documents::{
-    DhtModeName, ErrorDocument, IdDocument, IdSchema, LanState, Reachability, StatusDocument, StopDocument,
-    StopRequest, Verdict, WaitDocument, WaitSchema,
+    DhtModeName, ErrorDocument, IdDocument, IdSchema, LanState, NetworkStatus, Reachability, StatusDocument,
+    StopDocument, StopRequest, Verdict, WaitDocument, WaitSchema,
 };
 use crate::exit::ErrorCode;
 use crate::paths::Paths;
@@ -232,16 +232,7 @@ fn screen(session: &Session, status: &StatusDocument) -> Shown {
         format!("{}  {}   up {up}   v{}   {rss}", node.name, abbreviated(&node.id), tame(&node.version)),
     );
     let private = if network.private { " (private)" } else { "" };
-    let reachability = match network.reachability {
-        Reachability::Public => "public",
-        Reachability::Private => "private",
-        Reachability::Unknown => "nobody dialed in yet",
-    };
-    let lan = match (network.lan, network.lan_heard) {
-        (LanState::Off, _) => "off".to_owned(),
-        (LanState::Silent, _) => "on, nobody heard".to_owned(),
-        (LanState::Heard, heard) => format!("yes, {} heard", heard.unwrap_or_default()),
-    };
+    let (reachability, lan) = (reachability(network.reachability), lan(network));
     row("network", format!("{}{private}   reachability: {reachability}   LAN: {lan}", network.name));
     row(
         "peers",
@@ -281,6 +272,22 @@ fn screen(session: &Session, status: &StatusDocument) -> Shown {
         row("warnings", "none".to_owned());
     }
     Shown { text, ids: vec![node.id.to_string()] }
+}
+
+const fn reachability(reachability: Reachability) -> &'static str {
+    match reachability {
+        Reachability::Public => "public",
+        Reachability::Private => "private",
+        Reachability::Unknown => "nobody dialed in yet",
+    }
+}
+
+fn lan(network: &NetworkStatus) -> String {
+    match (network.lan, network.lan_heard) {
+        (LanState::Off, _) => "off".to_owned(),
+        (LanState::Silent, _) => "on, nobody heard".to_owned(),
+        (LanState::Heard, heard) => format!("yes, {} heard", heard.unwrap_or_default()),
+    }
 }
 
 /// The beginning and the end of an id: `12D3KooWPq..Xs2fQm`.

@@ -14,8 +14,8 @@ use crate::leader::{Led, Schedule};
 use crate::limits::{BLOCKS_PER_ROUND_MAX, EVIDENCE_PER_SEAT_MAX, LOOSE_BLOCKS_MAX, UNCOMMITTED_MAX};
 
 /// What the application says of a block: its payload is here and durable, within the limits, and not a repetition
-/// (rule V6). Of a block whose time is far ahead of the clock (rule V7) it says nothing until the clock is there: a clock
-/// that goes wrong delays votes, and convicts nobody.
+/// (rule V6). Of a block whose time is far ahead of the clock (rule V7) it says nothing until the clock is there: a
+/// clock that goes wrong delays votes, and convicts nobody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Verdict {
     /// It may be voted for.

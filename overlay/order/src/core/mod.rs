@@ -136,9 +136,9 @@ pub enum Output {
         /// The certificate that commits the last of them, and so all.
         proof: Checked<Qc>,
     },
-    /// This node is behind, or misses a block that nobody gave it: fetch the committed blocks above a height from several
-    /// of the certificate's signers, check them with [`crate::Checker::check_chain`], and say [`Input::Synced`]. While it
-    /// is far behind it is asked again until they come.
+    /// This node is behind, or misses a block that nobody gave it: fetch the committed blocks above a height from
+    /// several of the certificate's signers, check them with [`crate::Checker::check_chain`], and say
+    /// [`Input::Synced`]. While it is far behind it is asked again until they come.
     Behind {
         /// What is here.
         above: Height,

@@ -9,8 +9,8 @@ use crate::liars::Liar;
 use crate::world::{Options, Random, World, keys};
 use crate::{MILLI, SECOND, scale};
 
-/// A13 in part: messages of every kind, each with a bit or two elsewhere, are refused or understood; nothing panics, and
-/// what a machine makes of them breaks no invariant.
+/// A13 in part: messages of every kind, each with a bit or two elsewhere, are refused or understood; nothing panics,
+/// and what a machine makes of them breaks no invariant.
 #[test]
 fn a_bit_elsewhere_in_any_message_is_refused_or_harmless() {
     let mut world = World::new(Options { load_us: 5_000, keep: true, loss: 50, ..Options::new(13, 4) });

@@ -46,7 +46,7 @@ fn is_here() -> bool {
 }
 
 impl Person {
-    async fn sits_down() -> Self {
+    fn sits_down() -> Self {
         let spawned = Command::new("node")
             .args(["page.mjs", CHROMIUM])
             .current_dir(directory())
@@ -239,7 +239,7 @@ async fn a_key_in_the_browser_is_seen_by_the_command_line_at_the_other_node_in_a
     }
     let machine = Machine::new(None);
     let two = Two::with(&machine, "");
-    let mut person = Person::sits_down().await;
+    let mut person = Person::sits_down();
     person.step("open", json!({ "url": two.link() })).await;
     let mut watcher = Watcher::at_b(&two).await;
     let mut text = String::new();
@@ -278,7 +278,7 @@ async fn who_types_in_the_browser_through_a_restart_of_the_node_loses_nothing() 
     }
     let machine = Machine::new(None);
     let mut two = Two::with(&machine, "before\n");
-    let mut person = Person::sits_down().await;
+    let mut person = Person::sits_down();
     person.step("open", json!({ "url": two.link() })).await;
     person.press("Control+End").await;
     let typed: String = (0..100_u8).map(|number| char::from(b'a' + number % 26)).collect();
@@ -326,7 +326,7 @@ async fn what_an_input_method_composes_is_whole_and_reaches_others_only_when_it_
     }
     let machine = Machine::new(None);
     let two = Two::with(&machine, "line: end\n");
-    let mut person = Person::sits_down().await;
+    let mut person = Person::sits_down();
     person.step("open", json!({ "url": two.link() })).await;
     let mut watcher = Watcher::at_b(&two).await;
     person.press("Control+Home").await;
@@ -386,7 +386,7 @@ async fn the_page_lists_what_is_here_and_lets_in_nobody_without_a_fresh_link() {
     let machine = Machine::new(None);
     let two = Two::with(&machine, "tea\n");
     two.ok(&["-n", "a", "doc", "new", "\u{6703}\u{8b70}"]);
-    let mut person = Person::sits_down().await;
+    let mut person = Person::sits_down();
     let link = two.ok(&["-n", "a", "ui", "--print"]).trim().to_owned();
     person.step("visit", json!({ "url": link, "text": "notes" })).await;
     let bytes = person.step("loaded", json!({})).await["bytes"].as_u64().unwrap();
@@ -414,7 +414,7 @@ async fn the_page_lists_what_is_here_and_lets_in_nobody_without_a_fresh_link() {
     }
     assert_eq!(person.complaints().await, [""; 0]);
 
-    let mut other = Person::sits_down().await;
+    let mut other = Person::sits_down();
     other.step("visit", json!({ "url": link, "text": "You are not signed in here" })).await;
     other.says("used already").await;
     // A fresh one in the same tab, where only what is behind the number sign differs.
@@ -429,7 +429,7 @@ async fn a_document_that_is_forgotten_under_an_open_page_is_said_to_be_and_does_
     }
     let machine = Machine::new(None);
     let two = Two::with(&machine, "tea\n");
-    let mut person = Person::sits_down().await;
+    let mut person = Person::sits_down();
     person.step("open", json!({ "url": two.link() })).await;
     person.step("saved", json!({ "is": "here", "peers": 1 })).await;
     two.ok(&["-n", "a", "doc", "rm", &two.doc]);
@@ -455,7 +455,7 @@ async fn a_reader_sees_every_change_and_cannot_make_one_until_it_may_write() {
     b.api().ok("POST /api/v1/docs/join", &json!({ "ticket": ticket }));
     let two = Two { machine: &machine, a, b, doc: doc.clone() };
     let link = two.ok(&["-n", "b", "doc", "open", &doc, "--print"]).trim().to_owned();
-    let mut person = Person::sits_down().await;
+    let mut person = Person::sits_down();
     person.step("open", json!({ "url": link })).await;
     person.says("You are a reader").await;
     assert_eq!(person.step("writable", json!({})).await["writable"], false);

@@ -412,6 +412,11 @@ fn what_is_in_a_document_needs_more_than_the_right_to_look_at_the_node() {
         let path = format!("/api/v1/docs/{{doc}}/{what}");
         assert_eq!(needed(&Method::GET, &path), Needs::Role(Role::User), "{path}");
     }
+    assert_eq!(
+        needed(&Method::GET, "/api/v1/docs/{doc}"),
+        Needs::Role(Role::Read),
+        "who has it, not what is in it"
+    );
     for path in ["/api/v1/docs/import", "/api/v1/docs/{doc}/text"] {
         assert_eq!(needed(&Method::POST, path), Needs::Role(Role::User), "{path}");
     }

@@ -17,6 +17,9 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use wattle_tests::binary::{Machine, did_not_run};
 use wattle_tests::local::{Local, PATIENCE, percentile};
 
+/// Held by who takes the time of something, and shared by the rest: six browsers at once are slow.
+static ALONE: tokio::sync::RwLock<()> = tokio::sync::RwLock::const_new(());
+
 const CHROMIUM: &str = "/usr/bin/chromium";
 /// What J12 allows from a key to its sight at the other side.
 const BAR: Duration = Duration::from_millis(150);
@@ -237,6 +240,7 @@ async fn a_key_in_the_browser_is_seen_by_the_command_line_at_the_other_node_in_a
     if !is_here() {
         return;
     }
+    let _turn = ALONE.write().await;
     let machine = Machine::new(None);
     let two = Two::with(&machine, "");
     let mut person = Person::sits_down();
@@ -276,6 +280,7 @@ async fn who_types_in_the_browser_through_a_restart_of_the_node_loses_nothing() 
     if !is_here() {
         return;
     }
+    let _turn = ALONE.read().await;
     let machine = Machine::new(None);
     let mut two = Two::with(&machine, "before\n");
     let mut person = Person::sits_down();
@@ -324,6 +329,7 @@ async fn what_an_input_method_composes_is_whole_and_reaches_others_only_when_it_
     if !is_here() {
         return;
     }
+    let _turn = ALONE.read().await;
     let machine = Machine::new(None);
     let two = Two::with(&machine, "line: end\n");
     let mut person = Person::sits_down();
@@ -383,6 +389,7 @@ async fn the_page_lists_what_is_here_and_lets_in_nobody_without_a_fresh_link() {
     if !is_here() {
         return;
     }
+    let _turn = ALONE.read().await;
     let machine = Machine::new(None);
     let two = Two::with(&machine, "tea\n");
     two.ok(&["-n", "a", "doc", "new", "\u{6703}\u{8b70}"]);
@@ -427,6 +434,7 @@ async fn a_document_that_is_forgotten_under_an_open_page_is_said_to_be_and_does_
     if !is_here() {
         return;
     }
+    let _turn = ALONE.read().await;
     let machine = Machine::new(None);
     let two = Two::with(&machine, "tea\n");
     let mut person = Person::sits_down();
@@ -447,6 +455,7 @@ async fn a_reader_sees_every_change_and_cannot_make_one_until_it_may_write() {
     if !is_here() {
         return;
     }
+    let _turn = ALONE.read().await;
     let machine = Machine::new(None);
     let (a, b) = (Local::start(&machine, "a"), Local::start_with_page(&machine, "b"));
     let doc = a.api().new_doc("rules");

@@ -26,7 +26,7 @@ fn main() {
         Some("dht") => runtime.block_on(dht(number(1, 200))),
         Some("join") => runtime.block_on(join()),
         Some("gossip") => runtime.block_on(gossip(number(1, 10), number(2, 150), number(3, 60))),
-        Some("handle") => runtime.block_on(common::bare::compare(number(1, 100))),
+        Some("handle") => runtime.block_on(common::bare::compare(number(1, 60))),
         Some("soak") => runtime.block_on(soak(number(1, 300), number(2, 600))),
         _ => println!("dht [N] | join | gossip [N RATE SECONDS] | handle [N] | soak [N SECONDS]"),
     }

@@ -227,6 +227,7 @@ fn many_documents_are_shared_in_seconds_and_those_that_nobody_edits_cost_the_oth
     b.join(&a, &first);
     others.iter().for_each(|other| other.join(&a, &first));
     let alone = percentile(&mut latency(&a, &b, &first, "alone", 50), 50);
+    let empty = [a.resident_bytes(), b.resident_bytes()];
 
     let begun = Instant::now();
     let docs: Vec<String> = (1..count).map(|number| a.api().new_doc(&format!("d{number}"))).collect();
@@ -260,7 +261,9 @@ fn many_documents_are_shared_in_seconds_and_those_that_nobody_edits_cost_the_oth
     others.iter().for_each(join_all);
 
     let among = percentile(&mut latency(&a, &b, &first, "among", 50), 50);
-    let open = [a.resident_bytes(), b.resident_bytes()].map(mebibytes);
+    let open = [a.resident_bytes(), b.resident_bytes()];
+    let each = [0, 1].map(|node| open[node].saturating_sub(empty[node]) / count as u64);
+    let open = open.map(mebibytes);
     assert!(among <= alone * 3 + Duration::from_millis(2) * SLOWER, "{among:?} instead of {alone:?}");
 
     wait_for("all are in sync", PATIENCE, || in_sync(&b, count));
@@ -275,7 +278,7 @@ fn many_documents_are_shared_in_seconds_and_those_that_nobody_edits_cost_the_oth
     let bytes = peer["bytes_in"].as_u64().unwrap() + peer["bytes_out"].as_u64().unwrap();
     println!(
         "{count} documents: made in {made:?}, invited in {invited:?}, at the other in {synced:?}; an edit {alone:?} \
-         alone, {among:?} among them; {open:?} MiB; equal again {again:?} after a kill, with {bytes} bytes"
+         alone, {among:?} among them; {open:?} MiB, {each:?} B a document; equal again {again:?} after a kill, with {bytes} bytes"
     );
     assert!(again < Duration::from_secs(5) * BUSIER, "equal documents took {again:?}");
     assert!(bytes < 1 << 20, "{bytes} bytes for what was equal");

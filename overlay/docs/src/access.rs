@@ -133,7 +133,8 @@ struct Signed {
 /// The set of operations of one document.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ControlLog {
-    operations: BTreeMap<OpHash, Signed>,
+    /// On the heap each: most documents have one, and a node of the tree has room for eleven.
+    operations: BTreeMap<OpHash, Box<Signed>>,
 }
 
 /// Who is a member, and whose word for changes holds.
@@ -253,7 +254,7 @@ impl ControlLog {
                 return false;
             }
         }
-        self.operations.insert(hash, Signed { envelope: envelope.clone(), author, operation });
+        self.operations.insert(hash, Box::new(Signed { envelope: envelope.clone(), author, operation }));
         true
     }
 

@@ -54,7 +54,7 @@ pub type Read = Box<dyn FnOnce(&Automerge, &Authors<'_>) -> Vec<u8> + Send>;
 
 /// Whose word stands for the changes of each actor.
 pub struct Authors<'a> {
-    vouches: &'a BTreeMap<ByteBuf, (Root, Envelope)>,
+    vouches: &'a Vouches,
     cuts: &'a [(NodeId, Root)],
     /// The actor of this node, whose newest changes nobody may have vouched for yet.
     own: (&'a ActorId, NodeId),
@@ -66,7 +66,7 @@ impl Authors<'_> {
     #[must_use]
     pub fn of(&self, actor: &ActorId) -> Option<NodeId> {
         let bytes = actor.to_bytes();
-        let vouched = self.vouches.get(Bytes::new(bytes)).map(|(_, envelope)| envelope.author());
+        let vouched = self.vouches.get(Bytes::new(bytes)).map(|it| it.envelope.author());
         let cut = || self.cuts.iter().find(|(_, root)| root.actor == bytes).map(|(who, _)| *who);
         let own = || (self.own.0 == actor).then_some(self.own.1);
         vouched.or_else(cut).or_else(own)
@@ -116,11 +116,20 @@ pub(crate) enum Fault {
     Panicked,
 }
 
+/// A vouched change, with the envelope that says so.
+struct Vouched {
+    root: Root,
+    envelope: Envelope,
+}
+
+/// The newest of each actor; on the heap each, since most documents have one actor or two and a node of the tree has
+/// room for eleven.
+type Vouches = BTreeMap<ByteBuf, Box<Vouched>>;
+
 /// An open document.
 pub(crate) struct Document {
     automerge: Automerge,
-    /// The newest vouched change of each actor, with the envelope that says so.
-    vouches: BTreeMap<ByteBuf, (Root, Envelope)>,
+    vouches: Vouches,
     /// The last change of each actor.
     clock: BTreeMap<ByteBuf, u64>,
     /// Local changes that nobody vouched for yet: not on disk, not sent.
@@ -296,9 +305,11 @@ impl Document {
             let vouch = Vouch { doc, root: root.clone(), epoch };
             let envelope = Envelope::seal(key, Domain::DocVouch, network, &vouch);
             payload.vouches.push(envelope.clone());
-            self.vouches.insert(actor, (root, envelope));
+            self.vouches.insert(actor, Box::new(Vouched { root, envelope }));
         }
-        payload.chunks = self.fresh.drain(..).map(|mut change| packed(&mut change)).collect();
+        // With the room that it had: half a kilobyte for a change.
+        let fresh = std::mem::take(&mut self.fresh);
+        payload.chunks = fresh.into_iter().map(|mut change| packed(&mut change)).collect();
         payload
     }
 
@@ -360,7 +371,7 @@ impl Document {
     /// Whether somebody vouches for the change of an actor that is here under a number.
     fn has_word_of(&self, author: &NodeId, place: &Root) -> bool {
         let word = self.vouches.get(&place.actor);
-        word.is_some_and(|(root, envelope)| envelope.author() == *author && root.seq >= place.seq)
+        word.is_some_and(|it| it.envelope.author() == *author && it.root.seq >= place.seq)
     }
 
     /// Of the change that came under a number and the one that is here, the one that is to stay: the one that is
@@ -389,8 +400,8 @@ impl Document {
 
     /// What may be a head: what writers or removals vouch for, now or before.
     fn roots(&self, judge: &Judge<'_>, vouched: &[(Root, Envelope)]) -> BTreeSet<ChangeHash> {
-        let known = self.vouches.values().filter(|(_, envelope)| judge.members.may_write(&envelope.author()));
-        let known = known.map(|(root, _)| root);
+        let known = self.vouches.values().filter(|it| judge.members.may_write(&it.envelope.author()));
+        let known = known.map(|it| &it.root);
         let cuts = judge.members.cuts().iter().map(|(_, root)| root);
         let all = known.chain(vouched.iter().map(|(root, _)| root)).chain(cuts);
         let vouched = all.map(|root| ChangeHash(*root.change));
@@ -541,10 +552,10 @@ impl Document {
                 self.automerge.get_change_meta_by_hash(&ChangeHash(*root.change)).is_some_and(|change| {
                     change.seq == root.seq && change.actor.to_bytes() == root.actor.as_slice()
                 });
-            let newer = self.vouches.get(&root.actor).is_none_or(|(known, _)| known.seq < root.seq);
+            let newer = self.vouches.get(&root.actor).is_none_or(|known| known.root.seq < root.seq);
             if true_to_fact && newer {
                 kept.push(envelope.clone());
-                self.vouches.insert(root.actor.clone(), (root, envelope));
+                self.vouches.insert(root.actor.clone(), Box::new(Vouched { root, envelope }));
             }
         }
         kept
@@ -585,7 +596,7 @@ impl Document {
             }
         }
         let vouches = self.vouches.iter().filter(|(actor, _)| actors.contains(*actor));
-        payload.vouches = vouches.map(|(_, (_, envelope))| envelope.clone()).collect();
+        payload.vouches = vouches.map(|(_, it)| it.envelope.clone()).collect();
         payload
     }
 
@@ -596,7 +607,7 @@ impl Document {
 
     /// All of it, as one chunk.
     pub(crate) fn whole(&self) -> Payload {
-        let vouches = self.vouches.values().map(|(_, envelope)| envelope.clone()).collect();
+        let vouches = self.vouches.values().map(|it| it.envelope.clone()).collect();
         let empty = self.automerge.get_heads().is_empty();
         let mut chunks = Vec::new();
         if !empty {
@@ -610,8 +621,8 @@ impl Document {
 
     /// The newest change here of each actor that this node vouched for: what a removal lets stand.
     pub(crate) fn roots_of(&self, author: &NodeId) -> Vec<Root> {
-        let theirs = self.vouches.values().filter(|(_, envelope)| envelope.author() == *author);
-        theirs.map(|(root, _)| root.clone()).collect()
+        let theirs = self.vouches.values().filter(|it| it.envelope.author() == *author);
+        theirs.map(|it| it.root.clone()).collect()
     }
 
     /// Whether a change is here that gave way to another under its number.
@@ -650,10 +661,9 @@ impl Document {
         let may_write = judge.members.may_write(author);
         for (change, _) in valid.iter().filter(|_| may_write) {
             let word = self.vouches.get(Bytes::new(change.actor_id().to_bytes()));
-            let is_lost = |(root, envelope): &(Root, Envelope)| {
-                envelope.author() == *author && void.contains(&ChangeHash(*root.change))
-            };
-            if word.is_some_and(is_lost) {
+            if word.is_some_and(|it| {
+                it.envelope.author() == *author && void.contains(&ChangeHash(*it.root.change))
+            }) {
                 again.insert(ByteBuf::from(change.actor_id().to_bytes()), change.clone());
             }
         }
@@ -663,7 +673,8 @@ impl Document {
         let work = || apply(&mut pruned.automerge, &left);
         catch_unwind(AssertUnwindSafe(work)).map_err(|_panic| Fault::Panicked)??;
         pruned.count(&left.into_iter().map(|(change, _)| change).collect::<Vec<_>>());
-        pruned.keep(std::mem::take(&mut self.vouches).into_values().collect());
+        let vouched = std::mem::take(&mut self.vouches).into_values();
+        pruned.keep(vouched.map(|it| (it.root, it.envelope)).collect());
         pruned.fresh = again.into_values().collect();
         let stays = |hash: &ChangeHash| pruned.automerge.get_change_meta_by_hash(hash).is_some();
         let cut = all.iter().filter(|change| !stays(&change.hash()) && change.deps().iter().all(stays));

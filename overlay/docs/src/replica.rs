@@ -484,7 +484,7 @@ struct Entry {
     log: ControlLog,
     members: Members,
     state: State,
-    sessions: BTreeMap<NodeId, Session>,
+    sessions: BTreeMap<NodeId, Box<Session>>,
     /// Who is known to hold it although no operation says so yet.
     found: BTreeSet<NodeId>,
     said: presence::Said,
@@ -521,7 +521,8 @@ pub struct Replica {
     shard: Shard,
     me: NodeId,
     draws: u64,
-    entries: BTreeMap<DocId, Entry>,
+    /// On the heap each: a node of the tree has room for eleven, and most are in a tree of a dozen.
+    entries: BTreeMap<DocId, Box<Entry>>,
     tags: BTreeMap<DocTag, DocId>,
     links: BTreeMap<NodeId, Link>,
     persists: BTreeMap<PersistId, DocId>,
@@ -617,7 +618,7 @@ impl Replica {
             used: now,
             due: None,
         };
-        self.entries.insert(doc, entry);
+        self.entries.insert(doc, Box::new(entry));
         doc
     }
 

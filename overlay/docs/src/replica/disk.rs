@@ -153,7 +153,7 @@ impl Replica {
             entry.state = State::Closed;
             entry.due = None;
             self.tags.insert(entry.row.access.read.tag(), entry.row.access.id);
-            self.entries.insert(entry.row.access.id, *entry);
+            self.entries.insert(entry.row.access.id, entry);
             let outcome = Err(DocError::NotSaved(why.to_owned()));
             return out.push(Output::Reply { request, outcome });
         }
@@ -267,7 +267,7 @@ impl Replica {
     }
 
     /// Removes everything of a document from the disk.
-    pub(super) fn erase(&mut self, request: RequestId, mut entry: Entry, out: &mut Outbox<Output>) {
+    pub(super) fn erase(&mut self, request: RequestId, mut entry: Box<Entry>, out: &mut Outbox<Output>) {
         let doc = entry.row.access.id;
         let waiting = [&entry.writing.flight.waiting, &entry.writing.next.waiting].into_iter().flatten();
         for waiting in waiting {
@@ -287,7 +287,7 @@ impl Replica {
         entry.sessions.clear();
         entry.writing = Writing::default();
         let id = self.persist(doc, writes, out);
-        self.forgotten.insert(id, (request, Box::new(entry)));
+        self.forgotten.insert(id, (request, entry));
     }
 }
 

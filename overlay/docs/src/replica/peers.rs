@@ -257,8 +257,8 @@ impl Replica {
     fn open_session(&mut self, now: Time, doc: DocId, peer: NodeId, out: &mut Outbox<Output>) {
         let Some(entry) = self.entries.get_mut(&doc) else { return };
         // Both may have said hello: what a peer told in the meantime holds still.
-        let Session { theirs, feeds, .. } = entry.sessions.remove(&peer).unwrap_or_default();
-        entry.sessions.insert(peer, Session { opened: now, theirs, feeds, ..Session::default() });
+        let Session { theirs, feeds, .. } = *entry.sessions.remove(&peer).unwrap_or_default();
+        entry.sessions.insert(peer, Box::new(Session { opened: now, theirs, feeds, ..Session::default() }));
         out.push(Output::Notify(Event::PeersChanged { doc }));
         entry.used = now;
         // Who holds no operation yet knows no member that it may tell where it stands.

@@ -63,7 +63,7 @@ impl Replica {
     pub fn status(&self, doc: &DocId) -> Option<DocStatus> {
         let entry = self.entries.get(doc)?;
         let standing = entry.standing();
-        let peer = |(peer, session): (&NodeId, &Session)| PeerStatus {
+        let peer = |(peer, session): (&NodeId, &Box<Session>)| PeerStatus {
             peer: *peer,
             in_sync: session.theirs.as_ref() == Some(&standing),
             heads_unknown: session.theirs.as_ref().map_or(0, |theirs| {

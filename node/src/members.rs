@@ -274,7 +274,7 @@ impl Driver {
         match event {
             Some(NetEvent::Connected(info)) => {
                 self.anchors.opened(info.peer);
-                self.on_connected(info.peer);
+                self.on_connected(info.peer, info.outbound);
             }
             // A connection that broke is the first sign of a death.
             Some(NetEvent::Disconnected { peer, reason }) => {
@@ -312,13 +312,9 @@ impl Driver {
     fn on_packet(&mut self, from: NodeId, bytes: &[u8]) {
         let network = self.overlay.network();
         let packet = Packet::<RawClaim>::decode(bytes, &|short| self.swim.resolve(short));
-        let opened = packet.map_err(|error| error.to_string()).and_then(|mut packet| {
-            packet.rumors.retain(|rumor| match rumor {
-                wattle_swim::Rumor::Claim(claim) => self.swim.is_news(claim),
-                wattle_swim::Rumor::Dead(claims) => claims.iter().any(|claim| self.swim.is_news(claim)),
-                wattle_swim::Rumor::Ask(_) => true,
-            });
-            packet.open(network).map_err(|rejected: RejectedClaim| rejected.to_string())
+        let mut open = |claim: RawClaim| Signed::open(claim.envelope(), network).map(Arc::new);
+        let opened = packet.map_err(|error| error.to_string()).and_then(|packet| {
+            self.swim.open(packet, &mut open).map_err(|rejected: RejectedClaim| rejected.to_string())
         });
         match opened {
             Ok(packet) => self.feed(Input::Packet { from, packet }),
@@ -333,7 +329,7 @@ impl Driver {
         }
     }
 
-    fn on_connected(&mut self, peer: NodeId) {
+    fn on_connected(&mut self, peer: NodeId, outbound: bool) {
         let view = self.shown.borrow();
         let here = view
             .members
@@ -341,7 +337,8 @@ impl Driver {
             .any(|member| member.id == peer && matches!(member.state, wattle_swim::State::Alive));
         drop(view);
         if !here {
-            self.feed(Input::Join { peers: vec![peer] });
+            // One of both asks: whoever dialed.
+            self.feed(if outbound { Input::Join { peers: vec![peer] } } else { Input::Meet { peer } });
         }
     }
 

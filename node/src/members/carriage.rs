@@ -105,7 +105,7 @@ impl Carriage {
     }
 
     /// Pings over a connection that is there.
-    pub(super) fn fallback(&self, peer: NodeId, sequence: u32) {
+    pub(super) fn fallback(&self, peer: NodeId, sequence: u16) {
         let (overlay, heard, timeout) = (self.overlay.clone(), self.heard.clone(), self.fallback_timeout);
         self.tasks.spawn(async move {
             let answered = overlay.ping_connected(peer, timeout).await.is_ok();

@@ -69,6 +69,41 @@ impl Incarnation {
     }
 }
 
+/// An incarnation as every packet has it: enough to tell it among those near one that is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// The last byte of the run. A packet is sealed for a run's key, so it is that of a neighbouring run at most.
+    pub run: u8,
+    /// The last two bytes of the refutations.
+    pub refutations: u16,
+}
+
+impl Incarnation {
+    /// As packets have it.
+    #[must_use]
+    pub const fn stamp(self) -> Stamp {
+        let [.., run, _, _, high, low] = self.0.to_be_bytes();
+        Stamp { run, refutations: u16::from_be_bytes([high, low]) }
+    }
+
+    /// The incarnation nearest to this one that has a stamp (serial numbers, RFC 1982); none if that is of another
+    /// run.
+    #[must_use]
+    pub fn nearest(self, stamp: Stamp) -> Option<Self> {
+        let known = self.stamp();
+        if known.run != stamp.run {
+            return None;
+        }
+        let ahead = stamp.refutations.wrapping_sub(known.refutations);
+        let other = if ahead < 0x8000 {
+            self.0.checked_add(u64::from(ahead))?
+        } else {
+            self.0.checked_sub(u64::from(ahead.wrapping_neg()))?
+        };
+        (other >> 32 == self.0 >> 32).then_some(Self(other))
+    }
+}
+
 impl fmt::Display for Incarnation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.epoch(), self.0 & u64::from(u32::MAX))
@@ -305,5 +340,29 @@ impl Signed {
             Claim::Alive { description, .. } => Some(description),
             Claim::Refute { .. } | Claim::Suspect { .. } | Claim::Leave { .. } | Claim::Remove { .. } => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stamp_is_of_the_nearest_incarnation_of_its_run() {
+        let of = |epoch: u64, refutations: u64| Incarnation(epoch << 32 | refutations);
+        for (known, said) in
+            [(0, 0), (0, 7), (9, 3), (0xfffe, 0x1_0003), (0x1_0003, 0xfffe), (70_000, 90_000)]
+        {
+            let (known, said) = (of(0x6b49_d203, known), of(0x6b49_d203, said));
+            assert_eq!(known.nearest(said.stamp()), Some(said));
+            assert_eq!(
+                known.nearest(of(0x6b49_d204, 7).stamp()),
+                None,
+                "a packet of another run says nothing"
+            );
+        }
+        let (first, last) = (of(3, 0), of(3, u64::from(u32::MAX)));
+        assert_eq!(last.nearest(first.stamp()), None, "it never leaves its run");
+        assert_eq!(first.nearest(last.stamp()), None);
     }
 }

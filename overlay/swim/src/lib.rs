@@ -30,13 +30,16 @@
 //! 5. **Refutation.** The accused signs its next incarnation. So does one that is held faulty: any higher
 //!    incarnation revives, and nothing else does.
 //! 6. **Verdict.** When the suspicion is over, or a certificate (accusations by a quorum: 3 members, 2 below 8, 1
-//!    below 4) came, each member pings the suspect a last time, by packet and by connection. No answer: faulty.
+//!    below 4) came, each member pings the suspect a last time, by packet and by connection. No answer: faulty. That
+//!    last chance is the end of the suspicion. A certificate leaves a suspicion all but a period of the shortest time:
+//!    the accused refutes before liars with a quorum of keys are heard.
 //! 7. **Telling.** Rumours ride on every packet, and while any wait, three members are told. Order: own
 //!    refutation, refutations, leaves, certificates, accusations, records. A rumour is told 2 x log2(members)
 //!    times, less whatever comes back from others.
 //! 8. **Comparing.** Every eighth probe brings the other's fingerprint. If it differs while nothing is under way, or
 //!    none agreed for 30 s, tables are compared over a stream: 256 buckets, then versions, then what differs. Who
-//!    left or was removed is not in it: newcomers need not know them.
+//!    left or was removed is not in the fingerprints: newcomers need not know them. So whoever was away, and comes back
+//!    with members that left, asks three others what became of those: some may have been removed since.
 //! 9. **Leaving** is a signed claim that beats everything of its incarnation; late packets do not undo it.
 //! 10. **Removal.** An operator's node signs that a member is gone for good. Where it is faulty or has left it is
 //!     in the list no longer and is not tried any more; where it is suspect that waits for the verdict, where it is
@@ -75,7 +78,7 @@
 //! ago make room and if there are none a newcomer is refused. [`QUEUE_MAX`] rumours; the least urgent is dropped. 256
 //! pings, 4 for each other member; beyond it a request is dropped. A packet has at most [`PACKET_BYTES_MAX`], a record
 //! [`RECORD_BYTES_MAX`], a message [`STREAM_BYTES_MAX`], a batch 256 rows of 8 KiB at the most. An idle member sends
-//! two packets of 13 bytes a period. The work of an input is linear in its size; a wake's is that of what is due.
+//! two packets of 6 bytes a period. The work of an input is linear in its size; a wake's is that of what is due.
 //!
 //! # What the edge does
 //!
@@ -99,17 +102,17 @@
 //!
 //! Inputs:
 //!
-//! * A datagram whose seal holds: [`Packet::decode`] with [`Swim::resolve`]; claims that are not [`Swim::is_news`]
-//!   may be
-//!   left out; [`Packet::open`], or [`Packet::check`] with a cache; then [`Input::Packet`] with whose seal it is. A
-//!   claim that does not hold is the sender's fault.
+//! * A datagram whose seal holds: [`Packet::decode`] with [`Swim::resolve`], [`Swim::open`], which checks what matters
+//!   here and takes the rest from what was checked before, then [`Input::Packet`] with whose seal it is. A claim that
+//!   does not hold is the sender's fault.
 //! * One whose seal does not hold: [`Input::Unreadable`] with the short id in its head. Nothing is answered by
 //!   datagram, so nothing is amplified.
 //! * A frame of the members' stream: [`Message::decode`], [`Message::open`], then [`Input::Message`] with whose stream
 //!   it is.
 //! * A connection to a member closed: [`Input::Doubt`]. It is probed at once instead of in its turn, which is most of
 //!   the time until a killed process is suspect.
-//! * A bootstrap peer or a ticket's node: [`Input::Join`]. New addresses, tags, reach: [`Input::Describe`].
+//! * A bootstrap peer or a ticket's node, a peer that was dialed: [`Input::Join`]; one that dialed: [`Input::Meet`].
+//!   New addresses, tags, reach: [`Input::Describe`].
 //! * The rows at the start: [`Memory::read`], then [`Swim::new`].
 //!
 //! The key for packets is made anew at each start and is in [`Description::boot_key`]. Before [`Event::Started`] no
@@ -140,7 +143,7 @@ mod wire;
 pub use claim::{
     ADDRESS_BYTES_MAX, ADDRESSES_MAX, ANCHORS_MAX, Claim, Description, Incarnation, InvalidDescription,
     NAME_BYTES_MAX, RECORD_BYTES_MAX, ROLE_BYTES_MAX, ROLES_MAX, Reach, RejectedClaim, ShortId, Signed,
-    TAGS_BYTES_MAX,
+    Stamp, TAGS_BYTES_MAX,
 };
 pub use config::{Config, InvalidConfig, Lifeguard, MEMBERS_MAX, Timing};
 pub use coordinate::Coordinate;

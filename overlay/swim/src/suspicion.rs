@@ -77,7 +77,7 @@ pub(crate) struct Suspicion {
     /// Distinct ones, the first first.
     pub(crate) accusers: Vec<Arc<Signed>>,
     pub(crate) started: Time,
-    /// When it is decided.
+    /// When its last chance begins.
     pub(crate) deadline: Time,
     /// From when on accusers beyond the first are told of. Before that most suspicions have ended, and only the
     /// first accusation and the refutation have crossed the group.
@@ -87,7 +87,7 @@ pub(crate) struct Suspicion {
     /// It took a last chance: no certificate asks it for another before then.
     pub(crate) acquitted_until: Time,
     /// The ping that is its last chance, once it is under way.
-    pub(crate) last_chance: Option<u32>,
+    pub(crate) last_chance: Option<u16>,
     /// Whether somebody showed a certificate.
     pub(crate) certified: bool,
     /// Whom this node had asked to probe, if it accuses too.

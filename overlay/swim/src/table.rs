@@ -306,6 +306,18 @@ impl Table {
         Some(mask)
     }
 
+    /// The buckets of some members, a bit each.
+    pub(crate) fn mask_of(&self, members: &[Index]) -> [u8; 32] {
+        let mut mask = [0; 32];
+        for member in members.iter().filter_map(|index| self.get(*index)) {
+            let at = bucket(member.short());
+            if let Some(byte) = mask.get_mut(at / 8) {
+                *byte |= 1 << (at % 8);
+            }
+        }
+        mask
+    }
+
     /// What is here in some buckets.
     pub(crate) fn versions(&self, mask: &[u8; 32], now: UnixTime) -> Vec<Version> {
         let own = self.own.filter(|(short, _)| is_masked(mask, *short));

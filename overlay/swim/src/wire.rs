@@ -1,16 +1,17 @@
 //! Packets: what goes in one sealed datagram between two members.
 //!
-//! The edge seals it (33 bytes more) and knows from whom it is. All numbers are big-endian.
+//! The edge seals it (30 bytes more) and knows from whom it is. All numbers are big-endian.
 //!
 //! ```text
 //! byte 0     low half: 0 gossip, 1 ping, 2 ping-req, 3 ack, 4 nack
 //!            0x10: a ping that asks for more, an ack that holds more
-//! bytes 1-8  the sender's incarnation
+//! byte 1     the run of the sender's incarnation, its last byte
+//! bytes 2-3  the refutations of it, their last two bytes
 //! gossip     nothing
-//! ping       sequence 4
-//! ping-req   sequence 4, target 8, patience in milliseconds 2
-//! ack        sequence 4, and with 0x10: axes 4 x 4, height 4, error 2, root 8
-//! nack       sequence 4
+//! ping       sequence 2
+//! ping-req   sequence 2, target 8, patience in milliseconds 2
+//! ack        sequence 2, and with 0x10: axes 4 x 4, height 4, error 2, root 8
+//! nack       sequence 2
 //! then, to the end, rumours:
 //!   1 alive    author 32, length 2, body, signature 64
 //!   2 refute   author 8, incarnation 8, signature 64
@@ -29,10 +30,10 @@ use std::sync::Arc;
 
 use wattle_types::{Envelope, NetworkName, NodeId, cbor};
 
-use crate::claim::{Claim, Incarnation, RECORD_BYTES_MAX, RejectedClaim, ShortId, Signed};
+use crate::claim::{Claim, Incarnation, RECORD_BYTES_MAX, RejectedClaim, ShortId, Signed, Stamp};
 use crate::coordinate::Coordinate;
 
-/// Bytes of a packet before it is sealed. With 33 for the seal and 48 for IPv6 and UDP it fits the smallest
+/// Bytes of a packet before it is sealed. With 30 for the seal and 48 for IPv6 and UDP it fits the smallest
 /// path that IPv6 allows, 1280, which no tunnel in use goes below.
 pub const PACKET_BYTES_MAX: usize = 1199;
 
@@ -47,14 +48,14 @@ pub enum Body {
     /// Answer with an ack.
     Ping {
         /// Comes back in the ack.
-        sequence: u32,
+        sequence: u16,
         /// The ack is to hold [`More`].
         more: bool,
     },
     /// Ping another member in my place.
     PingRequest {
         /// Comes back in the ack or nack.
-        sequence: u32,
+        sequence: u16,
         /// Whom.
         target: ShortId,
         /// After this long without its answer, send a nack.
@@ -63,14 +64,14 @@ pub enum Body {
     /// The one who was pinged answered.
     Ack {
         /// Of the ping or ping-req.
-        sequence: u32,
+        sequence: u16,
         /// What the ping asked for.
         more: Option<More>,
     },
     /// The one who was to be pinged did not answer so far.
     Nack {
         /// Of the ping-req.
-        sequence: u32,
+        sequence: u16,
     },
 }
 
@@ -98,7 +99,7 @@ pub enum Rumor<C> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Packet<C> {
     /// The sender's incarnation: its own word for being alive, since the packet is sealed by it.
-    pub incarnation: Incarnation,
+    pub stamp: Stamp,
     /// What it is for.
     pub body: Body,
     /// What it tells in passing.
@@ -235,12 +236,13 @@ pub(crate) const ASK_BYTES: usize = 1 + 8;
 
 /// Bytes of the head of a packet.
 pub(crate) const fn head_bytes(body: &Body) -> usize {
-    1 + 8
+    1 + 1
+        + 2
         + match body {
             Body::Gossip => 0,
-            Body::Ping { .. } | Body::Nack { .. } | Body::Ack { more: None, .. } => 4,
-            Body::PingRequest { .. } => 4 + 8 + 2,
-            Body::Ack { more: Some(_), .. } => 4 + 16 + 4 + 2 + 8,
+            Body::Ping { .. } | Body::Nack { .. } | Body::Ack { more: None, .. } => 2,
+            Body::PingRequest { .. } => 2 + 8 + 2,
+            Body::Ack { more: Some(_), .. } => 2 + 16 + 4 + 2 + 8,
         }
 }
 
@@ -254,7 +256,7 @@ impl Packet<Arc<Signed>> {
             Rumor::Dead(claims) => Rumor::Dead(claims.iter().map(raw).collect()),
             Rumor::Ask(member) => Rumor::Ask(*member),
         });
-        Packet { incarnation: self.incarnation, body: self.body, rumors: rumors.collect() }.encode()
+        Packet { stamp: self.stamp, body: self.body, rumors: rumors.collect() }.encode()
     }
 }
 
@@ -263,7 +265,7 @@ impl Packet<RawClaim> {
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(64);
-        write_head(&mut bytes, self.incarnation, &self.body);
+        write_head(&mut bytes, self.stamp, &self.body);
         for rumor in &self.rumors {
             write_rumor(&mut bytes, rumor);
         }
@@ -280,13 +282,14 @@ impl Packet<RawClaim> {
         }
         let mut reader = Reader(bytes);
         let first = reader.take::<1>("kind")?[0];
-        let incarnation = Incarnation::from_u64(reader.u64("incarnation")?);
+        let run = reader.take::<1>("incarnation")?[0];
+        let stamp = Stamp { run, refutations: reader.u16("incarnation")? };
         let body = reader.body(first)?;
         let mut rumors = Vec::new();
         while !reader.0.is_empty() {
             rumors.extend(reader.rumor(resolve)?);
         }
-        Ok(Self { incarnation, body, rumors })
+        Ok(Self { stamp, body, rumors })
     }
 
     /// Checks every signature. `open` is [`Signed::open`], or one that remembers what it has checked.
@@ -307,7 +310,7 @@ impl Packet<RawClaim> {
                 Rumor::Ask(member) => Rumor::Ask(member),
             });
         }
-        Ok(Packet { incarnation: self.incarnation, body: self.body, rumors })
+        Ok(Packet { stamp: self.stamp, body: self.body, rumors })
     }
 
     /// Checks every signature, each for itself.
@@ -319,7 +322,7 @@ impl Packet<RawClaim> {
     }
 }
 
-fn write_head(bytes: &mut Vec<u8>, incarnation: Incarnation, body: &Body) {
+fn write_head(bytes: &mut Vec<u8>, stamp: Stamp, body: &Body) {
     let (kind, sequence) = match body {
         Body::Gossip => (0, None),
         Body::Ping { sequence, more } => (1 | if *more { 0x10 } else { 0 }, Some(sequence)),
@@ -328,7 +331,8 @@ fn write_head(bytes: &mut Vec<u8>, incarnation: Incarnation, body: &Body) {
         Body::Nack { sequence } => (4, Some(sequence)),
     };
     bytes.push(kind);
-    bytes.extend(incarnation.as_u64().to_be_bytes());
+    bytes.push(stamp.run);
+    bytes.extend(stamp.refutations.to_be_bytes());
     bytes.extend(sequence.map(|sequence| sequence.to_be_bytes()).into_iter().flatten());
     match body {
         Body::PingRequest { target, patience_ms, .. } => {
@@ -417,10 +421,6 @@ impl Reader<'_> {
         self.take(what).map(u16::from_be_bytes)
     }
 
-    fn u32(&mut self, what: &'static str) -> Result<u32, PacketError> {
-        self.take(what).map(u32::from_be_bytes)
-    }
-
     fn i32(&mut self, what: &'static str) -> Result<i32, PacketError> {
         self.take(what).map(i32::from_be_bytes)
     }
@@ -432,15 +432,15 @@ impl Reader<'_> {
     fn body(&mut self, kind: u8) -> Result<Body, PacketError> {
         Ok(match kind {
             0 => Body::Gossip,
-            1 | 0x11 => Body::Ping { sequence: self.u32("sequence")?, more: kind == 0x11 },
+            1 | 0x11 => Body::Ping { sequence: self.u16("sequence")?, more: kind == 0x11 },
             2 => Body::PingRequest {
-                sequence: self.u32("sequence")?,
+                sequence: self.u16("sequence")?,
                 target: ShortId(self.u64("target")?),
                 patience_ms: self.u16("patience")?,
             },
-            3 => Body::Ack { sequence: self.u32("sequence")?, more: None },
-            0x13 => Body::Ack { sequence: self.u32("sequence")?, more: Some(self.more()?) },
-            4 => Body::Nack { sequence: self.u32("sequence")? },
+            3 => Body::Ack { sequence: self.u16("sequence")?, more: None },
+            0x13 => Body::Ack { sequence: self.u16("sequence")?, more: Some(self.more()?) },
+            4 => Body::Nack { sequence: self.u16("sequence")? },
             other => return Err(PacketError::Unknown("kind", other)),
         })
     }

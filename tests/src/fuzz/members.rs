@@ -120,9 +120,9 @@ pub(super) fn member_datagram(bytes: &[u8]) {
         assert_eq!(from.seal(number, &inside), bytes, "only what was sealed opens");
     }
     for record in bytes.chunks(16) {
-        let Some((number, inside)) = record.split_first_chunk::<6>() else { continue };
+        let Some((number, inside)) = record.split_first_chunk::<5>() else { continue };
         let mut wide = [0; 8];
-        wide[2..].copy_from_slice(number);
+        wide[3..].copy_from_slice(number);
         let number = u64::from_be_bytes(wide);
         let mut sealed = from.seal(number, inside);
         let opened = to.open(&sealed);

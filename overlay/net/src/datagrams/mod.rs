@@ -10,8 +10,8 @@
 //! # On the wire
 //!
 //! ```text
-//! sealed        01 | sender 8 | counter 6 | ciphertext | tag 16      31 bytes more than what is inside
-//! who are you   02 | sender 8 | counter 6                            15 bytes, the answer to a sealed one
+//! sealed        01 | sender 8 | counter 5 | ciphertext | tag 16      30 bytes more than what is inside
+//! who are you   02 | sender 8 | counter 5                            14 bytes, the answer to a sealed one
 //! ```
 //!
 //! `sender` is the beginning of a public key. `counter` counts what this boot of the sender has sent, whoever it
@@ -20,7 +20,7 @@
 //! # Rules
 //!
 //! 1. The key of a pair is X25519 of both boot keys, the cipher XChaCha20-Poly1305 (`ChaChaBox` of `crypto_box`).
-//!    The nonce is 18 bytes of a hash of network, sender and receiver, and the counter: no packet can be turned
+//!    The nonce is 19 bytes of a hash of network, sender and receiver, and the counter: no packet can be turned
 //!    around, given to somebody else, or carried to another network, and no nonce is used twice.
 //! 2. A packet is opened once: a window of 1024 counters for each peer refuses copies and what is older. A new boot
 //!    has a new key, so nothing of an old one opens.
@@ -97,7 +97,7 @@ pub enum DatagramError {
         /// How long it may be.
         max: usize,
     },
-    /// This boot has sent 2^48 packets.
+    /// This boot has sent 2^40 packets.
     #[error("this start of the node has sent all the packets it may")]
     Exhausted,
     /// The kernel refused it, or the peer has no address of a kind that this machine has.

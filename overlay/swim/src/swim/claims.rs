@@ -1,25 +1,26 @@
 //! What is believed of what members claim.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use wattle_types::{NodeId, Outbox, Time};
 
 use super::pings::URGENT_MAX;
 use super::{Index, Output, Swim};
-use crate::claim::{Claim, Incarnation, ShortId, Signed};
+use crate::claim::{Claim, Incarnation, ShortId, Signed, Stamp};
 use crate::queue::Urgency;
-use crate::suspicion::{QUOTA_WINDOW, Suspicion, Verdict, confirm_after, quorum, quota, timeout};
+use crate::suspicion::{QUOTA_WINDOW, Suspicion, Verdict, confirm_after, quorum, quota, shortest, timeout};
 use crate::view::{Event, Reason, State, Why};
 use crate::wire::{Body, CERTIFICATE_MAX, Rumor};
 
 /// Accusers of one member that are kept: a quorum proves, and some more name who sees it.
-const ACCUSERS_MAX: usize = 8;
+pub(crate) const ACCUSERS_MAX: usize = 8;
 
 /// How many of all who hear of a suspicion probe the suspect next, on average.
 const RECRUITS: usize = 5;
 
 /// How often a doubled identity is told of.
-const DUPLICATE_EVERY: std::time::Duration = std::time::Duration::from_secs(10);
+const DUPLICATE_EVERY: Duration = Duration::from_secs(10);
 
 /// Members whose doubled identity was told of lately.
 const DUPLICATES_MAX: usize = 64;
@@ -31,6 +32,8 @@ pub(crate) enum Source {
     Packet(Index),
     /// Over a stream: it may be hours old, so nobody is blamed for how many there are.
     Stream(Index),
+    /// The same, of a member that was not known here before: there is no suspicion that it could cut short.
+    Introduced(Index),
     /// This node.
     Own,
 }
@@ -158,19 +161,11 @@ impl Swim {
     }
 
     /// A packet is its sender's own word for its incarnation, though nobody else can be shown it.
-    pub(crate) fn on_spoke(
-        &mut self,
-        now: Time,
-        index: Index,
-        incarnation: Incarnation,
-        out: &mut Outbox<Output>,
-    ) {
+    pub(crate) fn on_spoke(&mut self, now: Time, index: Index, stamp: Stamp, out: &mut Outbox<Output>) {
         let Some(member) = self.table.get_mut(index) else { return };
         member.spared_until = Time::ZERO;
-        let same_run = incarnation.epoch() == member.incarnation.epoch();
-        if member.state == State::Left || !same_run || incarnation <= member.incarnation {
-            return;
-        }
+        let nearest = member.incarnation.nearest(stamp).filter(|nearest| *nearest > member.incarnation);
+        let Some(incarnation) = nearest.filter(|_| member.state != State::Left) else { return };
         let short = member.short();
         self.revive(now, index, incarnation, Reason::Spoke, None, out);
         self.ask(now, index, short, Source::Packet(index), out);
@@ -180,7 +175,7 @@ impl Swim {
     fn ask(&mut self, now: Time, about: Index, short: ShortId, source: Source, out: &mut Outbox<Output>) {
         let Source::Packet(from) = source else { return };
         let Some(member) = self.table.get_mut(about) else { return };
-        if now.since(member.spoken_at) < std::time::Duration::from_secs(1) {
+        if now.since(member.spoken_at) < Duration::from_secs(1) {
             return;
         }
         member.spoken_at = now;
@@ -215,7 +210,14 @@ impl Swim {
         if accused.is_some_and(|suspicion| suspicion.accused_by(&claim.author())) {
             return true;
         }
-        if !self.is_trusted(&claim.author()) {
+        // What comes over a stream may be hours old, and who said it may be gone itself since.
+        let counts = match source {
+            Source::Stream(_) | Source::Introduced(_) => {
+                self.table.find(&claim.author()).is_some() || claim.author() == self.me
+            }
+            Source::Packet(_) | Source::Own => self.is_trusted(&claim.author()),
+        };
+        if !counts {
             self.counts.untrusted += 1;
             return false;
         }
@@ -272,7 +274,7 @@ impl Swim {
     /// Counts an accusation against its author's quota. False if it does not count. What comes over a stream
     /// may be hours old: its authors had the credit then.
     fn spend(&mut self, now: Time, claim: &Signed, source: Source, out: &mut Outbox<Output>) -> bool {
-        if matches!(source, Source::Stream(_)) {
+        if matches!(source, Source::Stream(_) | Source::Introduced(_)) {
             return true;
         }
         let quota = quota(self.members());
@@ -302,6 +304,9 @@ impl Swim {
     ) {
         let members = self.members();
         let timing = self.config.timing.clone();
+        // The last chance is the end of the suspicion, not more time after it.
+        let chance = self.chance(index).min(shortest(&timing, members) / 4);
+        let chance = if timing.lifeguard.last_chance { chance } else { Duration::ZERO };
         let Some(member) = self.table.get_mut(index) else { return };
         let (from, incarnation) = (member.state, member.incarnation);
         if let Some(suspicion) = member.suspicion.as_deref_mut() {
@@ -314,7 +319,8 @@ impl Swim {
             let goes_on = accusers <= quorum(members);
             if from == State::Suspect && suspicion.last_chance.is_none() {
                 let before = suspicion.deadline;
-                suspicion.deadline = suspicion.started.after(timeout(&timing, members, accusers)).max(now);
+                let wait = timeout(&timing, members, accusers).saturating_sub(chance);
+                suspicion.deadline = suspicion.started.after(wait).max(now);
                 let after = suspicion.deadline;
                 self.suspicions.remove(&(before, index));
                 self.suspicions.insert((after, index));
@@ -325,7 +331,7 @@ impl Swim {
             }
             return;
         }
-        let deadline = now.after(timeout(&timing, members, 1));
+        let deadline = now.after(timeout(&timing, members, 1).saturating_sub(chance));
         let confirm_at = now.after(confirm_after(&timing, members));
         let suspicion = Suspicion {
             incarnation,
@@ -462,6 +468,7 @@ impl Swim {
         source: Source,
         out: &mut Outbox<Output>,
     ) {
+        let is_new = source == Source::Introduced(index);
         let Some(member) = self.table.get(index) else { return };
         // It circulates until it is refuted; who has just answered is not asked again for it.
         let known = |suspicion: &Suspicion| suspicion.certified || now < suspicion.acquitted_until;
@@ -475,14 +482,25 @@ impl Swim {
                 self.accused(now, index, Arc::clone(claim), source, out);
             }
         }
+        // Where there is a true one the suspicion has lasted long, here as well. Whoever makes one up in a moment gives
+        // the accused the time to refute all the same.
+        let (timing, members) = (&self.config.timing, self.members());
+        let least =
+            shortest(timing, members).saturating_sub(self.chance(index)).saturating_sub(timing.period);
         let Some(member) = self.table.get_mut(index) else { return };
         let state = member.state;
         let Some(suspicion) = member.suspicion.as_deref_mut() else { return };
         suspicion.certified = true;
         if state == State::Suspect && suspicion.last_chance.is_none() {
-            let before = std::mem::replace(&mut suspicion.deadline, now);
+            let earliest = if is_new { now } else { suspicion.started.after(least).max(now) };
+            let deadline = earliest.min(suspicion.deadline);
+            let before = std::mem::replace(&mut suspicion.deadline, deadline);
             self.suspicions.remove(&(before, index));
-            self.on_suspicion_over(now, index, out);
+            if deadline <= now {
+                self.on_suspicion_over(now, index, out);
+            } else {
+                self.suspicions.insert((deadline, index));
+            }
         }
         self.tell(now, Urgency::Certificate, Rumor::Dead(claims));
     }

@@ -19,7 +19,7 @@ impl Swim {
         if let Some(sequence) = self.probe {
             self.drop_ping(sequence);
         }
-        let pings: Vec<(Time, u32)> = std::mem::take(&mut self.expiries).into_iter().collect();
+        let pings: Vec<(Time, u16)> = std::mem::take(&mut self.expiries).into_iter().collect();
         for (at, sequence) in pings {
             self.expiries.insert((at.after(late), sequence));
             self.shift_ping(sequence, late);

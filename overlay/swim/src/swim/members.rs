@@ -70,7 +70,7 @@ impl Swim {
 
     fn forget(&mut self, index: Index, out: &mut Outbox<Output>) {
         self.end_suspicion(index);
-        let pings: Vec<u32> = self.pings_to(index);
+        let pings: Vec<u16> = self.pings_to(index);
         for sequence in pings {
             self.drop_ping(sequence);
         }
@@ -149,6 +149,7 @@ impl Swim {
         if from == State::Faulty {
             self.counts.false_positives += u64::from(unix.since(at) < WRONG_WITHIN);
             self.burst_until = now.after(BURST);
+            self.inquiries = super::sync::INQUIRIES;
             let soon = now.after(self.config.timing.gossip_every);
             self.due.announce = self.due.announce.map(|at| at.min(soon));
         }
@@ -303,7 +304,7 @@ impl Swim {
         }
     }
 
-    fn pings_to(&self, index: Index) -> Vec<u32> {
+    fn pings_to(&self, index: Index) -> Vec<u16> {
         let to = self.pings.iter().filter(|(_, ping)| ping.is_to(index));
         to.map(|(sequence, _)| *sequence).collect()
     }

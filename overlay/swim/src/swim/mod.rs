@@ -4,6 +4,7 @@ mod claims;
 mod health;
 mod members;
 mod pings;
+mod reading;
 mod removal;
 mod start;
 mod sync;
@@ -70,7 +71,7 @@ pub enum Input {
         /// Who was pinged.
         peer: NodeId,
         /// The number of the question.
-        sequence: u32,
+        sequence: u16,
         /// Whether it answered.
         answered: bool,
     },
@@ -92,10 +93,15 @@ pub enum Input {
         /// What it says now; its key stays that of the run.
         description: Description,
     },
-    /// Ask these at once; at most [`SEEDS_MAX`] are taken.
+    /// Ask these for their tables: three at once, the others while they stay unknown; at most [`SEEDS_MAX`] are taken.
     Join {
         /// Whom.
         peers: Vec<NodeId>,
+    },
+    /// A peer that is no member here has connected, and will ask by itself. It is asked if it stays unknown.
+    Meet {
+        /// Who.
+        peer: NodeId,
     },
     /// This node goes. [`Event::Left`] says when it may.
     Leave,
@@ -146,7 +152,7 @@ pub enum Output {
         /// Whom.
         peer: NodeId,
         /// The number of the question.
-        sequence: u32,
+        sequence: u16,
     },
     /// Write this batch, whole or not at all.
     Persist {
@@ -225,10 +231,10 @@ pub struct Swim {
     version: u64,
     counts: Counts,
     /// Pings that are out, by their number, and when each is given up.
-    pings: BTreeMap<u32, Ping>,
-    expiries: BTreeSet<(Time, u32)>,
-    sequence: u32,
-    probe: Option<u32>,
+    pings: BTreeMap<u16, Ping>,
+    expiries: BTreeSet<(Time, u16)>,
+    sequence: u16,
+    probe: Option<u16>,
     order: Vec<Index>,
     order_at: usize,
     suspicions: BTreeSet<(Time, Index)>,
@@ -250,6 +256,11 @@ pub struct Swim {
     duplicates: BTreeMap<NodeId, Time>,
     /// More times to ask members for their tables.
     joining: u32,
+    /// Whom the edge named and nobody has asked yet.
+    unasked: VecDeque<NodeId>,
+    asks: Pace,
+    /// More members to ask what became of those that have left.
+    inquiries: u32,
     gossiped_at: Time,
     answers: Pace,
     unreadable: Pace,
@@ -261,6 +272,8 @@ pub struct Swim {
     changed_at: Time,
     agreed_at: Time,
     synced_at: Time,
+    /// Whose table differed while something was under way: compared with when it is calm.
+    differing: Option<NodeId>,
     burst_until: Time,
     announced: u64,
 }
@@ -281,7 +294,8 @@ impl Machine for Swim {
             Input::Persisted { id } => self.on_persisted(now, id, out),
             Input::NotPersisted { id, why } => self.on_not_persisted(now, id, why, out),
             Input::Describe { description } => self.on_describe(now, description, out),
-            Input::Join { peers } => self.on_join(&peers, out),
+            Input::Join { peers } => self.on_join(now, &peers, out),
+            Input::Meet { peer } => self.ask_later(now, peer),
             Input::Leave => self.on_leave(now, out),
             Input::Doubt { peer } => self.on_doubt(now, &peer),
             Input::Confirm { request, peer } => self.on_confirm(now, request, &peer, out),
@@ -315,47 +329,6 @@ impl Machine for Swim {
 }
 
 impl Swim {
-    /// Whether a claim would teach this node something. Others need not have their signatures checked: the
-    /// edge may leave them out of the packet.
-    #[must_use]
-    pub fn is_news(&self, claim: &crate::RawClaim) -> bool {
-        use crate::RawClaim::{Alive, Own, Remove, Suspect};
-        match claim {
-            // What a record says is known only once it is read.
-            Alive { .. } => true,
-            Own { author, incarnation, leaves, .. } => {
-                let known = self.table.find(author).and_then(|index| self.table.get(index));
-                known.is_none_or(|member| {
-                    *incarnation > member.incarnation
-                        || (*incarnation == member.incarnation && (*leaves || member.since.is_none()))
-                })
-            }
-            Remove { subject, incarnation, .. } if *subject == self.me => *incarnation == self.incarnation,
-            Remove { subject, incarnation, .. } => {
-                let known = self.table.find(subject).and_then(|index| self.table.get(index));
-                known.is_some_and(|member| *incarnation >= member.incarnation && member.removal.is_none())
-            }
-            Suspect { subject, incarnation, accuser, .. } => {
-                let known = self.table.find(subject).and_then(|index| self.table.get(index));
-                known.is_none_or(|member| {
-                    let accused = member.suspicion.as_deref();
-                    *incarnation >= member.incarnation
-                        && !accused.is_some_and(|suspicion| suspicion.accused_by(accuser))
-                })
-            }
-        }
-    }
-
-    /// Whose short id it is.
-    #[must_use]
-    pub fn resolve(&self, short: ShortId) -> Option<NodeId> {
-        if ShortId::of(&self.me) == short {
-            return Some(self.me);
-        }
-        let index = self.table.by_short(short)?;
-        self.table.get(index).map(|member| member.id)
-    }
-
     /// All members at this moment.
     #[must_use]
     pub fn view(&self) -> View {
@@ -496,7 +469,7 @@ impl Swim {
         }
         rumors.extend(self.queue.take(left, copies(self.members())));
         let told = !rumors.is_empty();
-        let bytes = Packet { incarnation: self.incarnation, body, rumors }.encode();
+        let bytes = Packet { stamp: self.incarnation.stamp(), body, rumors }.encode();
         out.push(Output::Packet { to, bytes });
         told
     }
@@ -518,7 +491,7 @@ impl Swim {
             }
         }
         // After what proves it, if the packet has that.
-        self.on_spoke(now, index, packet.incarnation, out);
+        self.on_spoke(now, index, packet.stamp, out);
         match packet.body {
             Body::Gossip => {}
             Body::Ping { sequence, more } => self.on_ping(now, index, sequence, more, out),

@@ -28,7 +28,7 @@ const PATIENCE_MAX: Duration = Duration::from_secs(5);
 /// How long a caller's question may take.
 const CONFIRM_WITHIN: Duration = Duration::from_secs(1);
 
-/// Every so many probes the ack is to tell more than that it is one.
+/// Every so many probes, one a period, the ack is to tell more than that it is one.
 const MORE_EVERY: u64 = 8;
 
 /// What a ping is for.
@@ -46,7 +46,7 @@ pub(crate) enum Purpose {
         /// Whose.
         origin: NodeId,
         /// Its number there.
-        sequence: u32,
+        sequence: u16,
         /// Whether it was told that there is no answer so far.
         nacked: bool,
     },
@@ -101,7 +101,7 @@ impl Swim {
         if self.config.timing.lifeguard.probe { self.health.multiplier() } else { 1 }
     }
 
-    fn start_ping(&mut self, now: Time, target: Index, expires: Time, purpose: Purpose) -> Option<u32> {
+    fn start_ping(&mut self, now: Time, target: Index, expires: Time, purpose: Purpose) -> Option<u16> {
         let short = self.table.get(target)?.short();
         if self.pings.len() >= PINGS_MAX {
             return None;
@@ -119,7 +119,7 @@ impl Swim {
     }
 
     /// Sends a ping by packet, or to one that packets do not reach by the connections of its anchors.
-    fn send_ping(&mut self, target: Index, sequence: u32, more: bool, out: &mut Outbox<Output>) {
+    fn send_ping(&mut self, target: Index, sequence: u16, more: bool, out: &mut Outbox<Output>) {
         let Some(member) = self.table.get(target) else { return };
         if !member.is_anchored() {
             let buddy =
@@ -141,7 +141,7 @@ impl Swim {
     fn request_ping(
         &mut self,
         helper: Index,
-        sequence: u32,
+        sequence: u16,
         target: ShortId,
         patience: Duration,
         out: &mut Outbox<Output>,
@@ -154,7 +154,7 @@ impl Swim {
         }
     }
 
-    fn reschedule(&mut self, sequence: u32, expires: Time) {
+    fn reschedule(&mut self, sequence: u16, expires: Time) {
         if let Some(ping) = self.pings.get_mut(&sequence) {
             self.expiries.remove(&(ping.expires, sequence));
             ping.expires = expires;
@@ -163,13 +163,13 @@ impl Swim {
     }
 
     /// A ping has so much longer: this node was not there. Its place among the expiries is the caller's.
-    pub(crate) fn shift_ping(&mut self, sequence: u32, by: Duration) {
+    pub(crate) fn shift_ping(&mut self, sequence: u16, by: Duration) {
         if let Some(ping) = self.pings.get_mut(&sequence) {
             ping.expires = ping.expires.after(by);
         }
     }
 
-    pub(crate) fn drop_ping(&mut self, sequence: u32) -> Option<Ping> {
+    pub(crate) fn drop_ping(&mut self, sequence: u16) -> Option<Ping> {
         let ping = self.pings.remove(&sequence)?;
         self.expiries.remove(&(ping.expires, sequence));
         if self.probe == Some(sequence) {
@@ -245,7 +245,8 @@ impl Swim {
         let purpose = Purpose::Probe { indirect: false, connected: false };
         let Some(sequence) = self.start_ping(now, target, expires, purpose) else { return };
         self.probe = Some(sequence);
-        let more = self.counts.probes.is_multiple_of(MORE_EVERY);
+        // As often in time while this node does badly and probes seldom: it is then that it may have missed something.
+        let more = self.counts.probes.is_multiple_of((MORE_EVERY / u64::from(self.pace())).max(1));
         self.counts.probes += 1;
         self.send_ping(target, sequence, more, out);
     }
@@ -281,7 +282,7 @@ impl Swim {
     }
 
     /// SWIM, section 3.1: no answer, so some others are asked to ping; and the connection, if there is one.
-    fn go_indirect(&mut self, now: Time, sequence: u32, target: Index, out: &mut Outbox<Output>) {
+    fn go_indirect(&mut self, now: Time, sequence: u16, target: Index, out: &mut Outbox<Output>) {
         let timing = &self.config.timing;
         let patience = self.direct_timeout(target);
         let (count, pace) = (timing.helpers, self.pace());
@@ -319,7 +320,7 @@ impl Swim {
     }
 
     /// The probe's round is over.
-    fn conclude(&mut self, now: Time, sequence: u32, out: &mut Outbox<Output>) {
+    fn conclude(&mut self, now: Time, sequence: u16, out: &mut Outbox<Output>) {
         let Some(ping) = self.drop_ping(sequence) else { return };
         let Purpose::Probe { connected, .. } = ping.purpose else { return };
         let silent = ping.helpers.iter().filter(|(_, nacked)| !nacked).count();
@@ -336,7 +337,7 @@ impl Swim {
     }
 
     /// A ping was answered.
-    fn answered(&mut self, now: Time, sequence: u32, way: Way, out: &mut Outbox<Output>) {
+    fn answered(&mut self, now: Time, sequence: u16, way: Way, out: &mut Outbox<Output>) {
         let Some(ping) = self.pings.get_mut(&sequence) else { return };
         if let (Purpose::Probe { connected, .. }, Way::Connection) = (&mut ping.purpose, way) {
             // The round goes on: what the helpers say, or do not, tells how this node does.
@@ -366,7 +367,7 @@ impl Swim {
         &mut self,
         now: Time,
         from: Index,
-        sequence: u32,
+        sequence: u16,
         more: Option<More>,
         out: &mut Outbox<Output>,
     ) {
@@ -405,7 +406,7 @@ impl Swim {
         self.on_root(now, from, more.root, out);
     }
 
-    pub(crate) fn on_nack(&mut self, now: Time, from: &NodeId, sequence: u32, out: &mut Outbox<Output>) {
+    pub(crate) fn on_nack(&mut self, now: Time, from: &NodeId, sequence: u16, out: &mut Outbox<Output>) {
         let Some(ping) = self.pings.get_mut(&sequence) else { return };
         if let Some((_, nacked)) = ping.helpers.iter_mut().find(|(helper, _)| helper == from) {
             *nacked = true;
@@ -417,7 +418,7 @@ impl Swim {
         &mut self,
         now: Time,
         peer: &NodeId,
-        sequence: u32,
+        sequence: u16,
         answered: bool,
         out: &mut Outbox<Output>,
     ) {
@@ -434,7 +435,7 @@ impl Swim {
     }
 
     /// When every way has said no, or only the connection yes, nothing more is waited for.
-    fn conclude_early(&mut self, now: Time, sequence: u32, out: &mut Outbox<Output>) {
+    fn conclude_early(&mut self, now: Time, sequence: u16, out: &mut Outbox<Output>) {
         let Some(ping) = self.pings.get(&sequence) else { return };
         let Purpose::Probe { indirect: true, connected } = ping.purpose else { return };
         if (connected || ping.fallback_failed) && ping.helpers.iter().all(|(_, nacked)| *nacked) {
@@ -446,7 +447,7 @@ impl Swim {
         &mut self,
         now: Time,
         from: Index,
-        sequence: u32,
+        sequence: u16,
         more: bool,
         out: &mut Outbox<Output>,
     ) {
@@ -465,7 +466,7 @@ impl Swim {
         &mut self,
         now: Time,
         from: Index,
-        sequence: u32,
+        sequence: u16,
         target: ShortId,
         patience: Duration,
         out: &mut Outbox<Output>,
@@ -495,12 +496,17 @@ impl Swim {
         }
     }
 
-    /// A last try before a member is faulty: by packet and over the connection.
-    pub(crate) fn begin_last_chance(&mut self, now: Time, index: Index, out: &mut Outbox<Output>) -> bool {
+    /// How long a last chance lasts.
+    pub(crate) fn chance(&self, index: Index) -> Duration {
         let timing = &self.config.timing;
         let (least, most) = (timing.direct_timeout_min.saturating_mul(4), timing.fallback_timeout);
         let wait = self.direct_timeout(index).saturating_mul(2).min(most.saturating_mul(self.pace()));
-        let expires = now.after(wait.max(least));
+        wait.max(least)
+    }
+
+    /// A last try before a member is faulty: by packet and over the connection.
+    pub(crate) fn begin_last_chance(&mut self, now: Time, index: Index, out: &mut Outbox<Output>) -> bool {
+        let expires = now.after(self.chance(index));
         let Some(sequence) = self.start_ping(now, index, expires, Purpose::LastChance) else { return false };
         let member = self.table.get_mut(index);
         if let Some(suspicion) = member.and_then(|member| member.suspicion.as_deref_mut()) {

@@ -39,6 +39,11 @@ const LEAVE_WITHIN: Duration = Duration::from_secs(2);
 /// How often a newcomer asks for tables before it leaves that to the comparisons.
 const JOIN_TIMES: u32 = 10;
 
+/// How often whoever is named is asked for its table, in the long run and at once. Whoever meets fifty at once has all
+/// from the first that answers, and compares the rest with nobody.
+const ASK_EVERY: Duration = Duration::from_secs(1);
+const ASKS_AT_ONCE: u32 = 3;
+
 /// How often questions by packet are answered, in the long run and at once: an answer is larger than its question.
 const ANSWER_EVERY: Duration = Duration::from_millis(50);
 const ANSWERS_AT_ONCE: u32 = 20;
@@ -227,7 +232,7 @@ impl Swim {
         let wall = u32::try_from(config.started.as_millis() / 1000).unwrap_or(u32::MAX);
         let epoch = memory.epoch.saturating_add(1).max(wall);
         let mut random = Random::new(&config.seed);
-        let sequence = u32::try_from(random.next() >> 32).unwrap_or_default();
+        let sequence = u16::try_from(random.next() >> 48).unwrap_or_default();
         Self {
             me,
             random,
@@ -262,6 +267,9 @@ impl Swim {
             epoch_at: None,
             duplicates: BTreeMap::new(),
             joining: JOIN_TIMES,
+            unasked: VecDeque::new(),
+            asks: Pace::new(ASK_EVERY, ASKS_AT_ONCE),
+            inquiries: super::sync::INQUIRIES,
             gossiped_at: Time::ZERO,
             answers: Pace::new(ANSWER_EVERY, ANSWERS_AT_ONCE),
             unreadable: Pace::new(UNREADABLE_EVERY, UNREADABLE_AT_ONCE),
@@ -271,6 +279,7 @@ impl Swim {
             changed_at: Time::ZERO,
             agreed_at: Time::ZERO,
             synced_at: Time::ZERO,
+            differing: None,
             burst_until: Time::ZERO,
             announced: 0,
             config,
@@ -485,7 +494,7 @@ impl Swim {
         }
     }
 
-    pub(crate) fn on_join(&mut self, peers: &[NodeId], out: &mut Outbox<Output>) {
+    pub(crate) fn on_join(&mut self, now: Time, peers: &[NodeId], out: &mut Outbox<Output>) {
         let me = self.me;
         let seeds: Vec<NodeId> = peers.iter().copied().filter(|peer| *peer != me).take(SEEDS_MAX).collect();
         for seed in &seeds {
@@ -493,11 +502,53 @@ impl Swim {
                 self.config.seeds.push(*seed);
             }
         }
-        if self.phase == Phase::Running {
-            for seed in seeds {
+        if self.phase != Phase::Running {
+            return;
+        }
+        for seed in seeds {
+            if self.asks.allows(now) {
                 self.hello_to(seed, out);
+            } else {
+                self.ask_later(now, seed);
             }
         }
+    }
+
+    /// Asks somebody for its table some time, unless it has become known by then.
+    pub(crate) fn ask_later(&mut self, now: Time, peer: NodeId) {
+        if self.phase != Phase::Running || self.unasked.len() >= SEEDS_MAX || self.unasked.contains(&peer) {
+            return;
+        }
+        self.unasked.push_back(peer);
+        let soon = now.after(self.config.timing.join_every);
+        self.due.join = Some(self.due.join.map_or(soon, |at| at.min(soon)));
+    }
+
+    /// Up to three to ask for their tables: whoever was named and is still unknown, seeds, members.
+    fn to_ask(&mut self) -> Vec<NodeId> {
+        let mut chosen = Vec::new();
+        while let Some(peer) = self.unasked.pop_front() {
+            let known = self.table.find(&peer).and_then(|index| self.table.get(index));
+            if known.is_none_or(|member| member.state != State::Alive) {
+                chosen.push(peer);
+            }
+            if chosen.len() == 3 {
+                return chosen;
+            }
+        }
+        if self.joining == 0 && !self.table.live().is_empty() {
+            return chosen;
+        }
+        let mut seeds = self.config.seeds.clone();
+        self.random.shuffle(&mut seeds);
+        let live = self.some_live(3, &[]);
+        let live = live.into_iter().filter_map(|index| self.table.get(index)).map(|member| member.id);
+        for peer in seeds.into_iter().take(2).chain(live) {
+            if chosen.len() < 3 && !chosen.contains(&peer) {
+                chosen.push(peer);
+            }
+        }
+        chosen
     }
 
     pub(crate) fn on_leave(&mut self, now: Time, out: &mut Outbox<Output>) {
@@ -586,19 +637,15 @@ impl Swim {
     pub(crate) fn on_join_due(&mut self, now: Time, out: &mut Outbox<Output>) {
         self.due.join = None;
         let alone = self.table.live().is_empty();
-        if self.joining == 0 && !alone {
-            return;
+        for peer in self.to_ask() {
+            self.synced_at = now;
+            self.hello_to(peer, out);
         }
         self.joining = self.joining.saturating_sub(1);
+        if self.joining == 0 && !alone && self.unasked.is_empty() {
+            return;
+        }
         self.due.join = Some(now.after(self.config.timing.join_every));
-        let mut seeds = self.config.seeds.clone();
-        self.random.shuffle(&mut seeds);
-        for seed in seeds.into_iter().take(3) {
-            self.hello_to(seed, out);
-        }
-        for index in self.some_live(3, &[]) {
-            self.say_hello(now, index, out);
-        }
         if alone && !self.table.faulty().is_empty() {
             let at = self.random.below(self.table.faulty().len());
             if let Some(index) = self.table.faulty().get(at).copied() {

@@ -22,6 +22,10 @@ const SYNC_SPACING: Duration = Duration::from_secs(5);
 /// on its way.
 const CALM: Duration = Duration::from_secs(2);
 
+/// So many members are asked what became of those that have left, when this node was away: it may have missed that
+/// one was removed, and no fingerprint tells.
+pub(crate) const INQUIRIES: u32 = 3;
+
 /// A member that has so little of its tombstone left is not learned any more: it would go round for ever.
 const ALMOST_FORGOTTEN: Duration = Duration::from_secs(120);
 
@@ -50,6 +54,11 @@ impl Swim {
     pub(crate) fn on_sync_due(&mut self, now: Time, out: &mut Outbox<Output>) {
         let every = self.config.timing.sync_every;
         self.due.sync = Some(now.after(every));
+        let differing = self.differing.take().and_then(|peer| self.table.find(&peer));
+        if let Some(index) = differing.filter(|index| self.table.get(*index).is_some_and(Member::is_live)) {
+            self.say_hello(now, index, out);
+            return;
+        }
         // Somebody drawn at random had the same within the interval: that was the comparison.
         if now.since(self.agreed_at) < every && self.agreed_at > Time::ZERO {
             return;
@@ -65,10 +74,14 @@ impl Swim {
             self.agreed_at = now;
             return;
         }
-        let calm = self.queue.is_empty() && now.since(self.changed_at) >= CALM;
-        if calm && now.since(self.synced_at) >= SYNC_SPACING {
+        let calm = self.changed_at.after(CALM).max(self.synced_at.after(SYNC_SPACING));
+        if self.queue.is_empty() && now >= calm {
             self.say_hello(now, from, out);
+            return;
         }
+        self.differing = self.table.get(from).map(|member| member.id);
+        let soon = calm.max(now.after(self.config.timing.period));
+        self.due.sync = Some(self.due.sync.map_or(soon, |at| at.min(soon)));
     }
 
     /// A packet that could not be read: one of the two started again, and the other does not know it.
@@ -101,9 +114,11 @@ impl Swim {
             Message::Same => {
                 self.joining = 0;
                 self.agreed_at = now;
+                self.inquire(now, from, out);
             }
             Message::Buckets { hashes } => match self.table.differing(&hashes) {
                 Some(mask) => {
+                    self.inquire(now, from, out);
                     let entries = self.table.versions(&mask, self.unix(now));
                     let message = Message::Versions { mask: ByteArray::new(mask), entries };
                     out.push(Output::Message { to: from, bytes: message.encode() });
@@ -112,14 +127,36 @@ impl Swim {
             },
             Message::Versions { mask, entries } => self.on_versions(now, from, &mask, entries, out),
             Message::Records { records, want } => {
-                for entry in records {
-                    self.on_entry(now, entry, out);
+                // Whoever is new is introduced before anything is said of it: one may be the other's accuser.
+                let (news, known): (Vec<_>, Vec<_>) =
+                    records.into_iter().partition(|entry| self.table.find(&entry.record.author()).is_none());
+                for entry in known {
+                    self.on_entry(now, entry, false, out);
+                }
+                let news: Vec<_> = news.into_iter().filter(|entry| !self.is_useless(entry)).collect();
+                for entry in &news {
+                    self.learn(now, Arc::clone(&entry.record), Source::Own, out);
+                }
+                for entry in news {
+                    self.on_entry(now, entry, true, out);
                 }
                 let wanted: Vec<Entry<Arc<Signed>>> =
                     want.into_iter().filter_map(|short| self.entry(now, short)).collect();
                 self.send_records(from, wanted, Vec::new(), out);
             }
         }
+    }
+
+    /// Says what this node has where members are that left, so that the other tells which of those were removed.
+    fn inquire(&mut self, now: Time, from: NodeId, out: &mut Outbox<Output>) {
+        if self.inquiries == 0 || self.table.gone().is_empty() {
+            return;
+        }
+        self.inquiries -= 1;
+        let mask = self.table.mask_of(self.table.gone());
+        let entries = self.table.versions(&mask, self.unix(now));
+        let message = Message::Versions { mask: ByteArray::new(mask), entries };
+        out.push(Output::Message { to: from, bytes: message.encode() });
     }
 
     fn on_hello(
@@ -216,18 +253,22 @@ impl Swim {
         })
     }
 
-    fn on_entry(&mut self, now: Time, entry: Entry<Arc<Signed>>, out: &mut Outbox<Output>) {
-        let Entry { record, since, accusations, removal, age_s } = entry;
-        let (author, unix) = (record.author(), self.unix(now));
-        let left = since.as_ref().is_some_and(|since| matches!(since.claim(), Claim::Leave { .. }));
-        let known = self.table.find(&author).is_some();
-        // A replayed leave of one who is not known here is nothing to remember, nor is whom others removed.
-        let over = left || removal.is_some() || self.is_old(1, age_s);
-        let useless = !known && author != self.me && over;
-        if record.description().is_none() || useless {
+    /// A replayed leave of one who is not known here is nothing to remember, nor is whom others removed.
+    fn is_useless(&self, entry: &Entry<Arc<Signed>>) -> bool {
+        let left = entry.since.as_ref().is_some_and(|since| matches!(since.claim(), Claim::Leave { .. }));
+        let over = left || entry.removal.is_some() || self.is_old(1, entry.age_s);
+        entry.record.description().is_none() || (entry.record.author() != self.me && over)
+    }
+
+    fn on_entry(&mut self, now: Time, entry: Entry<Arc<Signed>>, is_new: bool, out: &mut Outbox<Output>) {
+        if entry.record.description().is_none() {
             return;
         }
-        self.learn(now, record, Source::Own, out);
+        let Entry { record, since, accusations, removal, age_s } = entry;
+        let (author, unix) = (record.author(), self.unix(now));
+        if !is_new {
+            self.learn(now, record, Source::Own, out);
+        }
         let own = |since: &Arc<Signed>| {
             since.author() == author && matches!(since.claim(), Claim::Refute { .. } | Claim::Leave { .. })
         };
@@ -239,7 +280,8 @@ impl Swim {
             return;
         }
         let Some(index) = self.table.find(&author) else { return };
-        self.on_certificate(now, accusations, Source::Stream(index), out);
+        let source = if is_new { Source::Introduced(index) } else { Source::Stream(index) };
+        self.on_certificate(now, accusations, source, out);
         let removes = |removal: &Arc<Signed>| {
             removal.subject() == author && matches!(removal.claim(), Claim::Remove { .. })
         };
@@ -250,7 +292,7 @@ impl Swim {
         if let Some(member) = self.table.get_mut(index).filter(is_over).filter(|_| age_s > 0) {
             member.at = member.at.min(before(unix, age_s));
         }
-        let member = self.table.get_mut(index).filter(|member| !known && member.state == State::Suspect);
+        let member = self.table.get_mut(index).filter(|member| is_new && member.state == State::Suspect);
         if let Some(suspicion) = member.and_then(|member| member.suspicion.as_deref_mut()) {
             suspicion.failed_at = (age_s > 0).then(|| before(unix, age_s));
         }

@@ -46,7 +46,7 @@ fn samples() -> Vec<Packet<Arc<Signed>>> {
         coordinate: Coordinate { axes: [1, -2, 3, -4], height: 100, error: 250 },
         root: 0x0102_0304_0506_0708,
     };
-    let of = |body, rumors| Packet { incarnation, body, rumors };
+    let of = |body, rumors| Packet { stamp: incarnation.stamp(), body, rumors };
     vec![
         of(Body::Ping { sequence: 7, more: false }, vec![]),
         of(Body::Ping { sequence: 8, more: true }, vec![Rumor::Ask(ShortId(5))]),
@@ -83,9 +83,9 @@ fn every_packet_reads_back_as_it_was_written() {
 
 /// The budget of an idle member: two packets of these, one of each kind, a second.
 #[test]
-fn a_ping_and_its_answer_have_thirteen_bytes() {
+fn a_ping_and_its_answer_have_six_bytes() {
     let sizes: Vec<usize> = samples().iter().map(|packet| packet.encode().len()).collect();
-    assert_eq!((sizes[0], sizes[2], sizes[3] - 89, sizes[5]), (13, 23, 13, 13));
+    assert_eq!((sizes[0], sizes[2], sizes[3] - 89, sizes[5]), (6, 16, 6, 6));
     for packet in samples() {
         let rumors = packet.rumors.iter().map(|rumor| match rumor {
             Rumor::Claim(claim) => claim_bytes(claim),
@@ -117,17 +117,17 @@ fn what_is_about_nobody_known_is_left_out_and_the_rest_is_read() {
     let stranger = seal(9, &Claim::Refute { incarnation });
     let accusing = seal(2, &Claim::Suspect { subject: key(9).node_id(), incarnation });
     let rumors = [stranger, accusing, Arc::clone(&known)].map(Rumor::Claim).to_vec();
-    let bytes = Packet { incarnation, body: Body::Gossip, rumors }.encode();
+    let bytes = Packet { stamp: incarnation.stamp(), body: Body::Gossip, rumors }.encode();
     let packet = Packet::decode(&bytes, &resolve).unwrap().open(&network()).unwrap();
     assert_eq!(packet.rumors, [Rumor::Claim(known)]);
 }
 
 #[test]
 fn packets_that_nobody_writes_are_refused() {
-    let head = |kind: u8| [&[kind][..], &[0; 8]].concat();
+    let head = |kind: u8| [&[kind][..], &[0; 3]].concat();
     let decode = |bytes: &[u8]| Packet::decode(bytes, &resolve).map(drop);
     assert_eq!(decode(&[]), Err(PacketError::Short("kind")));
-    assert_eq!(decode(&[0; 8]), Err(PacketError::Short("incarnation")));
+    assert_eq!(decode(&[0; 3]), Err(PacketError::Short("incarnation")));
     assert_eq!(decode(&head(5)), Err(PacketError::Unknown("kind", 5)));
     assert_eq!(decode(&head(0x10)), Err(PacketError::Unknown("kind", 0x10)));
     assert_eq!(decode(&head(1)), Err(PacketError::Short("sequence")));

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use wattle_swim::{Event, Input, Lifeguard, Reach, RequestId, State, Timing};
 
-use crate::world::{Options, World};
+use crate::world::{Options, World, key};
 use crate::{MILLI, SECOND};
 
 /// Nodes that know one of them, and join through it at once.
@@ -32,6 +32,28 @@ fn members_that_join_through_one_see_each_other() {
     world.run(30 * SECOND);
     assert_eq!(world.verdicts, 0);
     assert!((0..30).all(|node| world.swim(node).status().counts.accused == 0));
+}
+
+/// As on one machine, where everybody is dialed at once: comparing with each would bring each record forty times.
+#[test]
+fn a_newcomer_that_meets_everybody_at_once_compares_with_a_few() {
+    let mut world = World::new(40, Options::new(73));
+    let newcomer = world.add(key(40));
+    world.start(newcomer);
+    world.run(100 * MILLI);
+    let streams = |world: &World| world.nodes.iter().map(|node| node.stream_bytes).sum::<u64>();
+    let before = streams(&world);
+    let peers: Vec<_> = (0..40).map(|node| world.nodes[node].id).collect();
+    world.handle(newcomer, Input::Join { peers });
+    for node in 0..40 {
+        let peer = world.nodes[newcomer].id;
+        world.handle(node, Input::Meet { peer });
+    }
+    let took = world.until(5 * SECOND, &mut |world| all_see_all_of(world, 41));
+    assert!(took.is_some_and(|took| took < SECOND), "{took:?}");
+    world.run(15 * SECOND);
+    let each = streams(&world) - before;
+    assert!(each < 100_000, "{each} bytes over streams for one that comes");
 }
 
 #[test]
@@ -261,7 +283,7 @@ fn an_anchored_member_is_alive_through_its_anchors_and_dies_like_others() {
     let mut world = joined(9, Options::new(12));
     world.run(5 * SECOND);
     let anchors = vec![world.nodes[1].id, world.nodes[2].id];
-    let hidden = world.add(crate::world::key(9));
+    let hidden = world.add(key(9));
     world.nodes[hidden].walled = true;
     (world.nodes[hidden].reach, world.nodes[hidden].anchors) = (Reach::Anchored, anchors);
     world.nodes[hidden].seeds = vec![world.nodes[0].id];
@@ -310,7 +332,7 @@ fn a_newcomer_agrees_with_the_others_though_it_is_not_told_who_left() {
     world.handle(5, Input::Leave);
     world.run(3 * SECOND);
     world.crash(5);
-    let newcomer = world.add(crate::world::key(6));
+    let newcomer = world.add(key(6));
     world.nodes[newcomer].seeds = vec![world.nodes[0].id];
     world.start(newcomer);
     assert!(world.until(20 * SECOND, &mut |world| world.agree()).is_some(), "M4");
@@ -330,7 +352,7 @@ fn a_newcomer_keeps_no_failure_for_longer_than_the_others() {
     world.crash(5);
     world.until(15 * SECOND, &mut |world| world.all_see(5, State::Faulty)).unwrap();
     world.run(100 * SECOND);
-    let newcomer = world.add(crate::world::key(6));
+    let newcomer = world.add(key(6));
     world.nodes[newcomer].seeds = vec![world.nodes[0].id];
     world.start(newcomer);
     let learned = world.until(10 * SECOND, &mut |world| world.state(newcomer, 5) == Some(State::Faulty));
@@ -348,7 +370,7 @@ fn a_newcomer_learns_at_once_who_failed_before_it_came() {
         world.until(30 * SECOND, &mut |world| world.all_see(victim, State::Faulty)).unwrap();
         world.run(10 * SECOND);
     }
-    let newcomer = world.add(crate::world::key(10));
+    let newcomer = world.add(key(10));
     world.nodes[newcomer].seeds = vec![world.nodes[0].id];
     world.start(newcomer);
     let all = |world: &World| (4..10).all(|it| world.state(newcomer, it) == Some(State::Faulty));

@@ -1,17 +1,18 @@
 //! What tests ask of a world, and what they let its nodes say.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use wattle_swim::{Body, Claim, Event, Input, Packet, Rumor, Signed, State};
-use wattle_types::{NetworkName, NodeId, Time};
+use wattle_swim::{Body, Claim, Event, Input, Packet, RejectedClaim, Rumor, Signed, State};
+use wattle_types::{Envelope, NetworkName, NodeId, Time};
 
 use super::World;
 
 impl World {
     /// Gives a node a packet as if a member had sent it with its own seal.
     pub(crate) fn say(&mut self, from: usize, to: usize, rumors: Vec<Rumor<Arc<Signed>>>) {
-        let incarnation = self.swim(from).incarnation();
-        let packet = Packet { incarnation, body: Body::Gossip, rumors };
+        let stamp = self.swim(from).incarnation().stamp();
+        let packet = Packet { stamp, body: Body::Gossip, rumors };
         let from = self.nodes[from].id;
         self.handle(to, Input::Packet { from, packet });
     }
@@ -71,4 +72,18 @@ impl World {
         });
         changes.collect()
     }
+}
+
+/// Claims that were checked, by all that was signed.
+pub(super) type Verified = BTreeMap<Vec<u8>, Arc<Signed>>;
+
+/// Opens a claim once for all nodes: whether it holds depends on it alone.
+pub(super) fn open(verified: &mut Verified, envelope: Envelope) -> Result<Arc<Signed>, RejectedClaim> {
+    let key = [envelope.author().public_key().as_slice(), envelope.body(), envelope.signature()].concat();
+    if let Some(known) = verified.get(&key) {
+        return Ok(Arc::clone(known));
+    }
+    let signed = Arc::new(Signed::open(envelope, &NetworkName::default())?);
+    verified.insert(key, Arc::clone(&signed));
+    Ok(signed)
 }

@@ -69,11 +69,12 @@ fn who_is_removed_stays_so_whatever_others_still_say_of_it() {
     remove(&mut world, 3, 7).unwrap();
     world.until(3 * SECOND, &mut |world| world.all_see(7, State::Removed)).unwrap();
     world.start(5);
+    let back = world.until(20 * SECOND, &mut |world| world.state(5, 7) == Some(State::Removed));
+    assert!(back.is_some(), "who was away learns it");
     let newcomer = world.add(key(12));
     world.nodes[newcomer].seeds = vec![world.nodes[5].id];
     world.start(newcomer);
-    let back = world.until(20 * SECOND, &mut |world| world.state(5, 7) == Some(State::Removed));
-    assert!(back.is_some(), "who was away learns it");
+    world.until(5 * SECOND, &mut |world| world.swim(newcomer).status().live == 12).unwrap();
     // Nor is it told to one who never heard of it, and would be of no use to it.
     let removal = Some(claim(&world, 3, 7, 0));
     let entry = Entry {
@@ -272,5 +273,35 @@ fn who_was_removed_is_so_after_a_restart_and_is_forgotten_in_the_end() {
         assert!((0..5).all(|node| world.state(node, 5).is_none()), "nobody keeps it");
         assert!((0..5).all(|node| world.nodes[node].disk.len() == 5), "nor does a disk");
         assert!(world.agree());
+    }
+}
+
+/// What no fingerprint tells: it had left where the sleeper last looked, and was removed while the sleeper was away.
+#[test]
+fn who_left_and_was_removed_while_a_node_was_away_is_in_no_list_there() {
+    for stops in [true, false] {
+        let mut world = World::new(8, Options::new(69));
+        world.handle(7, Input::Leave);
+        world.run(3 * SECOND);
+        world.crash(7);
+        assert!(world.all_see(7, State::Left));
+        if stops {
+            world.crash(2);
+        } else {
+            world.nodes[2].side = 1;
+        }
+        let others: Vec<usize> = (0..7).filter(|node| *node != 2).collect();
+        let gone = |world: &World| others.iter().all(|node| world.state(*node, 2) == Some(State::Faulty));
+        world.until(20 * SECOND, &mut |world| gone(world)).unwrap();
+        remove(&mut world, 4, 7).unwrap();
+        world.run(60 * SECOND);
+        assert!(stops || is_listed(&world, 2, 7), "it cannot know");
+        if stops {
+            world.start(2);
+        } else {
+            world.nodes[2].side = 0;
+        }
+        let took = world.until(30 * SECOND, &mut |world| world.all_see(7, State::Removed));
+        assert!(took.is_some() && !is_listed(&world, 2, 7), "stopped: {stops}");
     }
 }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use wattle_swim::{
-    Body, Claim, Event, Incarnation, Input, InvalidConfig, Packet, RawClaim, Reason, Rumor, State, Timing,
+    Body, Claim, Event, Incarnation, Input, InvalidConfig, Packet, RawClaim, Reason, Rumor, Signed, State,
+    Timing,
 };
 use wattle_types::NetworkName;
 
@@ -75,7 +76,7 @@ fn a_packet_of_a_higher_incarnation_ends_a_suspicion() {
     let accusation = world.accusation(1, 9, 0);
     world.say(1, 0, vec![Rumor::Claim(accusation)]);
     let incarnation = world.swim(9).incarnation().next().unwrap();
-    let packet = Packet { incarnation, body: Body::Gossip, rumors: Vec::new() };
+    let packet = Packet { stamp: incarnation.stamp(), body: Body::Gossip, rumors: Vec::new() };
     let from = world.nodes[9].id;
     world.handle(0, Input::Packet { from, packet });
     assert_eq!(why(&world, 0, 9).last(), Some(&(State::Alive, Reason::Spoke)));
@@ -125,14 +126,16 @@ fn a_suspect_that_answers_its_last_chance_is_not_faulty() {
     let claims = [1, 2, 3].map(|accuser| world.accusation(accuser, 9, 0)).to_vec();
     world.say(1, 0, vec![Rumor::Dead(claims)]);
     assert_eq!(world.state(0, 9), Some(State::Suspect), "a certificate is no verdict");
-    world.run(2 * SECOND);
+    world.run(60 * SECOND);
     assert_eq!(world.verdicts, 0);
     assert!(world.swim(9).status().counts.refuted >= 1, "the ping told it of its accusers");
     let mut mute = still(12, 57);
     mute.crash(9);
     let claims = [1, 2, 3].map(|accuser| mute.accusation(accuser, 9, 0)).to_vec();
     mute.say(1, 0, vec![Rumor::Dead(claims)]);
-    mute.run(5 * SECOND);
+    mute.run(20 * SECOND);
+    assert_eq!(mute.state(0, 9), Some(State::Suspect), "a certificate of a moment cuts no suspicion short");
+    mute.run(40 * SECOND);
     assert_eq!(mute.state(0, 9), Some(State::Faulty), "who does not answer is");
     assert_eq!(why(&mute, 0, 9).last(), Some(&(State::Faulty, Reason::Certified)));
 }
@@ -210,21 +213,78 @@ fn a_member_that_took_its_last_chance_is_left_alone_for_a_while() {
     assert_eq!(world.verdicts, 0);
 }
 
-/// What is known already need not have its signature checked.
+/// What a node makes of rumours that come by packet: how many signatures it checks, and how many it takes in.
+fn read(world: &World, node: usize, rumors: Vec<Rumor<Arc<Signed>>>) -> (usize, Packet<Arc<Signed>>) {
+    let (swim, network, mut checked) = (world.swim(node), NetworkName::default(), 0);
+    let bytes = Packet { stamp: swim.incarnation().stamp(), body: Body::Gossip, rumors }.encode();
+    let packet = Packet::decode(&bytes, &|short| swim.resolve(short)).unwrap();
+    let opened = swim.open(packet, &mut |claim| {
+        checked += 1;
+        Signed::open(claim.envelope(), &network).map(Arc::new)
+    });
+    (checked, opened.unwrap())
+}
+
+/// What is here already was checked when it came, and what says nothing is left out.
 #[test]
-fn what_is_known_is_no_news() {
+fn what_is_known_needs_no_signature_checked() {
     let mut world = still(12, 61);
-    let accusation = world.accusation(1, 9, 0);
-    let raw = RawClaim::of(&accusation);
-    assert!(world.swim(0).is_news(&raw));
-    world.say(1, 0, vec![Rumor::Claim(accusation)]);
-    assert!(!world.swim(0).is_news(&raw));
+    let accusation = Rumor::Claim(world.accusation(1, 9, 0));
+    assert_eq!(read(&world, 0, vec![accusation.clone()]).0, 1);
+    world.say(1, 0, vec![accusation.clone()]);
+    let (checked, packet) = read(&world, 0, vec![accusation.clone()]);
+    assert_eq!(
+        (checked, packet.rumors),
+        (0, vec![accusation.clone()]),
+        "it is heard again, and not checked again"
+    );
     let refutation =
         world.sign(9, &Claim::Refute { incarnation: world.swim(9).incarnation().next().unwrap() });
-    let raw = RawClaim::of(&refutation);
-    assert!(world.swim(0).is_news(&raw));
-    world.say(1, 0, vec![Rumor::Claim(refutation)]);
-    assert!(!world.swim(0).is_news(&raw));
+    let refutation = Rumor::Claim(refutation);
+    assert_eq!(read(&world, 0, vec![refutation.clone()]).0, 1);
+    world.say(1, 0, vec![refutation.clone()]);
+    assert_eq!(read(&world, 0, vec![refutation]).0, 0);
+    let (checked, packet) = read(&world, 0, vec![accusation]);
+    assert_eq!((checked, packet.rumors), (0, vec![]), "what it refutes says nothing any more");
+}
+
+/// A forged copy of what is here has another signature, and is none.
+#[test]
+fn a_copy_with_another_signature_is_not_taken_for_what_is_here() {
+    let mut world = still(12, 67);
+    let accusation = world.accusation(1, 9, 0);
+    world.say(1, 0, vec![Rumor::Claim(Arc::clone(&accusation))]);
+    let (swim, network) = (world.swim(0), NetworkName::default());
+    let mut refutation =
+        RawClaim::of(&world.sign(9, &Claim::Refute { incarnation: world.swim(9).incarnation() }));
+    if let RawClaim::Own { signature, incarnation, .. } = &mut refutation {
+        signature[9] ^= 1;
+        *incarnation = incarnation.next().unwrap();
+    }
+    let packet = Packet {
+        stamp: swim.incarnation().stamp(),
+        body: Body::Gossip,
+        rumors: vec![Rumor::Claim(RawClaim::of(&accusation)), Rumor::Claim(refutation)],
+    };
+    let opened = swim.open(packet, &mut |claim| Signed::open(claim.envelope(), &network).map(Arc::new));
+    assert!(opened.is_err());
+}
+
+/// A certificate ends a suspicion also where each of its accusers is known: who heard of them later would wait longer.
+#[test]
+fn a_certificate_of_accusers_that_are_known_decides_as_well() {
+    let mut world = still(12, 66);
+    world.crash(9);
+    let claims = [1, 2, 3].map(|accuser| world.accusation(accuser, 9, 0));
+    world.say(1, 0, claims.iter().map(|claim| Rumor::Claim(Arc::clone(claim))).collect());
+    assert_eq!(world.state(0, 9), Some(State::Suspect));
+    let (checked, packet) = read(&world, 0, vec![Rumor::Dead(claims.to_vec())]);
+    assert_eq!(checked, 0);
+    let from = world.nodes[1].id;
+    world.handle(0, Input::Packet { from, packet });
+    // A period before its time is over, which is nine minutes here.
+    world.run(60 * SECOND);
+    assert_eq!(why(&world, 0, 9).last(), Some(&(State::Faulty, Reason::Certified)));
 }
 
 /// The relations of a profile are held in the only constructor.

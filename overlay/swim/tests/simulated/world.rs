@@ -8,16 +8,17 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use questions::{Verified, open};
 use serde_bytes::ByteArray;
 use wattle_swim::{
     Claim, Config, Description, Event, Incarnation, Input, Memory, Message, Output, PACKET_BYTES_MAX, Packet,
-    PersistId, RawClaim, Reach, Reason, RejectedClaim, RemoveError, STREAM_BYTES_MAX, ShortId, Signed, State,
-    Swim, Timing, own_row_key,
+    PersistId, Reach, Reason, RejectedClaim, RemoveError, STREAM_BYTES_MAX, ShortId, Signed, State, Swim,
+    Timing, own_row_key,
 };
 use wattle_types::{Envelope, Machine as _, NetworkName, NodeId, Outbox, SecretKey, Time, UnixTime, Write};
 
 /// Bytes around a packet: the seal, UDP and IPv4.
-pub(crate) const AROUND: u64 = 33 + 28;
+pub(crate) const AROUND: u64 = 30 + 28;
 
 /// What the network and the disks do.
 #[derive(Clone, Debug)]
@@ -33,6 +34,9 @@ pub(crate) struct Options {
     pub(crate) disk_ms: u64,
     /// Of 100 pairs, so many have a connection for the fallback ping.
     pub(crate) connected: u64,
+    /// Of 100 of those, so many are told at once that the other's process died, as by TCP; the others by silence, as
+    /// by QUIC.
+    pub(crate) noticed: u64,
     pub(crate) members_max: usize,
 }
 
@@ -47,6 +51,7 @@ impl Options {
             jitter_us: 400,
             disk_ms: 2,
             connected: 100,
+            noticed: 50,
             members_max: wattle_swim::MEMBERS_MAX,
         }
     }
@@ -67,7 +72,8 @@ pub(crate) enum Pause {
 enum What {
     Packet { from: usize, to: usize, bytes: Arc<Vec<u8>>, sealed_by: [u8; 32], sealed_for: Option<[u8; 32]> },
     Message { from: usize, to: usize, bytes: Arc<Vec<u8>> },
-    Fallback { from: usize, life: u64, to: usize, sequence: u32, answered: bool },
+    Fallback { from: usize, life: u64, to: usize, sequence: u16, answered: bool },
+    Closed { node: usize, life: u64, by: usize },
     Written { node: usize, life: u64, id: PersistId },
     Resume { node: usize },
 }
@@ -148,7 +154,7 @@ pub(crate) struct World {
     order: u64,
     queue: BTreeMap<(Time, u64), What>,
     wakes: BTreeSet<(Time, usize)>,
-    verified: BTreeMap<Vec<u8>, Arc<Signed>>,
+    verified: Verified,
     pub(crate) false_positives: Vec<False>,
     pub(crate) verdicts: u64,
     pub(crate) rejected: u64,
@@ -351,6 +357,12 @@ impl World {
         if let Some(at) = it.wake.take() {
             self.wakes.remove(&(at, node));
         }
+        for other in (0..self.nodes.len()).filter(|other| *other != node) {
+            if self.is_up(other) && self.is_connected(node, other) && self.is_noticed(node, other) {
+                let (life, delay) = (self.nodes[other].life, self.delay());
+                self.schedule(delay, What::Closed { node: other, life, by: node });
+            }
+        }
     }
 
     pub(crate) fn is_up(&self, node: usize) -> bool {
@@ -395,6 +407,17 @@ impl World {
     /// Gives two nodes a connection.
     pub(crate) fn connect(&mut self, a: usize, b: usize) {
         self.links.insert((a.min(b) as u64) << 32 | a.max(b) as u64);
+    }
+
+    fn is_connected(&self, a: usize, b: usize) -> bool {
+        let pair = (a.min(b) as u64) << 32 | a.max(b) as u64;
+        let mixed = pair.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
+        mixed % 100 < self.options.connected || self.links.contains(&pair)
+    }
+
+    fn is_noticed(&self, a: usize, b: usize) -> bool {
+        let pair = (a.min(b) as u64) << 32 | a.max(b) as u64;
+        (pair.wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 40) % 100 < self.options.noticed
     }
 
     /// Whether a packet gets from one place to another.
@@ -449,13 +472,7 @@ impl World {
 
     /// Opens a claim once for all nodes: whether it holds depends on it alone.
     pub(crate) fn open(&mut self, envelope: Envelope) -> Result<Arc<Signed>, RejectedClaim> {
-        let key = [envelope.author().public_key().as_slice(), envelope.body(), envelope.signature()].concat();
-        if let Some(known) = self.verified.get(&key) {
-            return Ok(Arc::clone(known));
-        }
-        let signed = Arc::new(Signed::open(envelope, &NetworkName::default())?);
-        self.verified.insert(key, Arc::clone(&signed));
-        Ok(signed)
+        open(&mut self.verified, envelope)
     }
 
     /// Gives an input to a node and does what it asks for.
@@ -557,16 +574,18 @@ impl World {
         assert!(epoch >= own && epoch.is_some(), "n{node} sends as {own:?} and has {epoch:?} on disk");
     }
 
-    fn fallback(&mut self, node: usize, peer: NodeId, sequence: u32) {
+    fn fallback(&mut self, node: usize, peer: NodeId, sequence: u16) {
         let life = self.nodes[node].life;
         let to = self.index.get(&peer).copied().unwrap_or(node);
         let answer = |answered| What::Fallback { from: node, life, to, sequence, answered };
-        let pair = (node.min(to) as u64) << 32 | node.max(to) as u64;
-        let mixed = pair.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
-        let connected = mixed % 100 < self.options.connected || self.links.contains(&pair);
-        if !connected || !self.is_up(to) {
+        let gone = !self.is_up(to);
+        if !self.is_connected(node, to) || (gone && self.is_noticed(node, to)) {
             // No connection, or one that the dead end's kernel has closed.
             self.schedule(100, answer(false));
+            return;
+        }
+        if gone {
+            self.schedule(self.options.timing.fallback_timeout.as_micros() as u64, answer(false));
             return;
         }
         for attempt in [0, 200_000, 600_000] {
@@ -683,6 +702,12 @@ impl World {
                     self.handle(from, Input::FallbackAnswered { peer, sequence, answered });
                 }
             }
+            What::Closed { node, life, by } => {
+                if self.nodes[node].life == life && self.is_linked(by, node) {
+                    let peer = self.nodes[by].id;
+                    self.handle(node, Input::Doubt { peer });
+                }
+            }
             What::Written { node, life, id } => {
                 if self.nodes[node].life != life {
                     return;
@@ -722,10 +747,15 @@ impl World {
             return;
         }
         match Packet::decode(bytes, &|short| swim.resolve(short)) {
-            Ok(packet) => match packet.check(&mut |claim: RawClaim| self.open(claim.envelope())) {
-                Ok(packet) => self.handle(to, Input::Packet { from: sender, packet }),
-                Err(_) => self.rejected += 1,
-            },
+            Ok(packet) => {
+                let mut verified = std::mem::take(&mut self.verified);
+                let opened = swim.open(packet, &mut |claim| open(&mut verified, claim.envelope()));
+                self.verified = verified;
+                match opened {
+                    Ok(packet) => self.handle(to, Input::Packet { from: sender, packet }),
+                    Err(_) => self.rejected += 1,
+                }
+            }
             Err(_) => self.rejected += 1,
         }
     }

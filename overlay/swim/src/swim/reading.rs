@@ -1,0 +1,105 @@
+//! What of a packet is worth reading: signatures cost more than all the rest.
+
+use std::sync::Arc;
+
+use wattle_types::NodeId;
+
+use super::Swim;
+use super::claims::ACCUSERS_MAX;
+use crate::claim::{RejectedClaim, ShortId, Signed};
+use crate::table::Member;
+use crate::view::State;
+use crate::wire::{Packet, RawClaim, Rumor};
+
+impl Swim {
+    /// Whose short id it is.
+    #[must_use]
+    pub fn resolve(&self, short: ShortId) -> Option<NodeId> {
+        if ShortId::of(&self.me) == short {
+            return Some(self.me);
+        }
+        let index = self.table.by_short(short)?;
+        self.table.get(index).map(|member| member.id)
+    }
+
+    /// Checks what a packet says, as far as it matters here: what this node holds itself was checked when it came,
+    /// and is taken from here; what would teach it nothing is left out. `open` is [`Signed::open`], or one that
+    /// remembers what it has checked.
+    ///
+    /// # Errors
+    /// [`RejectedClaim`] of the first that does not hold: who passes on what it did not check is at fault.
+    pub fn open(
+        &self,
+        mut packet: Packet<RawClaim>,
+        open: &mut dyn FnMut(RawClaim) -> Result<Arc<Signed>, RejectedClaim>,
+    ) -> Result<Packet<Arc<Signed>>, RejectedClaim> {
+        packet.rumors.retain(|rumor| match rumor {
+            Rumor::Claim(claim) => self.is_news(claim) || self.copy_of(claim).is_some(),
+            Rumor::Dead(claims) => self.is_verdict(claims) || claims.iter().any(|claim| self.is_news(claim)),
+            Rumor::Ask(_) => true,
+        });
+        packet.check(&mut |claim| match self.copy_of(&claim) {
+            Some(copy) => Ok(copy),
+            None => open(claim),
+        })
+    }
+
+    fn known(&self, id: &NodeId) -> Option<&Member> {
+        self.table.get(self.table.find(id)?)
+    }
+
+    /// This very claim, if it is here: not one byte of it can differ, since the signatures are equal and one of them
+    /// holds.
+    fn copy_of(&self, claim: &RawClaim) -> Option<Arc<Signed>> {
+        let subject = match claim {
+            RawClaim::Alive { author, .. } | RawClaim::Own { author, .. } => author,
+            RawClaim::Suspect { subject, .. } | RawClaim::Remove { subject, .. } => subject,
+        };
+        let is_it = |held: &&Arc<Signed>| RawClaim::of(held) == *claim;
+        if *subject == self.me {
+            return self.record.iter().chain(&self.refutation).find(is_it).map(Arc::clone);
+        }
+        let member = self.known(subject)?;
+        let held = match claim {
+            RawClaim::Alive { .. } => Some(&member.record).filter(is_it),
+            RawClaim::Own { .. } => member.since.as_ref().filter(is_it),
+            RawClaim::Remove { .. } => member.removal.as_ref().filter(is_it),
+            RawClaim::Suspect { .. } => member.suspicion.as_deref()?.accusers.iter().find(is_it),
+        };
+        held.map(Arc::clone)
+    }
+
+    /// Whether a certificate decides something here, whoever accuses in it: a suspicion that is not over.
+    fn is_verdict(&self, claims: &[RawClaim]) -> bool {
+        let Some(RawClaim::Suspect { subject, incarnation, .. }) = claims.first() else { return false };
+        let Some(member) = self.known(subject) else { return false };
+        let certified = member.suspicion.as_deref().is_some_and(|suspicion| suspicion.certified);
+        member.is_live() && !certified && *incarnation >= member.incarnation
+    }
+
+    /// Whether a claim would teach this node something.
+    fn is_news(&self, claim: &RawClaim) -> bool {
+        use RawClaim::{Alive, Own, Remove, Suspect};
+        match claim {
+            // What a record says is known only once it is read.
+            Alive { .. } => true,
+            Own { author, incarnation, leaves, .. } => self.known(author).is_none_or(|member| {
+                *incarnation > member.incarnation
+                    || (*incarnation == member.incarnation && (*leaves || member.since.is_none()))
+            }),
+            Remove { subject, incarnation, .. } if *subject == self.me => *incarnation == self.incarnation,
+            Remove { subject, incarnation, .. } => {
+                let known = self.known(subject);
+                known.is_some_and(|member| *incarnation >= member.incarnation && member.removal.is_none())
+            }
+            Suspect { subject, incarnation, .. } if *subject == self.me => *incarnation == self.incarnation,
+            Suspect { subject, incarnation, accuser, .. } => self.known(subject).is_some_and(|member| {
+                let over = matches!(member.state, State::Left | State::Removed);
+                let accusers = member.suspicion.as_deref().map_or(&[][..], |it| it.accusers.as_slice());
+                let told = accusers.iter().any(|claim| claim.author() == *accuser);
+                let counts = !over && !told && accusers.len() < ACCUSERS_MAX;
+                *incarnation > member.incarnation || (*incarnation == member.incarnation && counts)
+            }),
+        }
+    }
+}

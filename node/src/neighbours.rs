@@ -1,7 +1,8 @@
 //! Same-machine discovery: nodes of one user find each other by files, where no multicast gets through.
 //!
 //! Every node writes `neighbour.json` into its runtime directory and looks at those of the others, at once
-//! and then every two seconds. The one that starts last finds the others at once, and dials.
+//! and then every two seconds. The one that starts last finds the others at once, and dials: all of them, or where
+//! there are many some at a time.
 //!
 //! A file is believed only as far as the directory is: it must be a plain file of this user behind no link,
 //! at most 16 KiB, of a process that lives. What it says is a hint where to dial; who answers there proves
@@ -30,6 +31,9 @@ const RESCAN: Duration = Duration::from_secs(2);
 const FILE_BYTES_MAX: u64 = 16 * 1024;
 /// Nodes looked at.
 const NODES_MAX: usize = 256;
+/// Nodes told of at a look, beginning with those after this one by name: so fifty that start together dial a few each,
+/// not always the same, and hear of the others from those. Who is not told of yet is at one of the next looks.
+const TOLD_AT_ONCE: usize = 8;
 
 /// Writes this node's file.
 ///
@@ -57,7 +61,7 @@ pub fn announce(paths: &Paths, id: NodeId, network: &str, listening: &[Address])
 pub async fn look(overlay: Overlay, paths: Paths, stop: CancellationToken) {
     let mut ticks = tokio::time::interval(RESCAN);
     let mut looker =
-        Looker { me: overlay.id(), network: overlay.network().to_string(), seen: BTreeMap::new() };
+        Looker { me: overlay.id(), network: overlay.network().to_string(), seen: BTreeMap::new(), turn: 0 };
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
@@ -93,11 +97,13 @@ struct Looker {
     me: NodeId,
     network: String,
     seen: BTreeMap<String, (Stamp, Option<NeighbourDocument>)>,
+    /// How many after this node were told of.
+    turn: usize,
 }
 
 impl Looker {
     fn look(&mut self, paths: &Paths) -> Vec<(NodeId, Vec<Address>)> {
-        let mut found = Vec::new();
+        let mut found: Vec<(String, (NodeId, Vec<Address>))> = Vec::new();
         let mut still_there = BTreeMap::new();
         for node in paths.nodes_seen().into_iter().take(NODES_MAX) {
             let directory = paths.runtime_root.join(node.as_str());
@@ -106,12 +112,28 @@ impl Looker {
             let known = self.seen.remove(&name).filter(|(old, _)| *old == stamp);
             let document = known.map_or_else(|| read(file), |(_, document)| document);
             if let Some(neighbour) = document.as_ref().and_then(|document| self.neighbour(document)) {
-                found.push(neighbour);
+                found.push((name.clone(), neighbour));
             }
             still_there.insert(name, (stamp, document));
         }
         self.seen = still_there;
-        found
+        self.next_of(paths.node.as_str(), found)
+    }
+
+    /// Some of those found, in turn.
+    fn next_of<T>(&mut self, me: &str, mut found: Vec<(String, T)>) -> Vec<T> {
+        found.sort_by(|(one, _), (other, _)| one.cmp(other));
+        let after = found.partition_point(|(name, _)| name.as_str() <= me);
+        if found.len() <= TOLD_AT_ONCE {
+            self.turn = 0;
+        }
+        let count = found.len().max(1);
+        let first = (after + self.turn) % count;
+        if first < found.len() {
+            found.rotate_left(first);
+        }
+        self.turn = (self.turn + TOLD_AT_ONCE) % count;
+        found.into_iter().take(TOLD_AT_ONCE).map(|(_, neighbour)| neighbour).collect()
     }
 
     fn neighbour(&self, document: &NeighbourDocument) -> Option<(NodeId, Vec<Address>)> {
@@ -171,7 +193,7 @@ mod tests {
     }
 
     fn looker() -> Looker {
-        Looker { me: node(1), network: NETWORK.to_owned(), seen: BTreeMap::new() }
+        Looker { me: node(1), network: NETWORK.to_owned(), seen: BTreeMap::new(), turn: 0 }
     }
 
     fn address() -> Address {
@@ -190,6 +212,24 @@ mod tests {
         assert_eq!(looker.look(&alice), [(node(2), vec![address()])], "unchanged files are still neighbours");
         std::fs::remove_file(bob.neighbour_file()).unwrap();
         assert_eq!(looker.look(&alice), []);
+    }
+
+    #[test]
+    fn of_many_neighbours_a_few_are_told_of_at_a_time_and_all_in_turn() {
+        let names: Vec<String> = (10..60).map(|number| format!("n{number}")).collect();
+        let found = || names.iter().map(|name| (name.clone(), name.clone())).collect::<Vec<_>>();
+        let (mut one, mut other) = (looker(), looker());
+        let (first, second) = (one.next_of("n30", found()), other.next_of("n31", found()));
+        assert_eq!((first[0].as_str(), second[0].as_str(), first.len()), ("n31", "n32", TOLD_AT_ONCE));
+        let mut told: std::collections::BTreeSet<String> = first.into_iter().collect();
+        for _ in 1..names.len().div_ceil(TOLD_AT_ONCE) {
+            told.extend(one.next_of("n30", found()));
+        }
+        assert_eq!(told.len(), names.len());
+        for _ in 0..3 {
+            let few: Vec<_> = found().into_iter().take(TOLD_AT_ONCE).collect();
+            assert_eq!(one.next_of("n30", few).len(), TOLD_AT_ONCE, "where there are few, always all");
+        }
     }
 
     #[test]

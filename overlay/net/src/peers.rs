@@ -322,10 +322,11 @@ impl Peers {
         drop(self.dial(swarm, Some(peer), addresses.to_vec()));
     }
 
-    /// Whether membership has anything against a dial. Nothing that a peer itself lets hear of it waits for that, nor
-    /// does a node that is alone: it may be the one that is away. A bootstrap peer that lost its memory knows nobody.
+    /// Whether membership has anything against a dial. Nothing that a peer itself lets hear of it waits for that (a
+    /// neighbour's file was written when it started, and then it dials by itself), nor does a node that is alone: it
+    /// may be the one that is away. A bootstrap peer that lost its memory knows nobody.
     fn is_worth_a_dial(&self, now: Time, peer: NodeId, source: Source) -> bool {
-        let heard = matches!(source, Source::Mdns | Source::SameMachine);
+        let heard = source == Source::Mdns;
         heard || source == Source::Bootstrap || self.connected.is_empty() || self.away.may_dial(now, peer)
     }
 

@@ -2,9 +2,11 @@
 //! same machine.
 //!
 //! `cargo bench -p wattle-tests --bench members -- [--nodes 50] [--rounds 10] [--idle 60] [--frozen 60] [--dead 0]
-//! [--only wattle]`. Needs root, for a network namespace whose loopback carries nothing else, and `serf` (Debian's
-//! package) unless `--only wattle`. `--frozen` seconds go to each of three rhythms in which a fifth of the nodes stands
-//! still; `--dead` nodes are killed at once at the end, of ours as of theirs.
+//! [--only wattle] [--words]`. Needs root, for a network namespace whose loopback carries nothing else, and `serf`
+//! (Debian's package) unless `--only wattle`. `--frozen` seconds go to each of three rhythms in which a fifth of the
+//! nodes stands still; `--dead` nodes are killed at once at the end, of ours as of theirs, and started again one after
+//! the other. Of ours that must take at most 11 s until all survivors list the same, and 3 s until everybody says that
+//! one is back: else the benchmark fails. `--words` prints what each node says of each that is killed, and when.
 
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark prints, and ends where it fails")]
 
@@ -24,6 +26,10 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// How long a fifth of the nodes stands still, and how long it runs between.
 const RHYTHMS: [(u64, u64); 3] = [(1, 1), (4, 1), (16, 1)];
 
+/// How long until all of ours list the same when many die at once, and say that one is back.
+const AGREED_WITHIN: Duration = Duration::from_secs(11);
+const BACK_WITHIN: Duration = Duration::from_secs(3);
+
 /// What an interface adds to a packet of IP.
 const ETHERNET_BYTES: u64 = 14;
 
@@ -39,6 +45,7 @@ enum System {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
     Alive,
+    Suspect,
     Failed,
 }
 
@@ -50,6 +57,8 @@ struct Report {
     /// How its system names it.
     about: String,
     verdict: Verdict,
+    /// What it says besides.
+    line: String,
 }
 
 struct Plan {
@@ -58,6 +67,7 @@ struct Plan {
     idle: Duration,
     frozen: Duration,
     dead: usize,
+    words: bool,
     systems: Vec<System>,
 }
 
@@ -76,6 +86,7 @@ impl Plan {
             idle: Duration::from_secs(number("--idle", 60)),
             frozen: Duration::from_secs(number("--frozen", 60)),
             dead: size("--dead", 0),
+            words: words.iter().any(|word| word == "--words"),
             systems: if ours_alone { vec![System::Wattle] } else { vec![System::Wattle, System::Serf] },
         }
     }
@@ -106,6 +117,9 @@ struct Cluster<'a> {
     system: System,
     machine: &'a Machine,
     namespace: &'a str,
+    words: bool,
+    /// Who was killed and does not run again yet.
+    down: BTreeSet<usize>,
     children: Vec<Child>,
     /// How the system names each.
     names: Vec<String>,
@@ -125,10 +139,11 @@ impl Drop for Cluster<'_> {
 
 impl<'a> Cluster<'a> {
     /// Starts all and waits until everybody sees everybody; says how long that took.
-    fn start(system: System, machine: &'a Machine, namespace: &'a str, nodes: usize) -> (Self, Duration) {
+    fn start(system: System, machine: &'a Machine, namespace: &'a str, plan: &Plan) -> (Self, Duration) {
         let (sender, reports) = mpsc::channel();
-        let mut cluster =
-            Self { system, machine, namespace, children: Vec::new(), names: Vec::new(), sender, reports };
+        let (nodes, words) = (plan.nodes, plan.words);
+        let (children, names, down) = (Vec::new(), Vec::new(), BTreeSet::new());
+        let mut cluster = Self { system, machine, namespace, words, down, children, names, sender, reports };
         if system == System::Wattle {
             let listen = r#"["/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1"]"#;
             for at in 0..nodes {
@@ -142,8 +157,10 @@ impl<'a> Cluster<'a> {
             let child = cluster.launch(at);
             cluster.children.push(child);
         }
-        for at in 0..nodes {
-            cluster.wait_for_all(at, nodes);
+        match system {
+            System::Wattle => (0..nodes).for_each(|at| cluster.wait_for_all(at, nodes)),
+            // It says on its standard output who joined, itself among them.
+            System::Serf => cluster.wait_for_joins(nodes),
         }
         let took = begun.elapsed();
         for at in 0..nodes {
@@ -184,10 +201,7 @@ impl<'a> Cluster<'a> {
     fn wait_for_all(&self, at: usize, nodes: usize) {
         let begun = Instant::now();
         let sees_all = || match self.system {
-            System::Wattle => {
-                self.machine.run(&["-n", &name(at), "wait", "--ready", "--timeout", "20s"]).status.success()
-                    && self.machine.json(&["-n", &name(at), "members"])["counts"]["alive"] == nodes
-            }
+            System::Wattle => self.counts(at).is_some_and(|counts| counts["alive"] == nodes),
             System::Serf => {
                 let address = format!("127.0.1.{}:7373", at + 1);
                 let words = ["serf", "members", "-status", "alive", "-rpc-addr", &address];
@@ -199,6 +213,36 @@ impl<'a> Cluster<'a> {
             assert!(begun.elapsed() < PATIENCE, "{} does not see all {nodes}", name(at));
             std::thread::sleep(Duration::from_millis(50));
         }
+    }
+
+    fn wait_for_joins(&self, nodes: usize) {
+        let begun = Instant::now();
+        let mut joined: BTreeSet<(usize, String)> = BTreeSet::new();
+        while joined.len() < nodes * nodes {
+            let report = self.reports.recv_timeout(PATIENCE.saturating_sub(begun.elapsed()));
+            let report = report.unwrap_or_else(|_| panic_of(&BTreeSet::new()));
+            if report.verdict == Verdict::Alive {
+                joined.insert((report.reporter, report.about));
+            }
+        }
+    }
+
+    /// How many members a node of ours lists in each state, once it answers.
+    fn counts(&self, at: usize) -> Option<serde_json::Value> {
+        let text = self.get(at, "/api/v1/members")?;
+        let body = text.split_once("\r\n\r\n")?.1;
+        let (begin, end) = (body.find('{')?, body.rfind('}')?);
+        let document: serde_json::Value = serde_json::from_str(body.get(begin..=end)?).ok()?;
+        Some(document["counts"].clone())
+    }
+
+    fn get(&self, at: usize, path: &str) -> Option<String> {
+        let mut stream = UnixStream::connect(self.socket(at)).ok()?;
+        let request = format!("GET {path} HTTP/1.0\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).ok()?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).ok()?;
+        Some(text)
     }
 
     /// Hears what a node of ours says from now on; serf says it on its standard output.
@@ -220,8 +264,9 @@ impl<'a> Cluster<'a> {
         let sender = self.sender.clone();
         std::thread::spawn(move || {
             for line in BufReader::new(from).lines().map_while(Result::ok) {
+                let at = Instant::now();
                 let Some((about, verdict)) = read(&line) else { continue };
-                if sender.send(Report { at: Instant::now(), reporter, about, verdict }).is_err() {
+                if sender.send(Report { at, reporter, about, verdict, line }).is_err() {
                     return;
                 }
             }
@@ -236,7 +281,8 @@ impl<'a> Cluster<'a> {
     fn until_all_say(&self, subjects: &[usize], verdict: Verdict, since: Instant) -> (Duration, Duration) {
         let names: BTreeSet<&str> = subjects.iter().map(|at| self.names[*at].as_str()).collect();
         let mut waiting: BTreeSet<(usize, &str)> = BTreeSet::new();
-        for reporter in (0..self.children.len()).filter(|at| !subjects.contains(at)) {
+        let silent = |at: &usize| subjects.contains(at) || self.down.contains(at);
+        for reporter in (0..self.children.len()).filter(|at| !silent(at)) {
             waiting.extend(names.iter().map(|name| (reporter, *name)));
         }
         let (mut first, mut last) = (None, since);
@@ -245,6 +291,10 @@ impl<'a> Cluster<'a> {
             let report = self.reports.recv_timeout(left);
             let report = report.unwrap_or_else(|_| panic_of(&waiting));
             let word = names.get(report.about.as_str()).map(|name| (report.reporter, *name));
+            if self.words && word.is_some() {
+                let after = report.at.duration_since(since);
+                println!("{after:>10.1?} {:>4} {}", name(report.reporter), report.line);
+            }
             if report.verdict == verdict && word.is_some_and(|word| waiting.remove(&word)) {
                 first.get_or_insert(report.at);
                 last = report.at;
@@ -259,8 +309,41 @@ impl<'a> Cluster<'a> {
         for at in subjects {
             self.children[*at].kill().unwrap();
             self.children[*at].wait().unwrap();
+            self.down.insert(*at);
         }
         self.until_all_say(subjects, Verdict::Failed, since)
+    }
+
+    /// Kills many at once, waits until all survivors list the same, and starts each again.
+    fn kill_many(&mut self, dead: usize) -> Vec<(String, f64)> {
+        let victims: Vec<usize> = (1..=dead).collect();
+        let begun = Instant::now();
+        let (first, last) = self.kill(&victims);
+        let mut rows = vec![
+            (format!("{dead} killed at once, the first word, s"), first.as_secs_f64()),
+            (format!("{dead} killed at once, the last word, s"), last.as_secs_f64()),
+        ];
+        if self.system == System::Wattle {
+            let nodes = self.children.len();
+            let agrees = |counts: serde_json::Value| {
+                counts["alive"] == nodes - dead && counts["faulty"] == dead && counts["suspect"] == 0
+            };
+            for at in (0..nodes).filter(|at| !victims.contains(at)) {
+                while !self.counts(at).is_some_and(agrees) {
+                    let counts = self.counts(at);
+                    assert!(begun.elapsed() < PATIENCE, "{} lists {counts:?}", name(at));
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+            }
+            let took = begun.elapsed();
+            assert!(took <= AGREED_WITHIN, "all survivors list the same after {took:?}");
+            rows.push((format!("{dead} killed at once, all list the same, s"), took.as_secs_f64()));
+        }
+        let backs: Vec<Duration> = victims.iter().map(|victim| self.again(*victim)).collect();
+        let slowest = backs.into_iter().max().unwrap_or_default();
+        assert!(self.system == System::Serf || slowest <= BACK_WITHIN, "one is back after {slowest:?}");
+        rows.push((format!("{dead} started again, the slowest, s"), slowest.as_secs_f64()));
+        rows
     }
 
     /// Starts one again: how long until everybody says that it is alive.
@@ -269,7 +352,8 @@ impl<'a> Cluster<'a> {
         let since = Instant::now();
         self.children[at] = self.launch(at);
         let (_, last) = self.until_all_say(&[at], Verdict::Alive, since);
-        self.wait_for_all(at, self.children.len());
+        self.down.remove(&at);
+        self.wait_for_all(at, self.children.len() - self.down.len());
         self.listen(at);
         last
     }
@@ -288,11 +372,7 @@ impl<'a> Cluster<'a> {
             return None;
         }
         let of = |at: usize| {
-            let mut stream = UnixStream::connect(self.socket(at)).unwrap();
-            let request = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
-            stream.write_all(request.as_bytes()).unwrap();
-            let mut text = String::new();
-            stream.read_to_string(&mut text).unwrap();
+            let text = self.get(at, "/metrics").unwrap();
             let value = |what: &str| {
                 let line = text.lines().find(|line| line.contains(what) && line.contains("\"sent\""));
                 line.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).unwrap()
@@ -370,6 +450,7 @@ fn of_wattle(line: &str) -> Option<(String, Verdict)> {
     let event: serde_json::Value = serde_json::from_str(line.strip_prefix("data: ")?).ok()?;
     let verdict = match event["to"].as_str()? {
         "alive" => Verdict::Alive,
+        "suspect" => Verdict::Suspect,
         "faulty" => Verdict::Failed,
         _ => return None,
     };
@@ -384,7 +465,7 @@ fn median(times: &mut [Duration]) -> f64 {
 fn measure(system: System, plan: &Plan) -> Vec<(String, f64)> {
     let namespace = Namespace::new();
     let machine = Machine::new(Some(&namespace.0));
-    let (mut cluster, full) = Cluster::start(system, &machine, &namespace.0, plan.nodes);
+    let (mut cluster, full) = Cluster::start(system, &machine, &namespace.0, plan);
     let mut rows = vec![("all see all, s".to_owned(), full.as_secs_f64())];
     std::thread::sleep(Duration::from_secs(10));
     let each = |value: f64| value / plan.nodes as f64 / plan.idle.as_secs_f64();
@@ -419,10 +500,7 @@ fn measure(system: System, plan: &Plan) -> Vec<(String, f64)> {
         rows.push((of("bytes a second and node"), bytes));
     }
     if plan.dead > 0 {
-        let victims: Vec<usize> = (1..=plan.dead).collect();
-        let (first, last) = cluster.kill(&victims);
-        rows.push((format!("{} killed at once, the first word, s", plan.dead), first.as_secs_f64()));
-        rows.push((format!("{} killed at once, the last word, s", plan.dead), last.as_secs_f64()));
+        rows.extend(cluster.kill_many(plan.dead));
     }
     rows
 }

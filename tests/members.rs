@@ -4,77 +4,14 @@
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::net::UnixStream;
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{self, Receiver};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use wattle_tests::binary::{Machine, Node, wait_for};
+use wattle_tests::watch::Watch;
 
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// `members --watch --json` of one node: each line with when it came.
-struct Watch {
-    child: Child,
-    lines: Receiver<(Instant, Value)>,
-    seen: Vec<(Instant, Value)>,
-}
-
-impl Watch {
-    fn start(machine: &Machine, node: &str) -> Self {
-        let words = ["-n", node, "members", "--watch", "--json"];
-        let mut child = machine.command(&words).stdout(Stdio::piped()).spawn().unwrap();
-        let output = BufReader::new(child.stdout.take().unwrap());
-        let (sender, lines) = mpsc::channel();
-        std::thread::spawn(move || {
-            for line in output.lines().map_while(Result::ok) {
-                let line = serde_json::from_str(&line).unwrap_or_default();
-                if sender.send((Instant::now(), line)).is_err() {
-                    return;
-                }
-            }
-        });
-        Self { child, lines, seen: Vec::new() }
-    }
-
-    /// Waits for a line that says that `id` is `to`; how long after `since` it came.
-    fn until(&mut self, id: &str, to: &str, since: Instant) -> Duration {
-        let is_it = |line: &Value| line["id"] == id && line["to"] == to;
-        let already = self.seen.iter().find(|(at, line)| *at >= since && is_it(line)).map(|(at, _)| *at);
-        if let Some(at) = already {
-            return at.duration_since(since);
-        }
-        loop {
-            let left = PATIENCE.saturating_sub(since.elapsed());
-            let next = self.lines.recv_timeout(left);
-            let (at, line) = next.unwrap_or_else(|_| panic_with(id, to, &self.seen));
-            self.seen.push((at, line.clone()));
-            if is_it(&line) {
-                return at.duration_since(since);
-            }
-        }
-    }
-
-    /// Everything that came so far.
-    fn all(&mut self) -> Vec<Value> {
-        self.seen.extend(self.lines.try_iter());
-        self.seen.iter().map(|(_, line)| line.clone()).collect()
-    }
-}
-
-#[expect(clippy::panic, reason = "a test ends where it fails")]
-fn panic_with(id: &str, to: &str, seen: &[(Instant, Value)]) -> (Instant, Value) {
-    let seen: Vec<&Value> = seen.iter().map(|(_, line)| line).collect();
-    panic!("{id} did not become {to}: {seen:#?}");
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        // Ignored because it may have ended with its node.
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
-}
 
 const NAMES: [&str; 5] = ["one", "two", "three", "four", "five"];
 

@@ -11,3 +11,4 @@ pub mod overlay;
 pub mod records;
 pub mod tally;
 pub mod village;
+pub mod watch;

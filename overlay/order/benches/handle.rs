@@ -14,10 +14,14 @@
 
 #[path = "../tests/simulated/asks.rs"]
 mod asks;
+#[path = "../tests/simulated/carry.rs"]
+mod carry;
 #[path = "../tests/simulated/judge.rs"]
 mod judge;
 #[path = "../tests/simulated/liars.rs"]
 mod liars;
+#[path = "../tests/simulated/ranges.rs"]
+mod ranges;
 #[path = "../tests/simulated/world.rs"]
 mod world;
 

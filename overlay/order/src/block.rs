@@ -27,7 +27,61 @@ pub enum Payload {
     /// The transactions themselves: one batch, in the block.
     Inline(Vec<ByteBuf>),
     /// Batches by their digest. Who votes has them on disk, so a certificate proves that they can be had.
-    Batches(Vec<Digest>),
+    Batches(Vec<BatchRef>),
+}
+
+/// A batch in a block. What stands on the chain already, or is over its time, is left out of it: so one entry in two
+/// authors' batches spoils neither.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct BatchRef {
+    /// The digest of the batch, as it is stored.
+    pub batch: Digest,
+    /// What is left of it; none if that is all.
+    pub left: Option<Left>,
+}
+
+/// What a block orders of a batch.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Left {
+    /// The places of the batch that are left out, ascending.
+    pub skip: Vec<u16>,
+    /// The digest of the others.
+    pub digest: Digest,
+}
+
+impl BatchRef {
+    /// A whole batch.
+    #[must_use]
+    pub const fn whole(batch: Digest) -> Self {
+        Self { batch, left: None }
+    }
+
+    /// The digest of what is ordered of it.
+    #[must_use]
+    pub fn ordered(&self) -> Digest {
+        self.left.as_ref().map_or(self.batch, |left| left.digest)
+    }
+
+    /// Whether a place of the batch is left out.
+    #[must_use]
+    pub fn skips(&self, place: usize) -> bool {
+        let place = u16::try_from(place);
+        self.left
+            .as_ref()
+            .is_some_and(|left| place.is_ok_and(|place| left.skip.binary_search(&place).is_ok()))
+    }
+
+    /// What is ordered of a batch, given all of it.
+    pub fn select<T>(&self, batch: impl IntoIterator<Item = T>) -> Vec<T> {
+        let kept = batch.into_iter().enumerate().filter(|(place, _)| !self.skips(*place));
+        kept.map(|(_, transaction)| transaction).collect()
+    }
+
+    /// Whether it has its one spelling.
+    fn is_spelled_well(&self) -> bool {
+        let Some(Left { skip, digest }) = &self.left else { return true };
+        !skip.is_empty() && skip.is_sorted_by(|one, other| one < other) && *digest != self.batch
+    }
 }
 
 /// The digest of a batch of transactions.
@@ -52,12 +106,23 @@ impl Payload {
         }
     }
 
-    /// The digests of its batches, in order.
+    /// The digests of what it orders of its batches, in order.
     #[must_use]
     pub fn batches(&self) -> Vec<Digest> {
         match self {
             Self::Inline(transactions) => vec![batch_digest(transactions.iter().map(|tx| tx.as_slice()))],
-            Self::Batches(batches) => batches.clone(),
+            Self::Batches(batches) => batches.iter().map(BatchRef::ordered).collect(),
+        }
+    }
+
+    /// Binds a block to where its entries are stored, if that does not follow from their root.
+    #[must_use]
+    pub fn stored(&self) -> Option<Digest> {
+        match self {
+            Self::Batches(batches) if batches.iter().any(|batch| batch.left.is_some()) => {
+                Some(Digest::from_bytes(hash("wattle order stored v1", batches)))
+            }
+            _ => None,
         }
     }
 
@@ -76,7 +141,9 @@ impl Payload {
                 let counted = (1..=INLINE_COUNT_MAX).contains(&transactions.len());
                 counted && bytes <= INLINE_BYTES_MAX && transactions.iter().all(|tx| !tx.is_empty())
             }
-            Self::Batches(batches) => batches.len() <= BATCHES_MAX,
+            Self::Batches(batches) => {
+                batches.len() <= BATCHES_MAX && batches.iter().all(BatchRef::is_spelled_well)
+            }
         }
     }
 }
@@ -100,6 +167,8 @@ pub struct Header {
     pub tc: Option<Digest>,
     /// The root of the tree over its batches.
     pub payload: Digest,
+    /// What [`Payload::stored`] says.
+    pub stored: Option<Digest>,
     /// The digest of the proofs of misbehaviour in it.
     pub evidence: Digest,
     /// The digest of the next epoch's validators, if this block ends its epoch.
@@ -148,6 +217,7 @@ impl Block {
         let hashes = header.qc == qc.digest()
             && header.tc == tc.as_ref().map(Tc::digest)
             && header.payload == payload.root()
+            && header.stored == payload.stored()
             && header.evidence == evidence_digest(evidence)
             && header.next == next.as_ref().map(Validators::digest);
         let limits = payload.is_within_limits() && evidence.len() <= EVIDENCE_PER_BLOCK_MAX;

@@ -32,6 +32,10 @@
 //!   ascending, each once.
 //! * **E, evidence.** (1) two proposals of one leader and round; (2) two votes of one validator and round; (3) a vote
 //!   on a certificate of round q, and a timeout of that round or later that claims less than q.
+//! * **M, payload.** What a block orders stands nowhere before on its chain, and is on the disk of who votes for it:
+//!   rules M1 to M6 in [`payloads`], a machine of its own beside the core.
+//! * **F, fetch by height.** What is far behind is fetched from several at once, each answer proven by itself: rules F1
+//!   to F5 in [`catch_up`].
 //! * **Persist before send.** What is signed leaves only when the disk has the record that covers it; the types of
 //!   `journal` leave no other way.
 //!
@@ -52,16 +56,17 @@
 //!
 //! # Not here
 //!
-//! The mempool and the batches ([`Output::Build`], [`Output::Validate`] keep their place), signatures on a pool (the
-//! edge), disk and streams, snapshots of the application, order votes.
+//! Signatures on a pool (the edge), disk and streams, snapshots of the application, order votes.
 
 mod block;
+pub mod catch_up;
 mod certificate;
 mod check;
 mod collect;
 mod committee;
 mod config;
 mod core;
+mod entry;
 mod epoch;
 mod evidence;
 mod ids;
@@ -70,16 +75,18 @@ mod leader;
 pub mod limits;
 mod merkle;
 mod message;
+pub mod payloads;
 mod receipt;
 mod safety;
 mod tree;
 
-pub use block::{Block, BlockInfo, Executed, Header, Payload, Proposal, batch_digest};
+pub use block::{BatchRef, Block, BlockInfo, Executed, Header, Left, Payload, Proposal, batch_digest};
 pub use certificate::{Claim, CommitInfo, Qc, Signers, Tc, Timeout, TimeoutData, Vote, VoteData};
 pub use check::{ChainEnd, Checked, Checker, Rejected, Seen, Sound};
 pub use committee::{Anchor, Committee, Genesis, InvalidValidators, Rules, Validator, Validators};
 pub use config::Config;
 pub use core::{Alarm, Core, Corrupt, Counts, Input, Kept, Output, Recovered, Status, To};
+pub use entry::{Entry, InvalidEntry, is_app_name};
 pub use epoch::EpochProof;
 pub use evidence::{Evidence, EvidenceKey, Offence};
 pub use ids::{BlockId, ChainId, Digest, Epoch, Height, Round, Seat, Seq, Signature};

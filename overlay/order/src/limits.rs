@@ -15,8 +15,56 @@ pub const INLINE_BYTES_MAX: usize = 32 * 1024;
 /// Transactions in a block itself: each costs a hash.
 pub const INLINE_COUNT_MAX: usize = 1024;
 
-/// Batches that one block orders: at 500 kB each, 128 MB.
+/// Batches that one block orders.
 pub const BATCHES_MAX: usize = 256;
+
+/// Bytes of one entry as it is ordered: with a batch of its own it still fits a message.
+pub const ENTRY_BYTES_MAX: usize = 64 * 1024;
+
+/// Bytes of an app's name in an entry.
+pub const APP_BYTES_MAX: usize = 32;
+
+/// How far ahead the time may lie until which an entry may be ordered: a failed leader or three, and a clock that is
+/// wrong. What was ordered is remembered for so long.
+pub const ENTRY_LIFE_MAX_MS: u64 = 120_000;
+
+/// Entries on one chain that were ordered and could still come again, at 40 bytes each. A block that would make them
+/// more is invalid: 17 000 entries a second if each lives two minutes, and six times as many if each lives 20 s.
+pub const LIVE_ENTRIES_MAX: usize = 2 * 1024 * 1024;
+
+/// How far a block's time may be ahead of the clock of who votes for it.
+pub const TIME_DRIFT_MAX_MS: u64 = 2_000;
+
+/// Bytes of one batch: half of a message, so that it is not a long one's turn that a vote waits for.
+pub const BATCH_BYTES_MAX: usize = 512 * 1024;
+
+/// Entries of one batch.
+pub const BATCH_COUNT_MAX: usize = 8 * 1024;
+
+/// Bytes that one block orders by its batches: a second's worth of a slow line.
+pub const PAYLOAD_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Batches of one author that are not ordered yet. At the cap its next ones are not taken; it sends them again.
+pub const AUTHOR_BATCHES_MAX: usize = 64;
+
+/// Their bytes.
+pub const AUTHOR_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Batches that are asked for at a time. At the cap a further one waits until its block is looked at again.
+pub const WANTED_BATCHES_MAX: usize = 512;
+
+/// Blocks above the tip whose payload is known. At the cap that of the lowest round goes that nothing stands on.
+pub const KNOWN_BLOCKS_MAX: usize = 1024;
+
+/// Blocks for which an author's batches are not ordered after one that nobody could get: doubled each time, up to
+/// eight times.
+pub const STRIKE_BLOCKS: u64 = 16;
+
+/// Entries handed on by one peer in one message.
+pub const HANDED_MAX: usize = 256;
+
+/// Ordered batches whose content is kept in memory for those who ask, at 512 KiB each at the most.
+pub const SERVED_BATCHES_MAX: usize = 64;
 
 /// Proofs of misbehaviour in one block.
 pub const EVIDENCE_PER_BLOCK_MAX: usize = 4;
@@ -90,3 +138,16 @@ pub const HELD_MAX: usize = 1024;
 
 /// Heights whose committed block is remembered to notice a fork.
 pub const PROVEN_MAX: usize = 64;
+
+/// Bytes of fetched batches, for blocks that are not committed, that are kept in memory; the rest is read from disk
+/// again.
+pub const FETCHED_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Batches whose content the disk was asked for on behalf of others. At the cap they are told that it is not here.
+pub const SERVING_MAX: usize = 64;
+
+/// Blocks that are asked for by height at a time, of one node.
+pub const RANGE_BLOCKS_MAX: usize = 64;
+
+/// Such ranges ahead of the first missing block: with full payloads 40 MiB.
+pub const RANGES_MAX: usize = 8;

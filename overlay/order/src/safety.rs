@@ -221,6 +221,7 @@ impl Safety {
             qc: qc.digest(),
             tc: tc.as_ref().map(|tc| tc.digest()),
             payload: payload.root(),
+            stored: payload.stored(),
             evidence: evidence_digest(&evidence),
             next: next.as_ref().map(Validators::digest),
             executed,

@@ -19,6 +19,10 @@ impl World {
         self.places.iter().filter(up).map(Place::height).min().unwrap_or(0)
     }
 
+    pub(crate) fn lowest_of(&self, places: &[usize]) -> u64 {
+        places.iter().map(|place| self.places[*place].height()).min().unwrap_or_default()
+    }
+
     pub(crate) fn within(&mut self, span: Duration, done: impl Fn(&Self) -> bool) -> bool {
         let end = self.now.after(span);
         self.run_until(end, done)

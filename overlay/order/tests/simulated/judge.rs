@@ -11,7 +11,7 @@ use wattle_order::{
 };
 use wattle_types::NodeId;
 
-use crate::world::{Options, Place, transactions};
+use crate::world::{Options, Place};
 
 /// n to the least quorum, not computed.
 const QUORUMS: [(usize, usize); 4] = [(4, 3), (5, 4), (7, 5), (10, 7)];
@@ -35,7 +35,14 @@ pub(crate) fn quorum(n: usize) -> usize {
 }
 
 impl Judge {
-    pub(crate) fn check_commit(&mut self, options: &Options, index: usize, place: &Place, block: &Proposal) {
+    pub(crate) fn check_commit(
+        &mut self,
+        options: &Options,
+        index: usize,
+        place: &Place,
+        block: &Proposal,
+        transactions: &[u64],
+    ) {
         if !place.honest() {
             return;
         }
@@ -48,8 +55,10 @@ impl Judge {
             block.id(),
             "S: a fork at height {height}, place {index}, seed {seed:#x}, {options:?}"
         );
-        for tx in transactions(block) {
-            let first = *self.transactions.entry(tx).or_insert(height);
+        let distinct: BTreeSet<&u64> = transactions.iter().collect();
+        assert_eq!(distinct.len(), transactions.len(), "S: a transaction twice in a block, seed {seed:#x}");
+        for tx in transactions {
+            let first = *self.transactions.entry(*tx).or_insert(height);
             assert_eq!(first, height, "S: transaction {tx} twice, seed {seed:#x}");
         }
     }
@@ -86,6 +95,8 @@ impl Judge {
                     disk.last_round >= vote.data.round && disk.high_qc.data.round >= vote.data.parent_round
                 });
                 assert!(covered, "a vote left before its record was on disk, seed {seed:#x}");
+                let lacks = place.carried.lacks(&vote.data.block);
+                assert!(lacks.is_empty(), "M3: a vote for what is not on disk ({lacks:?}), seed {seed:#x}");
                 self.check_vote(place.id, &vote.data, seed);
             }
             Message::Timeout(timeout) => {

@@ -124,6 +124,7 @@ impl<'a> Signer<'a> {
     /// A block with a header that fits its body, signed.
     pub(crate) fn propose(&self, mut block: Block) -> Proposal {
         block.header.payload = block.payload.root();
+        block.header.stored = block.payload.stored();
         block.header.qc = block.qc.digest();
         block.header.tc = block.tc.as_ref().map(wattle_order::Tc::digest);
         block.header.parent = block.qc.data.block;

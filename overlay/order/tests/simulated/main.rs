@@ -7,6 +7,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test ends where something is not as it must be")]
 
 mod asks;
+mod carry;
 mod disks;
 mod epochs;
 mod faults;
@@ -14,6 +15,7 @@ mod hostile;
 mod judge;
 mod liars;
 mod lies;
+mod ranges;
 mod receipts;
 mod replay;
 mod rules;

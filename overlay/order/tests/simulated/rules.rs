@@ -1,5 +1,8 @@
 //! The rules one by one: a single validator, told exactly what makes each rule decide.
 
+mod payload;
+mod vectors;
+
 use std::sync::Arc;
 
 use serde_bytes::ByteBuf;
@@ -133,6 +136,7 @@ impl Bench {
             qc: qc.digest(),
             tc: tc.as_ref().map(Tc::digest),
             payload: payload.root(),
+            stored: payload.stored(),
             evidence,
             next: None,
             executed: Executed::default(),

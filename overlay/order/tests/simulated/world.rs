@@ -10,12 +10,14 @@ use serde_bytes::ByteBuf;
 use wattle_order::{
     Alarm, BlockId, ChainEnd, Checked, Checker, Committee, Config, Core, Digest, Epoch, Evidence, Genesis,
     Height, Input, Message, Output, Payload, Proposal, Record, Recovered, Rejected, Rules, SafetyRecord,
-    Seen, Seq, Sound, To, Validator, Validators, Verdict,
+    Seen, Seq, Sound, To, Validator, Validators, Verdict, catch_up,
 };
 use wattle_types::{Machine as _, NetworkName, NodeId, Outbox, SecretKey, Time, UnixTime};
 
+use crate::carry::{Carried, Event};
 use crate::judge::Judge;
 use crate::liars::Liar;
+use crate::ranges::{self, Ranged};
 
 /// SplitMix64.
 #[derive(Clone, Debug)]
@@ -63,6 +65,10 @@ pub(crate) struct Options {
     pub(crate) wire: bool,
     /// Keep every message.
     pub(crate) keep: bool,
+    /// With the payload path: entries of so many bytes travel by it.
+    pub(crate) payload: Option<usize>,
+    /// Blocks are fetched by height with the machine for that.
+    pub(crate) ranges: bool,
 }
 
 impl Options {
@@ -89,6 +95,8 @@ impl Options {
             record: false,
             wire: false,
             keep: false,
+            payload: None,
+            ranges: false,
         }
     }
 }
@@ -108,6 +116,7 @@ enum What {
     Sync { place: usize, life: u64 },
     Written { place: usize, life: u64, count: usize },
     Wake { place: usize, life: u64 },
+    Carry { place: usize, life: u64, event: Box<Event> },
     Load,
 }
 
@@ -156,7 +165,7 @@ pub(crate) struct Place {
     pub(crate) chain: Vec<Applied>,
     /// Blocks the application has seen: their parent and transactions.
     known: BTreeMap<BlockId, (BlockId, Vec<u64>)>,
-    ordered: BTreeSet<u64>,
+    pub(crate) ordered: BTreeSet<u64>,
     pub(crate) mempool: BTreeSet<u64>,
     wake: Option<Time>,
     pub(crate) alarms: Vec<Alarm>,
@@ -172,6 +181,8 @@ pub(crate) struct Place {
     pub(crate) think_us: u64,
     /// Crash at this persistence point: so many outputs from now that persist or send.
     pub(crate) fuse: Option<u64>,
+    pub(crate) carried: Carried,
+    pub(crate) ranged: Ranged,
 }
 
 impl Place {
@@ -294,8 +305,15 @@ impl World {
             lag_us: 0,
             think_us: 0,
             fuse: None,
+            carried: Carried::default(),
+            ranged: Ranged::default(),
         });
         self.places.len() - 1
+    }
+
+    pub(crate) fn carry_later(&mut self, in_us: u64, place: usize, event: Event) {
+        let life = self.places[place].life;
+        self.schedule(in_us, What::Carry { place, life, event: Box::new(event) });
     }
 
     fn schedule(&mut self, in_us: u64, what: What) {
@@ -318,6 +336,7 @@ impl World {
     pub(crate) fn crash_keeping(&mut self, place: usize, kept: usize) {
         let place = &mut self.places[place];
         place.core = None;
+        place.carried.crash();
         place.life += 1;
         place.wake = None;
         place.fuse = None;
@@ -332,7 +351,7 @@ impl World {
         let genesis = Arc::clone(&self.committee);
         let records: Vec<Record> =
             self.places[place].disk.log.iter().map(|(_, record)| record.clone()).collect();
-        self.apply_log(place, &records);
+        let committed = self.apply_log(place, &records);
         let recovered = Recovered::read(genesis, &mut self.seen, records).unwrap();
         let config = self.options.config.clone();
         let here = &mut self.places[place];
@@ -340,6 +359,9 @@ impl World {
         here.core = Some(Core::new(config, here.key.clone(), recovered));
         here.life += 1;
         here.trace.clear();
+        self.start_payloads(place, committed);
+        self.start_ranges(place);
+        let here = &mut self.places[place];
         let tail: Vec<(Height, Digest)> = here
             .chain
             .iter()
@@ -353,52 +375,6 @@ impl World {
         }
         self.handle(place, Input::Wake);
         self.handle(place, Input::Waiting(waits));
-    }
-
-    /// What a host finds on its disk at the start: the committed blocks, which must be those it told of.
-    fn apply_log(&mut self, place: usize, records: &[Record]) {
-        let told = self.places[place].chain.len();
-        let mut blocks: BTreeMap<BlockId, Proposal> = BTreeMap::new();
-        let (mut committee, mut height) = (Arc::clone(&self.committee), 0usize);
-        for record in records {
-            match record {
-                Record::Block(block) => {
-                    blocks.insert(block.header().id(), (**block).clone());
-                }
-                Record::Commit { blocks: ids, .. } => {
-                    self.apply_commit(place, &committee, &blocks, ids, &mut height);
-                }
-                Record::Epoch { proof, blocks: ids, .. } => {
-                    self.apply_commit(place, &committee, &blocks, ids, &mut height);
-                    committee = Arc::new(proof.check(&committee, &mut self.seen).unwrap());
-                }
-                Record::Safety(_) => {}
-            }
-        }
-        assert!(height >= told, "place {place} told of {told} commits and has {height} on disk");
-    }
-
-    fn apply_commit(
-        &mut self,
-        place: usize,
-        committee: &Arc<Committee>,
-        blocks: &BTreeMap<BlockId, Proposal>,
-        ids: &[BlockId],
-        height: &mut usize,
-    ) {
-        for id in ids {
-            *height += 1;
-            if let Some(applied) = self.places[place].chain.get(*height - 1) {
-                assert_eq!(applied.block.id(), *id, "the disk forgot");
-                continue;
-            }
-            let message = Message::Proposal(blocks.get(id).unwrap().clone());
-            let checked = Checker::new(Arc::clone(committee)).check(&mut self.seen, message);
-            assert!(checked.is_ok(), "{checked:?}");
-            if let Ok(Sound::Proposal(block)) = checked {
-                self.execute(place, block);
-            }
-        }
     }
 
     /// Runs for a span.
@@ -446,6 +422,9 @@ impl World {
                     self.set_wake(place);
                 }
             }
+            What::Carry { place, life, event } if self.places[place].life == life => {
+                self.carried(place, *event);
+            }
             What::Load => {
                 self.submit();
                 self.schedule(self.options.load_us, What::Load);
@@ -459,6 +438,10 @@ impl World {
         let tx = self.next_tx;
         self.next_tx += 1;
         self.submitted.insert(tx, self.now);
+        if self.options.payload.is_some() {
+            self.hand_in(tx);
+            return tx;
+        }
         for place in 0..self.places.len() {
             self.places[place].mempool.insert(tx);
             if self.places[place].core.is_some() {
@@ -516,12 +499,13 @@ impl World {
         }
     }
 
-    fn later(&mut self, place: usize, in_us: u64, input: Input) {
+    pub(crate) fn later(&mut self, place: usize, in_us: u64, input: Input) {
         let life = self.places[place].life;
         self.schedule(in_us, What::Input { place, life, input: Box::new(input) });
     }
 
     fn output(&mut self, place: usize, output: Output) {
+        let Some(output) = self.divert(place, output) else { return };
         match output {
             Output::Persist { seq, record } => {
                 self.places[place].disk.log.push((seq, record));
@@ -542,12 +526,16 @@ impl World {
                 self.judge.check_proof(&self.options, &self.places[place], &blocks, &proof);
                 for block in blocks {
                     let height = block.header().height;
-                    let root = self.execute(place, block);
+                    let transactions = transactions(&block);
+                    let root = self.execute(place, block, &transactions);
                     self.later(place, 100, Input::Executed { height, root });
                 }
                 if self.places[place].mempool.is_empty() {
                     self.later(place, 0, Input::Waiting(false));
                 }
+            }
+            Output::Behind { above, target } if self.options.ranges => {
+                self.ranged(place, ranges::Event::Input(catch_up::Input::Behind { above, target }));
             }
             Output::Behind { above, .. } => {
                 let best = |index: &usize| self.places[*index].height() > above.0;
@@ -558,7 +546,10 @@ impl World {
                     self.schedule(5_000, What::Synced { place, life, server, above });
                 }
             }
-            Output::EpochEnded { committee, .. } => self.places[place].checker = Checker::new(committee),
+            Output::EpochEnded { committee, .. } => {
+                self.places[place].checker = Checker::new(Arc::clone(&committee));
+                self.ranged(place, ranges::Event::Input(catch_up::Input::EpochEnded(committee)));
+            }
             Output::Evidence(evidence) => self.places[place].evidence.push(evidence),
             Output::Alarm(alarm) => self.places[place].alarms.push(alarm),
             Output::Misbehaved { peer, why } => self.places[place].misbehaved.push((peer, why)),
@@ -638,10 +629,14 @@ impl World {
     }
 
     fn is_cut(&self, from: usize, to: usize, message: &Message) -> bool {
-        let round = self.places[from].round() as usize;
-        let sides = round.checked_sub(1).and_then(|round| self.script.get(round));
         // A round that no side can end does not last for ever: repeated timeouts pass.
         let repeated = matches!(message, Message::Timeout(timeout) if timeout.tick >= 2);
+        self.is_apart(from, to, repeated)
+    }
+
+    pub(crate) fn is_apart(&self, from: usize, to: usize, repeated: bool) -> bool {
+        let round = self.places[from].round() as usize;
+        let sides = round.checked_sub(1).and_then(|round| self.script.get(round));
         let scripted = !repeated && sides.is_some_and(|sides| sides[from] != sides[to]);
         self.cut.contains(&(from, to)) || scripted
     }
@@ -746,23 +741,27 @@ impl World {
         if valid { Verdict::Valid } else { Verdict::Invalid }
     }
 
-    fn execute(&mut self, place: usize, block: Checked<Proposal>) -> Digest {
-        self.judge.check_commit(&self.options, place, &self.places[place], &block);
+    pub(crate) fn execute(&mut self, place: usize, block: Checked<Proposal>, transactions: &[u64]) -> Digest {
+        self.judge.check_commit(&self.options, place, &self.places[place], &block, transactions);
         let now = self.now;
         let here = &mut self.places[place];
         let before = here.chain.last().map(|applied| applied.root).unwrap_or_default();
         let mut leaf = [before.as_bytes().as_slice(), block.id().as_bytes()].concat();
+        // A small app: it keeps what it is told, in order.
+        transactions.iter().for_each(|tx| leaf.extend(tx.to_be_bytes()));
         if here.wrong_from.is_some_and(|from| from <= block.header().height.0) {
             leaf.push(1);
         }
         let root = wattle_order::transaction_hash(&leaf);
-        for tx in transactions(&block) {
-            here.ordered.insert(tx);
-            here.mempool.remove(&tx);
+        for tx in transactions {
+            here.ordered.insert(*tx);
+            here.mempool.remove(tx);
         }
         here.known.remove(&block.id());
         here.chain.push(Applied { block, root });
+        let height = Height(here.chain.len() as u64);
         here.commit_times.push(now);
+        self.ranged(place, ranges::Event::Input(catch_up::Input::Committed(height)));
         root
     }
 }

@@ -1,0 +1,347 @@
+//! Batches: entries that travel ahead of the block that orders them (rule M3).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_bytes::ByteBuf;
+use wattle_types::{NodeId, Time, UnixTime, cbor};
+
+use crate::block::batch_digest;
+use crate::entry::{InvalidEntry, Key, Whole};
+use crate::ids::{Digest, Seq};
+use crate::limits::{
+    AUTHOR_BATCHES_MAX, AUTHOR_BYTES_MAX, BATCH_BYTES_MAX, BATCH_COUNT_MAX, FETCHED_BYTES_MAX,
+    MESSAGE_BYTES_MAX, SERVED_BATCHES_MAX, WANTED_BATCHES_MAX,
+};
+
+/// Why bytes are no batch. The fault of who sent them.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidBatch {
+    /// Not a list of transactions in its one encoding.
+    #[error("not a batch: {0}")]
+    Malformed(#[from] cbor::DecodeError),
+    /// Nothing in it, or more than a batch may have.
+    #[error("a batch of {entries} entries and {bytes} bytes")]
+    Size {
+        /// Its entries.
+        entries: usize,
+        /// Their bytes.
+        bytes: usize,
+    },
+    /// Something in it is no entry.
+    #[error("in a batch: {0}")]
+    Entry(#[from] InvalidEntry),
+}
+
+/// Entries that go together, each of them whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    pub(crate) entries: Vec<Whole>,
+    digest: Digest,
+    bytes: usize,
+    until: UnixTime,
+}
+
+impl Batch {
+    pub(crate) fn new(entries: Vec<Whole>) -> Result<Self, InvalidBatch> {
+        let bytes = entries.iter().map(|whole| whole.bytes.len()).sum();
+        if !(1..=BATCH_COUNT_MAX).contains(&entries.len()) || bytes > BATCH_BYTES_MAX {
+            return Err(InvalidBatch::Size { entries: entries.len(), bytes });
+        }
+        let digest = batch_digest(entries.iter().map(|whole| whole.bytes.as_slice()));
+        let until = entries.iter().map(|whole| whole.key.until).max().unwrap_or(UnixTime::from_millis(0));
+        Ok(Self { entries, digest, bytes, until })
+    }
+
+    /// From its transactions.
+    ///
+    /// # Errors
+    /// [`InvalidBatch`]: the sender's fault.
+    pub fn read(transactions: Vec<ByteBuf>) -> Result<Self, InvalidBatch> {
+        let (entries, bytes) = (transactions.len(), transactions.iter().map(|tx| tx.len()).sum());
+        if entries > BATCH_COUNT_MAX || bytes > BATCH_BYTES_MAX {
+            return Err(InvalidBatch::Size { entries, bytes });
+        }
+        let entries: Result<Vec<Whole>, InvalidEntry> = transactions.into_iter().map(Whole::read).collect();
+        Self::new(entries?)
+    }
+
+    /// What names it.
+    #[must_use]
+    pub const fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// Its transactions, in order.
+    pub fn transactions(&self) -> impl Iterator<Item = &[u8]> {
+        self.entries.iter().map(|whole| whole.bytes.as_slice())
+    }
+
+    /// As it is stored.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        cbor::encode(&self.to_bytes())
+    }
+
+    /// What was stored.
+    ///
+    /// # Errors
+    /// [`InvalidBatch`]: the disk's fault.
+    pub fn decode(bytes: &[u8]) -> Result<Self, InvalidBatch> {
+        Self::read(cbor::decode(bytes, MESSAGE_BYTES_MAX)?)
+    }
+
+    pub(crate) fn to_bytes(&self) -> Vec<ByteBuf> {
+        self.entries.iter().map(|whole| whole.bytes.clone()).collect()
+    }
+
+    pub(crate) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The last moment at which anything in it may be ordered.
+    pub(crate) const fn until(&self) -> UnixTime {
+        self.until
+    }
+
+    pub(crate) fn keys(&self) -> impl Iterator<Item = Key> + '_ {
+        self.entries.iter().map(|whole| whole.key)
+    }
+}
+
+/// A batch that is here.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub(crate) batch: Arc<Batch>,
+    /// Who sent it unasked; none for one that was asked for, or found on disk.
+    pub(crate) author: Option<NodeId>,
+    /// On disk with this record; none if it was there before.
+    pub(crate) seq: Option<Seq>,
+    pub(crate) arrival: u64,
+    /// A block that was told of has it.
+    pub(crate) ordered: bool,
+    /// Who says that it has it on disk.
+    pub(crate) haves: BTreeSet<NodeId>,
+    /// Who asked for it.
+    pub(crate) asked_by: BTreeSet<NodeId>,
+    /// Of this node's own: when it is told again, and how often it was.
+    pub(crate) again: Option<(Time, u32)>,
+}
+
+/// One that a block needs and that is not here.
+#[derive(Debug)]
+pub(crate) struct Want {
+    pub(crate) holders: Vec<NodeId>,
+    /// None while the disk is asked.
+    at: Option<Time>,
+    attempts: u32,
+}
+
+/// Where a batch came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    Author(NodeId),
+    Asked,
+    Disk,
+}
+
+/// The batches of a node.
+#[derive(Debug, Default)]
+pub(crate) struct Store {
+    held: BTreeMap<Digest, Held>,
+    /// Those that no block has ordered, in the order in which they came.
+    free: BTreeMap<u64, Digest>,
+    /// Those that are not on disk yet.
+    unsynced: BTreeMap<Seq, Digest>,
+    wanted: BTreeMap<Digest, Want>,
+    arrivals: u64,
+}
+
+impl Store {
+    pub(crate) fn get(&self, batch: &Digest) -> Option<&Held> {
+        self.held.get(batch)
+    }
+
+    pub(crate) fn get_mut(&mut self, batch: &Digest) -> Option<&mut Held> {
+        self.held.get_mut(batch)
+    }
+
+    pub(crate) fn wants(&self, batch: &Digest) -> bool {
+        self.wanted.contains_key(batch)
+    }
+
+    pub(crate) fn lens(&self) -> (usize, usize) {
+        (self.held.len(), self.wanted.len())
+    }
+
+    /// Batches that no block has ordered, first come first.
+    pub(crate) fn free(&self) -> impl Iterator<Item = &Held> {
+        self.free.values().filter_map(|batch| self.held.get(batch))
+    }
+
+    pub(crate) fn has_free(&self) -> bool {
+        !self.free.is_empty()
+    }
+
+    pub(crate) fn own_mut(&mut self, me: NodeId) -> impl Iterator<Item = &mut Held> {
+        self.held.values_mut().filter(move |held| held.author == Some(me) && !held.ordered)
+    }
+
+    /// M4: one author's batches fill its own room only.
+    pub(crate) fn has_room_for(&self, author: NodeId, bytes: usize) -> bool {
+        let own = self.held.values().filter(|held| held.author == Some(author) && !held.ordered);
+        let (count, sum) = own.fold((0, 0), |(count, sum), held| (count + 1, sum + held.batch.bytes()));
+        count < AUTHOR_BATCHES_MAX && sum + bytes <= AUTHOR_BYTES_MAX
+    }
+
+    pub(crate) fn insert(&mut self, batch: Arc<Batch>, origin: Origin, seq: Option<Seq>) {
+        self.arrivals += 1;
+        self.wanted.remove(&batch.digest());
+        let author = if let Origin::Author(author) = origin { Some(author) } else { None };
+        let held = Held {
+            author,
+            seq,
+            arrival: self.arrivals,
+            ordered: false,
+            haves: BTreeSet::new(),
+            asked_by: BTreeSet::new(),
+            again: None,
+            batch,
+        };
+        let digest = held.batch.digest();
+        self.free.insert(held.arrival, digest);
+        if let Some(seq) = seq {
+            self.unsynced.insert(seq, digest);
+        }
+        self.held.insert(digest, held);
+    }
+
+    /// A block that was told of has it.
+    pub(crate) fn set_ordered(&mut self, batch: &Digest) {
+        if let Some(held) = self.held.get_mut(batch) {
+            (held.ordered, held.again) = (true, None);
+            self.free.remove(&held.arrival);
+        }
+    }
+
+    /// Those that are on disk now and were not before.
+    pub(crate) fn synced(&mut self, upto: Seq) -> Vec<Digest> {
+        let later = self.unsynced.split_off(&upto.next());
+        std::mem::replace(&mut self.unsynced, later).into_values().collect()
+    }
+
+    pub(crate) fn forget(&mut self, batch: &Digest) {
+        if let Some(held) = self.held.remove(batch) {
+            self.free.remove(&held.arrival);
+        }
+    }
+
+    /// Ordered ones are on disk; the newest are kept here for those who ask. What was fetched for blocks that are not
+    /// committed has a bound too, and comes back from the disk.
+    pub(crate) fn shrink(&mut self, needed: &BTreeSet<Digest>) {
+        let mut ordered: Vec<(u64, Digest)> =
+            self.held.iter().filter(|(_, held)| held.ordered).map(|(id, held)| (held.arrival, *id)).collect();
+        ordered.sort_unstable();
+        let over = ordered.len().saturating_sub(SERVED_BATCHES_MAX);
+        for (_, id) in ordered.iter().take(over).filter(|(_, id)| !needed.contains(id)) {
+            self.forget(id);
+        }
+        let fetched = |held: &&Held| held.author.is_none() && !held.ordered;
+        let mut asked: Vec<(u64, Digest, usize)> = (self.held.values().filter(fetched))
+            .map(|held| (held.arrival, held.batch.digest(), held.batch.bytes()))
+            .collect();
+        asked.sort_unstable();
+        let mut sum: usize = asked.iter().map(|(_, _, bytes)| bytes).sum();
+        for (_, id, bytes) in asked {
+            if sum <= FETCHED_BYTES_MAX {
+                break;
+            }
+            self.forget(&id);
+            sum -= bytes;
+        }
+    }
+
+    /// Asks for a batch: the disk first. Whether that has to be done.
+    pub(crate) fn want(&mut self, batch: Digest, holders: &[NodeId]) -> bool {
+        if let Some(want) = self.wanted.get_mut(&batch) {
+            let fresh: Vec<NodeId> =
+                holders.iter().filter(|holder| !want.holders.contains(holder)).copied().collect();
+            want.holders = fresh.into_iter().chain(std::mem::take(&mut want.holders)).collect();
+            return false;
+        }
+        if self.wanted.len() >= WANTED_BATCHES_MAX {
+            // One that everybody was asked for in vain makes room.
+            let vain = |want: &Want| want.attempts as usize >= want.holders.len().max(1);
+            let vain = self.wanted.iter().filter(|(_, want)| vain(want));
+            let Some(most) = vain.max_by_key(|(_, want)| want.attempts).map(|(batch, _)| *batch) else {
+                return false;
+            };
+            self.wanted.remove(&most);
+        }
+        self.wanted.insert(batch, Want { holders: holders.to_vec(), at: None, attempts: 0 });
+        true
+    }
+
+    /// The disk has it not: others are asked from that time on.
+    pub(crate) fn ask_from(&mut self, batch: &Digest, at: Time) {
+        if let Some(want) = self.wanted.get_mut(batch) {
+            want.at.get_or_insert(at);
+        }
+    }
+
+    /// Somebody has it not: the next is asked at once.
+    pub(crate) fn lacks(&mut self, batch: &Digest, now: Time) {
+        if let Some(Want { at: Some(at), attempts, holders }) = self.wanted.get_mut(batch)
+            && (*attempts as usize) < holders.len()
+        {
+            *at = now;
+        }
+    }
+
+    /// Keeps what some block needs.
+    pub(crate) fn retain_wanted(&mut self, needed: &BTreeSet<Digest>) {
+        self.wanted.retain(|batch, _| needed.contains(batch));
+    }
+
+    /// Whom to ask now: all in turn, less often each time round.
+    pub(crate) fn due(&mut self, now: Time, retry: Duration) -> Vec<(Digest, NodeId)> {
+        let mut due = Vec::new();
+        for (batch, want) in &mut self.wanted {
+            let count = want.holders.len().max(1);
+            let turn = want.attempts as usize;
+            if want.at.is_some_and(|at| at <= now)
+                && let Some(holder) = want.holders.get(turn % count)
+            {
+                due.push((*batch, *holder));
+                want.attempts = want.attempts.saturating_add(1);
+                want.at = Some(now.after(retry.saturating_mul(1 << (turn / count).min(4))));
+            }
+        }
+        due
+    }
+
+    pub(crate) fn asks_at(&self) -> Option<Time> {
+        self.wanted.values().filter(|want| !want.holders.is_empty()).filter_map(|want| want.at).min()
+    }
+
+    pub(crate) fn check_invariants(&self) {
+        assert!(self.wanted.len() <= WANTED_BATCHES_MAX, "M4: what is asked for is bounded");
+        assert!(
+            self.wanted.keys().all(|batch| !self.held.contains_key(batch)),
+            "M3: nothing here is asked for"
+        );
+        let free = self.held.values().filter(|held| !held.ordered).count();
+        assert_eq!(free, self.free().count(), "M4: what is not ordered has its place");
+        let mut room: BTreeMap<NodeId, (usize, usize)> = BTreeMap::new();
+        for held in self.held.values().filter(|held| !held.ordered) {
+            if let Some(author) = held.author {
+                let (count, bytes) = room.entry(author).or_default();
+                (*count, *bytes) = (*count + 1, *bytes + held.batch.bytes());
+            }
+        }
+        let fits =
+            |(count, bytes): &(usize, usize)| *count <= AUTHOR_BATCHES_MAX && *bytes <= AUTHOR_BYTES_MAX;
+        assert!(room.values().all(fits), "M4: an author's batches are bounded");
+    }
+}

@@ -1,0 +1,194 @@
+//! What a block orders: put together as leader, looked at as voter (rules M1 and M3).
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use serde_bytes::ByteBuf;
+use wattle_types::{Outbox, Time, UnixTime};
+
+use super::batch::Batch;
+use super::chain::Fresh;
+use super::{Ordered, Output, Payloads};
+use crate::block::{BatchRef, Left, Payload, Proposal, batch_digest};
+use crate::entry::{Key, Whole};
+use crate::ids::{BlockId, Digest, Round};
+use crate::limits::{BATCHES_MAX, INLINE_BYTES_MAX, INLINE_COUNT_MAX, PAYLOAD_BYTES_MAX};
+use crate::tree::Verdict;
+
+/// What is in a block.
+pub(super) type Content = Vec<Arc<Batch>>;
+
+impl Payloads {
+    pub(super) fn on_build(&mut self, now: Time, round: Round, parent: &BlockId, out: &mut Outbox<Output>) {
+        let before = self.chain.blocks.get(parent).map_or(self.chain.time, |known| known.block.header().time);
+        let time = self.wall(now).max(before);
+        // What was offered before and is in no block that is under way waits as ever.
+        let blocks = &self.chain.blocks;
+        let under_way = |key: &Key| {
+            blocks.values().any(|known| known.keys.as_ref().is_some_and(|keys| keys.contains(key)))
+        };
+        let lost: Vec<Key> = self.mempool.offered().into_iter().filter(|key| !under_way(key)).collect();
+        self.mempool.take_back(lost);
+        let payload = self.build(parent, time).unwrap_or(Payload::empty());
+        if let Payload::Inline(transactions) = &payload {
+            let offered = transactions.iter().filter_map(|bytes| Whole::read(bytes.clone()).ok());
+            self.mempool.offer(offered.map(|whole| whole.key));
+        }
+        out.push(Output::Built { round, payload, time });
+    }
+
+    /// What waits, if it is little; else batches. None as long as it is not known what stands below.
+    fn build(&self, parent: &BlockId, time: UnixTime) -> Option<Payload> {
+        let (inline, all) = self.inline(self.chain.on(parent, time)?);
+        if !all {
+            let batches = self.batches(self.chain.on(parent, time)?);
+            if !batches.is_empty() {
+                return Some(Payload::Batches(batches));
+            }
+        }
+        Some(if inline.is_empty() { Payload::empty() } else { Payload::Inline(inline) })
+    }
+
+    /// Entries themselves, first come first. Whether that is all that wait.
+    fn inline(&self, mut fresh: Fresh<'_>) -> (Vec<ByteBuf>, bool) {
+        let (mut chosen, mut bytes) = (Vec::new(), 0);
+        let in_batches = self.store.free().flat_map(|held| &held.batch.entries);
+        for whole in in_batches.chain(self.mempool.unsealed()) {
+            if !fresh.admits(&whole.key) {
+                continue;
+            }
+            bytes += whole.bytes.len();
+            if bytes > INLINE_BYTES_MAX || chosen.len() >= INLINE_COUNT_MAX || !fresh.has_room_for(1) {
+                return (chosen, false);
+            }
+            fresh.take(whole.key);
+            chosen.push(whole.bytes.clone());
+        }
+        (chosen, true)
+    }
+
+    /// Batches that are on disk here and that others have or get (M3, M5).
+    fn batches(&self, mut fresh: Fresh<'_>) -> Vec<BatchRef> {
+        let (mut chosen, mut bytes) = (Vec::new(), 0);
+        for held in self.store.free() {
+            let spread = match held.author {
+                Some(author) if author == self.config.me => self.is_spread(held),
+                Some(author) => !self.is_late(&author),
+                None => true,
+            };
+            let full = bytes + held.batch.bytes() > PAYLOAD_BYTES_MAX;
+            let room = fresh.has_room_for(held.batch.entries.len());
+            if !spread || full || !room || self.failed || !self.is_durable(held) {
+                continue;
+            }
+            if let Some(batch) = Self::refer(&held.batch, &mut fresh) {
+                bytes += held.batch.bytes();
+                chosen.push(batch);
+            }
+            if chosen.len() >= BATCHES_MAX {
+                break;
+            }
+        }
+        chosen
+    }
+
+    /// A batch without what stands on the chain already; none if nothing is left.
+    fn refer(batch: &Batch, fresh: &mut Fresh<'_>) -> Option<BatchRef> {
+        let (mut skip, mut left) = (Vec::new(), Vec::new());
+        for (place, whole) in (0u16..).zip(&batch.entries) {
+            if fresh.take(whole.key) {
+                left.push(whole.bytes.as_slice());
+            } else {
+                skip.push(place);
+            }
+        }
+        if left.is_empty() {
+            return None;
+        }
+        let left = (!skip.is_empty()).then(|| Left { skip, digest: batch_digest(left) });
+        Some(BatchRef { batch: batch.digest(), left })
+    }
+
+    /// What a block orders, and what is to be said of it; none as long as it is not here, or what stands below is not
+    /// known.
+    pub(super) fn look_at(&self, block: &Proposal) -> Option<(BTreeSet<Key>, Verdict)> {
+        let header = block.header();
+        let mut fresh = self.chain.on(&header.parent, header.time)?;
+        let valid = match &block.block.payload {
+            Payload::Inline(transactions) => look_inline(transactions, &mut fresh),
+            Payload::Batches(batches) => look_batches(batches, &self.content(batches)?, &mut fresh),
+        };
+        let valid = valid && fresh.has_room_for(0);
+        Some((fresh.taken(), if valid { Verdict::Valid } else { Verdict::Invalid }))
+    }
+
+    /// The batches of a block, if all are on disk here (M3).
+    pub(super) fn content(&self, batches: &[BatchRef]) -> Option<Content> {
+        let here = |batch: &BatchRef| {
+            let held = self.store.get(&batch.batch).filter(|held| self.is_durable(held))?;
+            Some(Arc::clone(&held.batch))
+        };
+        batches.iter().map(here).collect()
+    }
+
+    /// The batches of a block that are not here at all.
+    pub(super) fn missing(&self, block: &Proposal) -> Vec<Digest> {
+        let Payload::Batches(batches) = &block.block.payload else { return Vec::new() };
+        let missing = batches.iter().filter(|batch| self.store.get(&batch.batch).is_none());
+        missing.map(|batch| batch.batch).collect()
+    }
+
+    /// The entries of a block in their places, if they are all here.
+    pub(super) fn entries(&self, block: &Proposal) -> Option<Vec<Ordered>> {
+        match &block.block.payload {
+            Payload::Inline(transactions) => {
+                let wholes = transactions.iter().filter_map(|bytes| Whole::read(bytes.clone()).ok());
+                Some(placed(0, wholes.collect()))
+            }
+            Payload::Batches(batches) => {
+                let content = self.content(batches)?;
+                let parts = (0..).zip(batches.iter().zip(&content));
+                Some(
+                    parts
+                        .flat_map(|(at, (part, batch))| placed(at, part.select(batch.entries.clone())))
+                        .collect(),
+                )
+            }
+        }
+    }
+}
+
+fn placed(batch: u64, wholes: Vec<Whole>) -> Vec<Ordered> {
+    let place = |(index, whole): (u64, Whole)| {
+        let Whole { entry, transaction, .. } = whole;
+        Ordered { batch, index, transaction, entry }
+    };
+    (0..).zip(wholes).map(place).collect()
+}
+
+/// M1: each is an entry, lives, and stands nowhere before.
+fn look_inline(transactions: &[ByteBuf], fresh: &mut Fresh<'_>) -> bool {
+    let mut take = |bytes: &ByteBuf| Whole::read(bytes.clone()).is_ok_and(|whole| fresh.take(whole.key));
+    // All are looked at, so that what stands here is the same whatever is wrong.
+    transactions.iter().filter(|bytes| !take(bytes)).count() == 0
+}
+
+/// M1: of each batch exactly that is left out which may not stand here, something is left, and it is what it says.
+fn look_batches(batches: &[BatchRef], content: &[Arc<Batch>], fresh: &mut Fresh<'_>) -> bool {
+    let bytes: usize = content.iter().map(|batch| batch.bytes()).sum();
+    let mut valid = bytes <= PAYLOAD_BYTES_MAX;
+    for (part, batch) in batches.iter().zip(content) {
+        let mut left = Vec::new();
+        for (place, whole) in batch.entries.iter().enumerate() {
+            let taken = fresh.take(whole.key);
+            valid &= taken != part.skips(place);
+            if !part.skips(place) {
+                left.push(whole.bytes.as_slice());
+            }
+        }
+        let beyond = part.left.as_ref().and_then(|left| left.skip.last());
+        valid &= beyond.is_none_or(|place| usize::from(*place) < batch.entries.len());
+        valid &= !left.is_empty() && batch_digest(left) == part.ordered();
+    }
+    valid
+}

@@ -1,0 +1,193 @@
+//! What stands on each chain of blocks, so that nothing stands there twice (rule M1).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use wattle_types::{NodeId, UnixTime};
+
+use crate::block::Proposal;
+use crate::check::Checked;
+use crate::entry::Key;
+use crate::ids::{BlockId, Height};
+use crate::limits::{KNOWN_BLOCKS_MAX, LIVE_ENTRIES_MAX};
+use crate::tree::Verdict;
+
+/// What is ordered and could still come again, up to the last block that was told of.
+#[derive(Debug, Default)]
+pub(crate) struct Window(BTreeSet<Key>);
+
+impl Window {
+    fn has(&self, key: &Key) -> bool {
+        self.0.contains(key)
+    }
+
+    /// Those that may stand in a block of that time.
+    fn live_at(&self, time: UnixTime) -> usize {
+        self.0.len() - self.0.range(..Key::first_of(time)).count()
+    }
+
+    fn advance(&mut self, time: UnixTime, keys: BTreeSet<Key>) {
+        self.0 = self.0.split_off(&Key::first_of(time));
+        self.0.extend(keys);
+    }
+}
+
+/// A block above the last that was told of.
+#[derive(Debug)]
+pub(crate) struct Known {
+    pub(crate) block: Checked<Proposal>,
+    /// What it orders, as soon as that is here.
+    pub(crate) keys: Option<BTreeSet<Key>>,
+    pub(crate) verdict: Option<Verdict>,
+    /// Somebody waits for the verdict.
+    pub(crate) asked: bool,
+    pub(crate) committed: bool,
+    /// Who has what it orders: its author says so by proposing it, and its voters by their votes.
+    pub(crate) holders: Vec<NodeId>,
+}
+
+impl Known {
+    pub(crate) fn height(&self) -> Height {
+        self.block.header().height
+    }
+}
+
+/// The blocks on top of the last that was told of, and what is ordered up to it.
+#[derive(Debug)]
+pub(crate) struct Chain {
+    pub(crate) tip: BlockId,
+    pub(crate) height: Height,
+    pub(crate) time: UnixTime,
+    window: Window,
+    pub(crate) blocks: BTreeMap<BlockId, Known>,
+}
+
+impl Chain {
+    pub(crate) fn new(tip: BlockId, height: Height, time: UnixTime) -> Self {
+        Self { tip, height, time, window: Window::default(), blocks: BTreeMap::new() }
+    }
+
+    /// A block that is looked at, or committed. At the cap the lowest goes that nothing stands on.
+    pub(crate) fn insert(&mut self, block: &Checked<Proposal>) -> Option<&mut Known> {
+        if block.header().height <= self.height {
+            return None;
+        }
+        let id = block.id();
+        if !self.blocks.contains_key(&id) && self.blocks.len() >= KNOWN_BLOCKS_MAX {
+            let parents: BTreeSet<BlockId> =
+                self.blocks.values().map(|known| known.block.header().parent).collect();
+            let loose = self.blocks.iter().filter(|(id, known)| !known.committed && !parents.contains(*id));
+            let lowest = loose.min_by_key(|(_, known)| known.block.header().round).map(|(id, _)| *id);
+            lowest.map(|id| self.blocks.remove(&id));
+        }
+        Some(self.blocks.entry(id).or_insert_with(|| Known {
+            block: block.clone(),
+            keys: None,
+            verdict: None,
+            asked: false,
+            committed: false,
+            holders: Vec::new(),
+        }))
+    }
+
+    /// The blocks from one down to the tip, if all are here and what they order is known.
+    pub(crate) fn path(&self, from: &BlockId) -> Option<Vec<&Known>> {
+        let (mut path, mut next) = (Vec::new(), *from);
+        while next != self.tip {
+            let known = self.blocks.get(&next)?;
+            known.keys.as_ref()?;
+            next = known.block.header().parent;
+            path.push(known);
+        }
+        Some(path)
+    }
+
+    /// What may be ordered on top of a block; none as long as it is not known what stands below.
+    pub(crate) fn on(&self, parent: &BlockId, time: UnixTime) -> Option<Fresh<'_>> {
+        let path: Vec<&BTreeSet<Key>> =
+            self.path(parent)?.into_iter().filter_map(|known| known.keys.as_ref()).collect();
+        let live = |keys: &&BTreeSet<Key>| keys.range(Key::first_of(time)..).count();
+        let live = self.window.live_at(time) + path.iter().map(live).sum::<usize>();
+        Some(Fresh { window: &self.window, path, time, live, own: BTreeSet::new() })
+    }
+
+    /// Whether an entry is ordered by a block that was told of, or over its time by then.
+    pub(crate) fn is_spent(&self, key: &Key) -> bool {
+        self.window.has(key) || key.until < self.time
+    }
+
+    pub(crate) fn is_ordered(&self, key: &Key) -> bool {
+        self.window.has(key)
+    }
+
+    pub(crate) fn live(&self) -> usize {
+        self.window.live_at(self.time)
+    }
+
+    /// The committed block on top of the tip, if what it orders is here.
+    pub(crate) fn next(&self) -> Option<BlockId> {
+        let next = |known: &&Known| {
+            known.committed && known.keys.is_some() && known.block.header().parent == self.tip
+        };
+        self.blocks.values().find(next).map(|known| known.block.id())
+    }
+
+    /// Makes that block the tip. What does not stand on it is forgotten, and handed out.
+    pub(crate) fn advance(&mut self, id: &BlockId) -> Option<(Known, Vec<Known>)> {
+        let known = self.blocks.remove(id)?;
+        let header = known.block.header();
+        (self.tip, self.height, self.time) = (*id, header.height, header.time);
+        self.window.advance(header.time, known.keys.clone().unwrap_or_default());
+        let mut order: Vec<(Height, BlockId)> =
+            self.blocks.iter().map(|(id, known)| (known.height(), *id)).collect();
+        order.sort_unstable();
+        let (mut gone, mut dropped) = (Vec::new(), BTreeSet::new());
+        for (height, id) in order {
+            let Some(parent) = self.blocks.get(&id).map(|known| known.block.header().parent) else {
+                continue;
+            };
+            // One whose parent is not here, a little above, may still belong.
+            let beside = height.follows(self.height) && parent != self.tip;
+            if height <= self.height || beside || dropped.contains(&parent) {
+                dropped.insert(id);
+                gone.extend(self.blocks.remove(&id));
+            }
+        }
+        Some((known, gone))
+    }
+
+    pub(crate) fn remembered(&self) -> usize {
+        self.window.0.len()
+    }
+}
+
+/// What is not on a chain yet, while a block on top of it is put together or looked at.
+#[derive(Debug)]
+pub(crate) struct Fresh<'a> {
+    window: &'a Window,
+    path: Vec<&'a BTreeSet<Key>>,
+    time: UnixTime,
+    live: usize,
+    own: BTreeSet<Key>,
+}
+
+impl Fresh<'_> {
+    /// M1: an entry that lives at the block's time and stands nowhere before.
+    pub(crate) fn admits(&self, key: &Key) -> bool {
+        let before = self.window.has(key) || self.path.iter().any(|keys| keys.contains(key));
+        key.lives_at(self.time) && !before && !self.own.contains(key)
+    }
+
+    /// It stands in this block from here on. Whether it may.
+    pub(crate) fn take(&mut self, key: Key) -> bool {
+        self.admits(&key) && self.own.insert(key)
+    }
+
+    /// M1: what is remembered has a bound, and so many more keep it.
+    pub(crate) fn has_room_for(&self, more: usize) -> bool {
+        self.live + self.own.len() + more <= LIVE_ENTRIES_MAX
+    }
+
+    pub(crate) fn taken(self) -> BTreeSet<Key> {
+        self.own
+    }
+}

@@ -1,0 +1,175 @@
+//! From blocks that are looked at to blocks that are told of (rule M6).
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use wattle_types::{NodeId, Outbox, Time, UnixTime};
+
+use super::chain::Known;
+use super::{Output, Payloads};
+use crate::block::{Payload, Proposal};
+use crate::certificate::Qc;
+use crate::check::Checked;
+use crate::committee::Committee;
+use crate::ids::{BlockId, Digest, Height};
+use crate::limits::{INLINE_COUNT_MAX, TIME_DRIFT_MAX_MS};
+
+impl Payloads {
+    pub(super) fn on_validate(&mut self, block: &Checked<Proposal>) {
+        // Whoever proposes a block has what is in it; then everybody may.
+        let author = self.committee.id(block.header().author);
+        let all = self.committee.validators().list().iter().map(|validator| validator.id);
+        let mut others: Vec<NodeId> = all.filter(|id| Some(*id) != author && *id != self.config.me).collect();
+        let turn = block.header().round.0 as usize % others.len().max(1);
+        others.rotate_left(turn);
+        let author = author.filter(|author| *author != self.config.me);
+        if let Some(known) = self.chain.insert(block) {
+            known.asked = true;
+            known.holders = author.into_iter().chain(others).collect();
+        }
+    }
+
+    pub(super) fn on_commit(&mut self, blocks: &[Checked<Proposal>], proof: Option<&Checked<Qc>>) {
+        // Who signed has validated the block and all below it, so it has what they order.
+        let signers = proof.into_iter().flat_map(|proof| proof.signers.seats());
+        let signers = signers.filter_map(|seat| self.committee.id(seat)).filter(|id| *id != self.config.me);
+        let signers: Vec<NodeId> = signers.collect();
+        let all = self.committee.validators().list().iter().map(|validator| validator.id);
+        let others: Vec<NodeId> = all.filter(|id| *id != self.config.me && !signers.contains(id)).collect();
+        for block in blocks {
+            if let Some(known) = self.chain.insert(block) {
+                known.committed = true;
+                known.holders = signers.iter().chain(&others).copied().collect();
+            }
+        }
+    }
+
+    pub(super) fn on_epoch(&mut self, committee: Arc<Committee>) {
+        self.seat = committee.seat(&self.config.me);
+        self.committee = committee;
+        self.chain.blocks.retain(|_, known| known.committed);
+        let offered = self.mempool.offered();
+        self.mempool.take_back(offered);
+        self.late.clear();
+    }
+
+    /// Looks at what can be looked at, tells what can be told, and asks for the rest.
+    pub(super) fn settle(&mut self, now: Time, out: &mut Outbox<Output>) {
+        let mut open: Vec<(Height, BlockId)> = (self.chain.blocks.iter())
+            .filter(|(_, known)| known.keys.is_none())
+            .map(|(id, known)| (known.height(), *id))
+            .collect();
+        open.sort_unstable();
+        for (_, id) in open {
+            let Some(block) = self.chain.blocks.get(&id).map(|known| known.block.clone()) else { continue };
+            self.want_missing(&block, out);
+            if let Some((keys, verdict)) = self.look_at(&block)
+                && let Some(known) = self.chain.blocks.get_mut(&id)
+            {
+                known.keys = Some(keys);
+                known.verdict = Some(verdict);
+            }
+            // The next may be on the tip once this one is told.
+            self.tell_ordered(out);
+        }
+        self.tell_ordered(out);
+        self.tell_verdicts(now, out);
+    }
+
+    fn want_missing(&mut self, block: &Proposal, out: &mut Outbox<Output>) {
+        for batch in self.missing(block) {
+            let id = block.id();
+            let holders = self.chain.blocks.get(&id).map(|known| known.holders.clone()).unwrap_or_default();
+            if self.store.want(batch, &holders) {
+                out.push(Output::Load { batch });
+            }
+        }
+    }
+
+    /// When a block's time is no longer ahead of the clock.
+    pub(super) fn judges_at(&self) -> Option<Time> {
+        let waits = self.chain.blocks.values().filter(|known| known.asked && known.verdict.is_some());
+        waits.map(|known| self.when(early(known.block.header().time))).min()
+    }
+
+    /// V7: of a block that is far ahead of the clock nothing is said until the clock is there.
+    fn tell_verdicts(&mut self, now: Time, out: &mut Outbox<Output>) {
+        let wall = self.wall(now);
+        for (id, known) in &mut self.chain.blocks {
+            if let Some(verdict) = known.verdict.filter(|_| known.asked)
+                && early(known.block.header().time) <= wall
+            {
+                known.asked = false;
+                out.push(Output::Judged { block: *id, verdict });
+            }
+        }
+    }
+
+    /// M6: ascending, each once, with all its entries.
+    fn tell_ordered(&mut self, out: &mut Outbox<Output>) {
+        while let Some(id) = self.chain.next() {
+            let Some(block) = self.chain.blocks.get(&id).map(|known| known.block.clone()) else { return };
+            let Some(entries) = self.entries(&block) else {
+                // It was here, and gave way to others in memory.
+                return self.want_missing(&block, out);
+            };
+            let Some((known, gone)) = self.chain.advance(&id) else { return };
+            if known.asked
+                && let Some(verdict) = known.verdict
+            {
+                out.push(Output::Judged { block: id, verdict });
+            }
+            for key in known.keys.iter().flatten() {
+                self.mempool.remove(key);
+            }
+            if let Payload::Batches(batches) = &block.block.payload {
+                batches.iter().for_each(|batch| self.store.set_ordered(&batch.batch));
+            }
+            self.abandoned(&gone);
+            out.push(Output::Ordered { block, entries });
+            self.forget(out);
+        }
+    }
+
+    /// Blocks that the chain went past.
+    fn abandoned(&mut self, gone: &[Known]) {
+        for Known { block, keys, asked, .. } in gone {
+            self.mempool.take_back(keys.iter().flatten().copied());
+            // M5: its payload never came here.
+            let withheld = *asked && keys.is_none() && !self.missing(block).is_empty();
+            if let Some(author) = self.committee.id(block.header().author).filter(|_| withheld) {
+                self.strike(author);
+            }
+        }
+    }
+
+    /// Lets go what no block can need any more.
+    fn forget(&mut self, out: &mut Outbox<Output>) {
+        let open = self.chain.blocks.values().filter(|known| known.keys.is_none() || known.committed);
+        let mut needed: BTreeSet<Digest> = BTreeSet::new();
+        for known in open {
+            if let Payload::Batches(batches) = &known.block.block.payload {
+                needed.extend(batches.iter().map(|batch| batch.batch));
+            }
+        }
+        self.store.retain_wanted(&needed);
+        let (chain, time) = (&self.chain, self.chain.time);
+        let spent = |held: &&super::batch::Held| {
+            let small = held.batch.entries.len() <= INLINE_COUNT_MAX;
+            let over =
+                held.batch.until() < time || (small && held.batch.keys().all(|key| chain.is_spent(&key)));
+            over && !needed.contains(&held.batch.digest())
+        };
+        let spent: Vec<Digest> = self.store.free().filter(spent).map(|held| held.batch.digest()).collect();
+        for batch in spent {
+            self.store.forget(&batch);
+            out.push(Output::Forget { batch });
+        }
+        self.store.shrink(&needed);
+    }
+}
+
+/// From when on a block of that time is looked at as one of the present.
+fn early(time: UnixTime) -> UnixTime {
+    UnixTime::from_millis(time.as_millis().saturating_sub(TIME_DRIFT_MAX_MS))
+}

@@ -21,6 +21,7 @@ pub mod config;
 pub mod documents;
 mod driver;
 pub mod exit;
+pub mod faults;
 pub mod health;
 mod liveness;
 pub mod members;

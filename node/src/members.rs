@@ -17,6 +17,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wattle_net::datagrams::{Datagram, DatagramConfig, DatagramCounts, Datagrams};
+use wattle_net::faults::Faults;
 use wattle_net::{DisconnectReason, Event as NetEvent, Overlay};
 use wattle_store::Store;
 use wattle_swim::{
@@ -90,6 +91,8 @@ pub struct Start<'a> {
     pub timing: Timing,
     /// The port wanted for datagrams.
     pub port: u16,
+    /// Faults on purpose, in a node of a testnet.
+    pub faults: Option<Faults>,
 }
 
 impl Members {
@@ -104,14 +107,14 @@ impl Members {
         stop: &CancellationToken,
         tasks: &TaskTracker,
     ) -> Result<(Self, [broadcast::Receiver<Told>; 2]), String> {
-        let Start { overlay, store, key, about, timing, port } = start;
+        let Start { overlay, store, key, about, timing, port, faults } = start;
         let words = |error: &dyn std::fmt::Display| error.to_string();
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).map_err(|error| words(&error))?;
         let listening = overlay.status().await.map_err(|error| words(&error))?.listening;
         let (me, network) = (overlay.id(), overlay.network().clone());
         let loopback_only = description::loopback_only(&listening);
-        let datagrams = DatagramConfig { me, network: network.clone(), port, loopback_only };
+        let datagrams = DatagramConfig { me, network: network.clone(), port, loopback_only, faults };
         let datagrams = Datagrams::bind(datagrams).await.map_err(|error| words(&error))?;
         let rows = store.scan(Table::Members).map_err(|failure| words(&failure))?;
         let memory = Memory::read(rows, &network).map_err(|corrupt| words(&corrupt))?;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
+use wattle_net::faults::Faults;
 use wattle_net::{Overlay, Path, PathKind, PeerInfo, Source, Transport};
 use wattle_store::Store;
 use wattle_types::{NetworkKey, SecretKey, UnixTime};
@@ -25,6 +26,8 @@ pub struct Node {
     pub overlay: Overlay,
     /// The members of the network.
     pub members: Members,
+    /// Faults on purpose, in a node of a testnet.
+    pub faults: Option<Faults>,
     /// The documents.
     pub documents: Documents,
     /// The apps.

@@ -23,6 +23,7 @@ use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wattle_net::Event;
+use wattle_net::faults::Faults;
 use wattle_store::{Failure, Owner};
 
 use crate::api::documents::{ErrorDocument, EventLine, NodeEvent};
@@ -57,6 +58,8 @@ pub struct Options {
     pub json: bool,
     /// No screen at all.
     pub quiet: bool,
+    /// Faults on purpose: this is a node of a testnet.
+    pub faults: Option<Faults>,
 }
 
 /// Runs a node until it is stopped. Blocks.

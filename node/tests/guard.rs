@@ -432,6 +432,13 @@ fn who_is_a_member_is_for_all_to_see_and_for_an_admin_to_change() {
     }
 }
 
+#[test]
+fn what_harms_a_node_is_for_an_admin_to_see_and_to_ask_for() {
+    for method in [Method::GET, Method::POST] {
+        assert_eq!(needed(&method, "/api/v1/faults"), Needs::Role(Role::Admin), "{method}");
+    }
+}
+
 /// The files that the page loads, as it names them.
 async fn assets(api: &Api) -> Vec<String> {
     let host = format!("Host: {}", api.host());

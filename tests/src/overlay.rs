@@ -94,6 +94,7 @@ pub fn config(number: u32) -> Config {
         allow: Vec::new(),
         memory_bytes_max: 16 << 30,
         agent: "wattle/test".to_owned(),
+        faults: None,
     }
 }
 

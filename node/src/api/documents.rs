@@ -9,6 +9,7 @@ mod admin;
 mod dht;
 mod docs;
 mod events;
+mod faults;
 mod members;
 mod node;
 mod past;
@@ -20,6 +21,7 @@ pub use admin::*;
 pub use dht::*;
 pub use docs::*;
 pub use events::*;
+pub use faults::*;
 pub use members::*;
 pub use node::*;
 pub use past::*;
@@ -180,6 +182,8 @@ schemas! {
     LogsSchema = "wattle.logs/1",
     /// Names [`LogLevelDocument`].
     LogLevelSchema = "wattle.log_level/1",
+    /// Names [`FaultsDocument`].
+    FaultsSchema = "wattle.faults/1",
     /// Names [`RuntimeDocument`].
     RuntimeSchema = "wattle.runtime/1",
     /// Names [`NeighbourDocument`].

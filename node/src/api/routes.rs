@@ -9,6 +9,7 @@ mod admin;
 mod dht;
 mod docs;
 mod events;
+mod faults;
 pub(super) mod gate;
 pub(super) mod keys;
 pub(super) mod members;
@@ -56,6 +57,7 @@ use gate::Gate;
         (name = "topics", description = "Publish and subscribe"),
         (name = "docs", description = "Shared documents"),
         (name = "chat", description = "Rooms and their messages"),
+        (name = "testnet", description = "Faults on purpose, in the nodes of a testnet"),
         (name = "admin", description = "Settings, tokens, sessions, log"),
     )
 )]
@@ -93,6 +95,7 @@ fn node_routes() -> OpenApiRouter<Arc<Node>> {
         .routes(routes!(members::follow))
         .routes(routes!(members::leave))
         .routes(routes!(members::remove))
+        .routes(routes!(faults::show, faults::set))
         .routes(routes!(dht::get, dht::put))
         .routes(routes!(dht::provide))
         .routes(routes!(dht::stop_providing))

@@ -4,7 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::CommandExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -39,6 +39,12 @@ pub(super) struct Run {
     /// Do not look for peers on the local network by multicast
     #[arg(long)]
     no_mdns: bool,
+    /// Take the faults that FILE says: for the nodes of a testnet
+    #[arg(long, value_name = "FILE", hide = true, conflicts_with = "detach")]
+    faults: Option<PathBuf>,
+    /// Stop when stdin ends before a byte came: for who starts many nodes
+    #[arg(long, hide = true, conflicts_with = "detach")]
+    tethered: bool,
 }
 
 /// The log of a background node is started anew beyond this size; the one before is kept.
@@ -89,7 +95,12 @@ fn flags_of(args: &Run) -> Vec<String> {
 
 /// Runs the node in this process until it is stopped.
 fn foreground(session: &Session, args: &Run) -> Result<(), Failure> {
+    if args.tethered {
+        tether();
+    }
+    let faults = args.faults.as_deref().map(crate::faults::read).transpose()?;
     let options = Options {
+        faults,
         node: session.globals.node.clone(),
         home: session.globals.home.clone(),
         overrides: overrides(args),
@@ -97,6 +108,17 @@ fn foreground(session: &Session, args: &Run) -> Result<(), Failure> {
         quiet: session.out.quiet,
     };
     Ok(crate::run::run(&options)?)
+}
+
+/// Ends this process when whoever started it is gone before it said that all is well.
+fn tether() {
+    std::thread::spawn(|| {
+        if io::stdin().lock().read_exact(&mut [0]).is_err() {
+            let me = rustix::process::getpid();
+            // Ignored because a process may always signal itself.
+            rustix::process::kill_process(me, rustix::process::Signal::TERM).unwrap_or_default();
+        }
+    });
 }
 
 /// Starts this node in the background and waits until it answers. What it says goes to its log file; when it
@@ -254,6 +276,8 @@ mod tests {
             listen: vec!["/ip4/127.0.0.1/tcp/0".to_owned()],
             bootstrap: Vec::new(),
             no_mdns: true,
+            faults: None,
+            tethered: false,
         };
         assert_eq!(flags_of(&args), ["--listen=/ip4/127.0.0.1/tcp/0", "--no-mdns"]);
         assert_eq!(overrides(&args).len(), 2);

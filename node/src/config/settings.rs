@@ -139,6 +139,7 @@ impl Settings {
             allow: self.allow.clone(),
             memory_bytes_max: self.memory_bytes_max,
             agent: concat!("wattle/", env!("CARGO_PKG_VERSION")).to_owned(),
+            faults: None,
         }
     }
 }

@@ -94,9 +94,9 @@ pub(super) async fn start(
 
     let (persist, batches) = mpsc::channel(PERSIST_MAX);
     tasks.spawn(keep(Arc::clone(&store), batches));
-    let overlay = start_overlay(settings, &key, network_key.as_ref(), &store, persist).await?;
+    let overlay = start_overlay(options, settings, (&key, network_key.as_ref()), &store, persist).await?;
     let (members, [told, present]) =
-        start_members(settings, &paths.node, &overlay, &store, &key, stop, tasks).await?;
+        start_members(options, settings, &overlay, &store, &key, stop, tasks).await?;
     let (happens, hears) = mpsc::channel(APP_EVENTS_MAX);
     let documents = Documents::start(&overlay, &store, &key, stop, happens, tasks).map_err(failed)?;
     let apps = Apps::start(overlay.id(), &documents, hears, stop, tasks).map_err(failed)?;
@@ -117,6 +117,7 @@ pub(super) async fn start(
     let node = Arc::new(Node {
         overlay,
         members,
+        faults: options.faults.clone(),
         documents,
         apps,
         store,
@@ -232,9 +233,9 @@ fn network_key(paths: &Paths, settings: &Settings) -> Result<NetworkKey> {
 }
 
 async fn start_overlay(
+    options: &Options,
     settings: &Settings,
-    key: &SecretKey,
-    network_key: Option<&NetworkKey>,
+    (key, network_key): (&SecretKey, Option<&NetworkKey>),
     store: &Store,
     persist: mpsc::Sender<PersistBatch>,
 ) -> Result<Overlay> {
@@ -244,6 +245,7 @@ async fn start_overlay(
     }
     for attempt in 0.. {
         let mut config = settings.overlay(key.clone(), network_key.cloned());
+        config.faults.clone_from(&options.faults);
         if settings.listen_is_default {
             let free = ports::free_default(&settings.listen, port);
             let none = || {
@@ -266,8 +268,8 @@ async fn start_overlay(
 
 /// The port of the members' datagrams is the one after the first that the overlay listens on; any when that is taken.
 async fn start_members(
+    options: &Options,
     settings: &Settings,
-    name: &NodeName,
     overlay: &Overlay,
     store: &Arc<Store>,
     key: &SecretKey,
@@ -277,6 +279,7 @@ async fn start_members(
     let listening = overlay.status().await.map_err(failed)?.listening;
     let port = listening.iter().find_map(Address::port).map_or(0, |port| port.saturating_add(1));
     // Every node that nobody named is called alike: that is no name.
+    let name = &options.node;
     let name = if *name == NodeName::default() { String::new() } else { name.to_string() };
     let about = About {
         name,
@@ -286,7 +289,8 @@ async fn start_members(
         external: settings.external.clone(),
     };
     let timing = settings.members.timing.clone();
-    let start = members::Start { overlay, store, key, about, timing, port };
+    let faults = options.faults.clone();
+    let start = members::Start { overlay, store, key, about, timing, port, faults };
     Members::start(start, stop, tasks).await.map_err(failed)
 }
 

@@ -97,6 +97,10 @@ pub(crate) fn build(
     let me = keypair.public().to_peer_id();
     let traffic = traffic.clone();
     let transport = transport(&keypair, config.network_key.as_ref())?;
+    let transport = match &config.faults {
+        Some(faults) => crate::faults::shape(transport, faults.clone()),
+        None => transport,
+    };
     let transport = transport.map(move |(peer, muxer), _| (peer, traffic.count(peer, muxer))).boxed();
     let behaviour = behaviour(config, &keypair, records)?;
     let swarm_config = swarm::Config::with_tokio_executor()

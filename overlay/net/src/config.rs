@@ -6,6 +6,7 @@ use std::time::Duration;
 use wattle_types::{NetworkKey, NetworkName, NodeId, SecretKey};
 
 use crate::Address;
+use crate::faults::Faults;
 
 /// Everything the overlay needs to know, parsed and checked at the edge.
 #[derive(Debug)]
@@ -37,6 +38,8 @@ pub struct Config {
     pub memory_bytes_max: usize,
     /// What this program calls itself to others, such as `wattle/0.1.0`.
     pub agent: String,
+    /// Faults on purpose, in the nodes of a testnet only.
+    pub faults: Option<Faults>,
 }
 
 /// Whether a node answers DHT queries. A client asks but is in nobody's routing table.

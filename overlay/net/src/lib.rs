@@ -13,6 +13,7 @@ pub mod datagrams;
 mod dht;
 mod ends;
 mod event;
+pub mod faults;
 mod handle;
 mod meeting;
 mod peers;

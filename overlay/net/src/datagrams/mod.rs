@@ -44,12 +44,15 @@ mod window;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::net::UdpSocket;
+use tokio::sync::Semaphore;
 use wattle_types::limits::{DATAGRAM_BYTES_MAX, DATAGRAM_PEERS_MAX};
 use wattle_types::{NetworkName, NodeId};
 
+use crate::faults::{Fate, Faults};
 pub use seal::BootKey;
 
 use seal::{COUNTER_END, Head, Pair, SEALED_BYTES_MORE, Sender};
@@ -64,6 +67,8 @@ const WHO_AGAIN: Duration = Duration::from_secs(1);
 const WHO_MAX: usize = 32;
 /// How far back an echo may lie.
 const ECHO_MAX: u64 = 1024;
+/// Packets that the faults of a testnet hold back at once; one more is lost.
+const LATE_MAX: usize = 1024;
 
 /// Where to bind.
 #[derive(Clone, Debug)]
@@ -76,6 +81,8 @@ pub struct DatagramConfig {
     pub port: u16,
     /// Whether only this machine may reach it.
     pub loopback_only: bool,
+    /// Faults on purpose, in the nodes of a testnet only.
+    pub faults: Option<Faults>,
 }
 
 /// Neither IPv4 nor IPv6 could be bound. The system's fault; nothing runs.
@@ -156,12 +163,13 @@ struct Known {
 pub struct Datagrams {
     config: DatagramConfig,
     key: BootKey,
-    ipv4: Option<UdpSocket>,
-    ipv6: Option<UdpSocket>,
+    ipv4: Option<Arc<UdpSocket>>,
+    ipv6: Option<Arc<UdpSocket>>,
     known: BTreeMap<Sender, Known>,
     asked: BTreeMap<Sender, Instant>,
     sent: u64,
     counts: DatagramCounts,
+    late: Arc<Semaphore>,
 }
 
 impl Datagrams {
@@ -193,13 +201,14 @@ impl Datagrams {
         }
         Ok(Self {
             key: BootKey::generate().map_err(BindError)?,
-            ipv4: ipv4.ok(),
-            ipv6: ipv6.ok(),
+            ipv4: ipv4.ok().map(Arc::new),
+            ipv6: ipv6.ok().map(Arc::new),
             config,
             known: BTreeMap::new(),
             asked: BTreeMap::new(),
             sent: 0,
             counts: DatagramCounts::default(),
+            late: Arc::new(Semaphore::new(LATE_MAX)),
         })
     }
 
@@ -212,7 +221,7 @@ impl Datagrams {
     /// The port that others reach; IPv6 has the same unless somebody else had it.
     #[must_use]
     pub fn port(&self) -> Option<u16> {
-        let address = self.ipv4.as_ref().or(self.ipv6.as_ref()).map(UdpSocket::local_addr);
+        let address = self.ipv4.as_ref().or(self.ipv6.as_ref()).map(|socket| socket.local_addr());
         address.and_then(Result::ok).map(|address| address.port())
     }
 
@@ -270,7 +279,36 @@ impl Datagrams {
         let packet = known.sealer.seal(self.sent, bytes);
         // The counter is used up even if nothing leaves: a nonce is never used twice.
         self.sent += 1;
-        self.put(&packet, to)
+        self.put_faulty(Some(*peer), packet, to)
+    }
+
+    /// Sends, or does to the packet what the faults of this testnet say. Without faults it is [`Self::put`].
+    fn put_faulty(
+        &mut self,
+        peer: Option<NodeId>,
+        packet: Vec<u8>,
+        to: SocketAddr,
+    ) -> Result<(), DatagramError> {
+        let fate = match (&self.config.faults, peer) {
+            (Some(faults), Some(peer)) => faults.datagram_to(peer, packet.len()),
+            _ => Fate::Now,
+        };
+        match fate {
+            Fate::Now => self.put(&packet, to),
+            Fate::Lost => Ok(()),
+            Fate::Later(wait) => {
+                let socket = if to.is_ipv4() { self.ipv4.clone() } else { self.ipv6.clone() };
+                let place = Arc::clone(&self.late).try_acquire_owned();
+                let (Some(socket), Ok(place)) = (socket, place) else { return Ok(()) };
+                tokio::spawn(async move {
+                    tokio::time::sleep(wait).await;
+                    // Ignored because a datagram may be lost.
+                    drop(socket.try_send_to(&packet, to));
+                    drop(place);
+                });
+                Ok(())
+            }
+        }
     }
 
     fn put(&mut self, packet: &[u8], to: SocketAddr) -> Result<(), DatagramError> {
@@ -305,7 +343,7 @@ impl Datagrams {
 
     /// One packet of either socket. An error of a socket is that of a packet sent before (ICMP): no packet.
     async fn next_packet(&self, buffer: &mut [u8]) -> Option<(usize, SocketAddr)> {
-        let (v4, v6) = (self.ipv4.as_ref(), self.ipv6.as_ref());
+        let (v4, v6) = (self.ipv4.as_deref(), self.ipv6.as_deref());
         let socket = tokio::select! {
             _ready = ready(v4) => v4,
             _ready = ready(v6) => v6,
@@ -314,7 +352,14 @@ impl Datagrams {
     }
 
     fn take(&mut self, now: Instant, packet: &[u8], source: SocketAddr) -> Option<Datagram> {
-        match seal::head(packet) {
+        let head = seal::head(packet);
+        if let (Some(faults), Some(Head::Sealed(sender, _) | Head::Who(sender, _))) =
+            (&self.config.faults, &head)
+            && !faults.lets_in(sender.as_bytes())
+        {
+            return None;
+        }
+        match head {
             Some(Head::Sealed(sender, counter)) => self.take_sealed(now, (sender, counter), packet, source),
             Some(Head::Who(sender, counter)) => self.take_who(sender, counter),
             None => {
@@ -362,8 +407,9 @@ impl Datagrams {
         }
         self.asked.insert(sender, now);
         let question = seal::who(Sender::of(&self.config.me), counter);
+        let known = self.config.faults.as_ref().and_then(|faults| faults.named(sender.as_bytes()));
         // Ignored because the stranger sends again, and is asked again.
-        drop(self.put(&question, source));
+        drop(self.put_faulty(known, question, source));
     }
 
     fn take_who(&mut self, sender: Sender, counter: u64) -> Option<Datagram> {

@@ -62,6 +62,10 @@ impl Sender {
         bytes.copy_from_slice(&id.public_key()[..SENDER_BYTES]);
         Self(bytes)
     }
+
+    pub(super) const fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
 }
 
 /// What seals for one peer and opens what it sealed.

@@ -7,14 +7,19 @@ use wattle_types::{NetworkName, NodeId, SecretKey};
 
 use super::seal::{BootKey, HEADER_BYTES, Pair, SEALED_BYTES_MORE, Sender, WHO, WHO_BYTES};
 use super::{Datagram, DatagramConfig, DatagramError, Datagrams};
+use crate::faults::{Faults, LinkFaults};
 
 fn id(seed: u8) -> NodeId {
     SecretKey::from_bytes(&[seed; 32]).node_id()
 }
 
 async fn node(seed: u8, network: &str) -> Datagrams {
+    faulty(seed, network, None).await
+}
+
+async fn faulty(seed: u8, network: &str, faults: Option<Faults>) -> Datagrams {
     let network = network.parse::<NetworkName>().expect("a network name");
-    let config = DatagramConfig { me: id(seed), network, port: 0, loopback_only: true };
+    let config = DatagramConfig { me: id(seed), network, port: 0, loopback_only: true, faults };
     Datagrams::bind(config).await.expect("a socket on this machine")
 }
 
@@ -192,4 +197,78 @@ fn the_same_keys_seal_differently_in_another_network() {
     assert_eq!(here("n").open(7, sealed), Some(b"secret".to_vec()));
     assert_eq!(here("other").open(7, sealed), None);
     assert_eq!(here("n").open(8, sealed), None);
+}
+
+/// Alice, whose link to bob has these faults, and bob.
+async fn faulty_pair(faults: LinkFaults) -> (Datagrams, Datagrams, Faults) {
+    let table = Faults::new(7);
+    table.set(&[(id(2), faults)].into()).expect("faults that can be");
+    let (mut alice, mut bob) = (faulty(1, "n", Some(table.clone())).await, node(2, "n").await);
+    assert!(alice.know(id(2), bob.boot_key(), vec![place(&bob)]));
+    assert!(bob.know(id(1), alice.boot_key(), vec![place(&alice)]));
+    (alice, bob, table)
+}
+
+#[tokio::test]
+async fn a_loss_of_ten_percent_is_one_of_ten_percent_where_datagrams_arrive() {
+    let (mut alice, mut bob, table) = faulty_pair(LinkFaults { loss: 0.1, ..LinkFaults::default() }).await;
+    let mut arrived = 0;
+    for _ in 0..100 {
+        // Few at once, so that the kernel loses none of its own.
+        for _ in 0..40 {
+            alice.send(&id(2), b"ping").expect("sent or lost");
+        }
+        while tokio::time::timeout(Duration::from_millis(10), bob.receive()).await.is_ok() {
+            arrived += 1;
+        }
+    }
+    let lost = 100.0 - f64::from(arrived) / 40.0;
+    assert!((8.0..=12.0).contains(&lost), "{lost} % were lost");
+    let counts = table.all()[0].2;
+    assert_eq!((counts.datagrams, counts.datagrams_lost), (4000, 4000 - arrived as u64), "and it says so");
+}
+
+#[tokio::test]
+async fn a_link_that_is_cut_one_way_lets_datagrams_through_the_other_way() {
+    let (mut alice, mut bob, table) = faulty_pair(LinkFaults { cut_to: true, ..LinkFaults::default() }).await;
+    alice.send(&id(2), b"ping").expect("sent or lost");
+    assert_eq!(hear(&mut bob).await, None);
+    bob.send(&id(1), b"ping").expect("sent");
+    assert_eq!(heard(&mut alice).await, Datagram::Opened { from: id(2), bytes: b"ping".to_vec() });
+
+    table
+        .set(&[(id(2), LinkFaults { cut_from: true, ..LinkFaults::default() })].into())
+        .expect("faults that can be");
+    bob.send(&id(1), b"ping").expect("sent");
+    assert_eq!(hear(&mut alice).await, None);
+    alice.send(&id(2), b"ping").expect("sent");
+    assert_eq!(heard(&mut bob).await, Datagram::Opened { from: id(1), bytes: b"ping".to_vec() });
+
+    table.set(&[].into()).expect("faults that can be");
+    bob.send(&id(1), b"healed").expect("sent");
+    assert_eq!(heard(&mut alice).await, Datagram::Opened { from: id(2), bytes: b"healed".to_vec() });
+}
+
+#[tokio::test]
+async fn datagrams_that_are_delayed_arrive_later_and_those_behind_a_slow_link_one_after_the_other() {
+    let delay = Duration::from_millis(80);
+    let (mut alice, mut bob, table) = faulty_pair(LinkFaults { delay, ..LinkFaults::default() }).await;
+    let begun = std::time::Instant::now();
+    alice.send(&id(2), b"ping").expect("sent");
+    heard(&mut bob).await;
+    assert!(begun.elapsed() >= delay, "{:?}", begun.elapsed());
+
+    // 1000 bytes and their headers take about a tenth of a second each.
+    table
+        .set(&[(id(2), LinkFaults { rate_bits: 80_000, ..LinkFaults::default() })].into())
+        .expect("faults that can be");
+    let begun = std::time::Instant::now();
+    for _ in 0..4 {
+        alice.send(&id(2), &[0; 1000]).expect("sent");
+    }
+    for _ in 0..4 {
+        heard(&mut bob).await;
+    }
+    let took = begun.elapsed();
+    assert!((0.4..0.8).contains(&took.as_secs_f64()), "{took:?}");
 }

@@ -75,6 +75,16 @@ pub(crate) fn members_protocol(network: &NetworkName) -> StreamProtocol {
     protocol(format!("/wattle/{network}/members/1"))
 }
 
+/// The protocol of a network's channels between validators of its ordered log.
+pub(crate) fn order_protocol(network: &NetworkName) -> StreamProtocol {
+    protocol(format!("/wattle/{network}/order/1"))
+}
+
+/// The protocol of a network's channels over which those who follow the ordered log ask for it.
+pub(crate) fn order_sync_protocol(network: &NetworkName) -> StreamProtocol {
+    protocol(format!("/wattle/{network}/order-sync/1"))
+}
+
 fn protocol(name: String) -> StreamProtocol {
     #[expect(clippy::expect_used, reason = "the name begins with a slash by construction")]
     StreamProtocol::try_from_owned(name).expect("a protocol name begins with a slash")

@@ -34,11 +34,19 @@ pub enum Table {
     DocPosts,
     /// The members, whatever became of them, and this node's own epoch: id -> signed claims and state.
     Members,
+    /// The ordered log: what it began with, what this node signed last, how far it is.
+    Order,
+    /// Its blocks: height and id -> block. Up to the committed height there is one for each.
+    OrderBlocks,
+    /// What proves them: height -> the certificate that commits the block there, and all before it.
+    OrderProofs,
+    /// Where each of its entries stands: hash -> height and place in the block.
+    OrderEntries,
 }
 
 impl Table {
     /// Every table.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 18] = [
         Self::Records,
         Self::Providers,
         Self::Published,
@@ -53,6 +61,10 @@ impl Table {
         Self::DocFeeds,
         Self::DocPosts,
         Self::Members,
+        Self::Order,
+        Self::OrderBlocks,
+        Self::OrderProofs,
+        Self::OrderEntries,
     ];
 
     /// The table's name on disk. Renaming one is a new data version.
@@ -73,6 +85,10 @@ impl Table {
             Self::DocFeeds => "doc_feeds",
             Self::DocPosts => "doc_posts",
             Self::Members => "members",
+            Self::Order => "order",
+            Self::OrderBlocks => "order_blocks",
+            Self::OrderProofs => "order_proofs",
+            Self::OrderEntries => "order_entries",
         }
     }
 }

@@ -49,7 +49,9 @@ use wattle_types::{NetworkName, NodeId};
 pub use frames::{ChannelReceiver, ChannelSender, ReceiveError, SendError};
 pub(crate) use places::Places;
 
-use crate::behaviour::{documents_protocol, members_protocol, node_id, peer_id};
+use crate::behaviour::{
+    documents_protocol, members_protocol, node_id, order_protocol, order_sync_protocol, peer_id,
+};
 use crate::command::Command;
 use crate::report::ConnectError;
 use crate::translate::deepest;
@@ -69,6 +71,10 @@ pub enum ChannelKind {
     Documents,
     /// What members tell each other when one joins, and to become equal: `/wattle/NETWORK/members/1`.
     Members,
+    /// What validators of the ordered log tell each other, one channel for each direction: `/wattle/NETWORK/order/1`.
+    Order,
+    /// Questions of those who follow the ordered log, each with its answer: `/wattle/NETWORK/order-sync/1`.
+    OrderSync,
 }
 
 impl ChannelKind {
@@ -76,6 +82,8 @@ impl ChannelKind {
         match self {
             Self::Documents => documents_protocol(network),
             Self::Members => members_protocol(network),
+            Self::Order => order_protocol(network),
+            Self::OrderSync => order_sync_protocol(network),
         }
     }
 }

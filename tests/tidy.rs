@@ -66,9 +66,10 @@ const LAYERS: [Layer; 12] = [
     },
     Layer {
         name: "wattle-weave",
-        ours: &["wattle-app", "wattle-docs", "wattle-swim", "wattle-types"],
-        // For the name of an editing session, which docs and apps both say.
-        libraries: Some(&["automerge"]),
+        ours: &["wattle-app", "wattle-docs", "wattle-order", "wattle-swim", "wattle-types"],
+        // automerge for the name of an editing session, which docs and apps both say; the others for entries of the log
+        // and for what its keepers ask each other.
+        libraries: Some(&["automerge", "serde", "serde_bytes", "thiserror"]),
     },
     Layer {
         name: "wattle-chat",
@@ -99,6 +100,7 @@ const LAYERS: [Layer; 12] = [
             "wattle-net",
             "wattle-store",
             "wattle-docs",
+            "wattle-order",
             "wattle-swim",
             "wattle-app",
             "wattle-weave",
@@ -114,6 +116,7 @@ const LAYERS: [Layer; 12] = [
             "wattle-net",
             "wattle-store",
             "wattle-docs",
+            "wattle-order",
             "wattle-swim",
             "wattle-app",
             "wattle-weave",

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use serde_bytes::{ByteArray, ByteBuf};
 use wattle_net::datagrams::{BootKey, Sealer};
+use wattle_order::{BlockId, ChainId, Height, Message as OrderMessage};
 use wattle_swim::{
     Body, Claim, Coordinate, Description, Entry, Incarnation, Message, More, Packet, Reach, Rumor, ShortId,
     Signed, Version,
@@ -23,6 +24,7 @@ use wattle_types::{
     ReadSecret, Record, RecordBody, RecordKey, SecretKey, Ticket, TicketDocument, TopicMessage, TraceContext,
     UnixTime, cbor,
 };
+use wattle_weave::order::{Answer, Ask, Entry as LogEntry, Frame};
 
 const NOW: UnixTime = UnixTime::from_millis(1_800_000_000_000);
 
@@ -256,4 +258,43 @@ fn datagrams_of_members_are_sealed_as_ever() {
     assert_eq!(to.open(&sealed), Some((0x01_0203_0405, b"ping".to_vec())));
     assert_eq!(to.open(&sealed), None, "once");
     golden("member_datagram_who.v1.txt", &hex(&from.who(7)), &"alice could not read number 7");
+}
+
+#[test]
+fn frames_of_the_ordered_log_are_written_as_ever() {
+    let chain = ChainId::from_bytes([0xc4; 32]);
+    let entry = LogEntry { app: "note/1".to_owned(), data: ByteBuf::from(b"hello"), until: NOW, salt: 7 };
+    let bytes = entry.encode();
+    golden("order_entry.v1.txt", &hex(&bytes), &entry);
+    assert_eq!(LogEntry::decode(&bytes), Ok(entry));
+    let fetch = OrderMessage::Fetch { block: BlockId::from_bytes([0xb1; 32]), above: Height(411) };
+    let frames = [
+        ("hello", Frame::Hello(chain)),
+        ("message", Frame::Message(Box::new(fetch))),
+        ("entries", Frame::Entries(vec![ByteBuf::from(bytes.clone())])),
+    ];
+    for (name, frame) in frames {
+        let bytes = frame.encode();
+        golden(&format!("order_frame_{name}.v1.txt"), &hex(&bytes), &frame);
+        assert_eq!(Frame::decode(&bytes), Ok(frame), "{name}");
+    }
+    let asks = [
+        ("blocks", Ask::Blocks { chain, above: Height(411), wait_ms: 20_000 }),
+        ("submit", Ask::Submit { chain, entries: vec![ByteBuf::from(bytes)] }),
+    ];
+    for (name, ask) in asks {
+        let bytes = ask.encode();
+        golden(&format!("order_ask_{name}.v1.txt"), &hex(&bytes), &ask);
+        assert_eq!(Ask::decode(&bytes), Ok(ask), "{name}");
+    }
+    let answers = [
+        ("blocks", Answer::Blocks { blocks: Vec::new(), end: None, height: Height(411) }),
+        ("taken", Answer::Taken),
+        ("refused", Answer::Refused("this node does not vote".to_owned())),
+    ];
+    for (name, answer) in answers {
+        let bytes = answer.encode();
+        golden(&format!("order_answer_{name}.v1.txt"), &hex(&bytes), &answer);
+        assert_eq!(Answer::decode(&bytes), Ok(answer), "{name}");
+    }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use wattle_net::{LanStatus, Status};
 
-use crate::api::documents::{HealthCheck, HealthLevel, Verdict, Warning};
+use crate::api::documents::{HealthCheck, HealthLevel, OrderRole, OrderSummary, Verdict, Warning};
 use crate::api::words;
 
 /// A node without peers is not called alone before this: finding some takes a moment.
@@ -21,6 +21,32 @@ pub struct Judgement {
     pub summary: String,
     /// The reasons, most important first.
     pub warnings: Vec<Warning>,
+}
+
+impl Judgement {
+    /// With the ordered log that the node keeps.
+    #[must_use]
+    pub fn with_log(mut self, log: &OrderSummary) -> Self {
+        let found = match log.role {
+            OrderRole::Broken => {
+                Some((Verdict::Degraded, "log_broken", "the ordered log on disk cannot be used"))
+            }
+            _ if !log.quorum => {
+                Some((Verdict::NoQuorum, "no_quorum", "too few validators are there: the ordered log rests"))
+            }
+            _ => None,
+        };
+        if let Some((verdict, code, message)) = found {
+            if self.verdict == Verdict::Ok || verdict == Verdict::NoQuorum {
+                self.verdict = verdict;
+            }
+            self.summary = format!("{}, {message}", self.summary);
+            self.warnings.insert(0, warning(code, message.to_owned(), "wattle order status"));
+        } else if self.verdict == Verdict::Ok {
+            self.summary = format!("{}, log at height {}", self.summary, log.height);
+        }
+        self
+    }
 }
 
 /// Judges a status.

@@ -28,6 +28,7 @@ pub mod members;
 pub mod metrics;
 pub mod neighbours;
 pub mod node;
+pub mod order;
 pub mod paths;
 pub mod ports;
 pub mod ring;

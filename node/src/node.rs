@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::documents::Documents;
 use crate::members::Members;
 use crate::metrics::Metrics;
+use crate::order::Order;
 use crate::paths::Paths;
 use crate::ring::Ring;
 use crate::telemetry::Telemetry;
@@ -30,6 +31,8 @@ pub struct Node {
     pub faults: Option<Faults>,
     /// The documents.
     pub documents: Documents,
+    /// The ordered log.
+    pub order: Order,
     /// The apps.
     pub apps: Apps,
     /// The disk.

@@ -27,7 +27,7 @@ use wattle_net::faults::Faults;
 use wattle_store::{Failure, Owner};
 
 use crate::api::documents::{ErrorDocument, EventLine, NodeEvent};
-use crate::api::{Names, member_event};
+use crate::api::{Names, member_event, order_event};
 use crate::clock::timestamp;
 use crate::config::Override;
 use crate::exit::ErrorCode;
@@ -225,6 +225,25 @@ async fn pump_members(node: Arc<Node>, mut source: broadcast::Receiver<Told>, st
                     push(&node.events, event);
                 }
             }
+            Err(broadcast::error::RecvError::Lagged(lost)) => push(&node.events, NodeEvent::Gap { lost }),
+            Err(broadcast::error::RecvError::Closed) => return,
+        }
+    }
+}
+
+/// Turns what happens in the ordered log into events of the API.
+async fn pump_order(
+    node: Arc<Node>,
+    mut source: broadcast::Receiver<crate::order::Told>,
+    stop: CancellationToken,
+) {
+    loop {
+        let told = tokio::select! {
+            told = source.recv() => told,
+            () = stop.cancelled() => return,
+        };
+        match told {
+            Ok(told) => push(&node.events, order_event(told.event)),
             Err(broadcast::error::RecvError::Lagged(lost)) => push(&node.events, NodeEvent::Gap { lost }),
             Err(broadcast::error::RecvError::Closed) => return,
         }

@@ -439,6 +439,20 @@ fn what_harms_a_node_is_for_an_admin_to_see_and_to_ask_for() {
     }
 }
 
+#[test]
+fn the_log_is_read_and_written_by_users_watched_by_all_and_joined_by_an_admin() {
+    for path in ["/api/v1/order/status", "/api/v1/order/validators"] {
+        assert_eq!(needed(&Method::GET, path), Needs::Role(Role::Read), "{path}");
+    }
+    for path in ["/api/v1/order/entries", "/api/v1/order/entries/{at}", "/api/v1/order/follow"] {
+        assert_eq!(needed(&Method::GET, path), Needs::Role(Role::User), "{path}");
+    }
+    for path in ["/api/v1/order/entries", "/api/v1/order/verify"] {
+        assert_eq!(needed(&Method::POST, path), Needs::Role(Role::User), "{path}");
+    }
+    assert_eq!(needed(&Method::POST, "/api/v1/order/join"), Needs::Role(Role::Admin));
+}
+
 /// The files that the page loads, as it names them.
 async fn assets(api: &Api) -> Vec<String> {
     let host = format!("Host: {}", api.host());

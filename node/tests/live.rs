@@ -281,9 +281,79 @@ fn every_command_answers_with_its_document() {
     home.json("stop", &[]);
 
     let elsewhere = ["wait", "peers name", "token revoke", "stop", "topic reply", "topic sub", "doc watch"];
-    for page in PAGES.iter().filter(|page| page.needs_node) {
+    for page in PAGES.iter().filter(|page| page.needs_node && !page.path.starts_with("order ")) {
         assert!(seen.contains(&page.path) || elsewhere.contains(&page.path), "{} is not walked", page.path);
     }
+}
+
+/// How commands about the log fail: words, and the exit status.
+const LOG_FAILURES: &[(&str, &[&str], i32)] = &[
+    ("order init", &["--validators", "default,bob,cleo"], 2),
+    ("order init", &["--validators", "default,bob,cleo,nobody"], 2),
+    ("order join", &["/nowhere"], 2),
+    ("order submit", &["x", "--app", "Notes"], 2),
+    ("order submit", &[""], 2),
+    ("order log", &["--from", "x"], 2),
+    ("order get", &["a:b"], 2),
+    ("order get", &["999999"], 4),
+    ("order get", &["1:99"], 4),
+    ("order get", &["0000000000000000000000000000000000000000000000000000000000000000"], 4),
+    ("order watch", &["-c", "99", "--timeout", "100ms"], 5),
+    ("order verify", &["/nowhere", "--genesis", "/nowhere"], 2),
+];
+
+#[test]
+fn every_command_about_the_log_answers_with_its_document() {
+    let home = Home::with(&["default", "bob", "cleo", "dora"]);
+    for (path, words) in [("order status", &[][..]), ("order submit", &["x"]), ("order log", &[])] {
+        home.fails(path, words, 4);
+    }
+    let file = |name: &str| home.path().join(name).display().to_string();
+    let (genesis, other, receipt) = (file("genesis.json"), file("other.json"), file("r.json"));
+    let who = "default,bob,cleo,dora";
+    home.json("order init", &["--validators", who, "-o", &genesis]);
+    home.fails("order init", &["--validators", who, "-o", &genesis], 2);
+    home.json("order init", &["--validators", who, "-o", &other]);
+    for node in ["bob", "cleo", "dora"] {
+        home.ok(&["-n", node, "order", "join", &genesis]);
+    }
+    home.json("order join", &[&genesis]);
+    home.json("order join", &[&genesis]);
+    home.fails("order join", &[&other], 6);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while !home.ok(&["order", "validators", "--json"]).matches("\"reachable\":true").count().eq(&4) {
+        assert!(std::time::Instant::now() < deadline, "{}", home.ok(&["order", "validators"]));
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    let watches = ["order", "watch", "-c", "2", "--json"];
+    let watch = home.command(&watches).stdout(Stdio::piped()).spawn().unwrap();
+    let walk: &[(&'static str, &[&str])] = &[
+        ("order submit", &["pay bob 5", "--receipt", &receipt]),
+        ("order submit", &["pay bob 6", "--wait", "accept"]),
+        ("order status", &[]),
+        ("order validators", &[]),
+        ("order log", &["--from", "1"]),
+        ("order verify", &[&receipt, "--genesis", &genesis]),
+        ("status", &[]),
+    ];
+    walk_through(&home, walk);
+    let first: Value = serde_json::from_str(&home.ok(&["order", "log", "--from", "1", "--json"])).unwrap();
+    let entry = &first["entries"][0];
+    home.json("order get", &[&entry["height"].to_string()]);
+    home.json("order get", &[&format!("{}:{}", entry["height"], entry["index"])]);
+    home.json("order get", &[entry["entry"].as_str().unwrap()]);
+    let lines = home.ok(&["order", "log", "-f", "--from", "1", "-c", "1", "--json"]);
+    let line: Value = serde_json::from_str(&lines).unwrap();
+    assert_eq!((&line["type"], &line["entry"]), (&"entry".into(), &entry["entry"]));
+    let output = watch.wait_with_output().unwrap();
+    assert!(output.status.success());
+    schemas::check(page("order watch").unwrap(), std::str::from_utf8(&output.stdout).unwrap());
+    for (path, words, exit) in LOG_FAILURES {
+        home.fails(path, words, *exit);
+    }
+    let text = std::fs::read_to_string(&receipt).unwrap();
+    std::fs::write(&receipt, text.replacen("\"round\":", "\"round\":1", 1)).unwrap();
+    home.fails("order verify", &[&receipt, "--genesis", &genesis], 9);
 }
 
 #[test]

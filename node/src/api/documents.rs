@@ -12,6 +12,7 @@ mod events;
 mod faults;
 mod members;
 mod node;
+mod order;
 mod past;
 mod peers;
 mod rooms;
@@ -24,6 +25,7 @@ pub use events::*;
 pub use faults::*;
 pub use members::*;
 pub use node::*;
+pub use order::*;
 pub use past::*;
 pub use peers::*;
 pub use rooms::*;
@@ -106,6 +108,20 @@ schemas! {
     MembersLeaveSchema = "wattle.members_leave/1",
     /// Names [`MembersRemoveDocument`].
     MembersRemoveSchema = "wattle.members_remove/1",
+    /// Names [`OrderStatusDocument`].
+    OrderStatusSchema = "wattle.order_status/1",
+    /// Names [`OrderJoinDocument`].
+    OrderJoinSchema = "wattle.order_join/1",
+    /// Names [`OrderSubmitDocument`].
+    OrderSubmitSchema = "wattle.order_submit/1",
+    /// Names [`OrderValidatorsDocument`].
+    OrderValidatorsSchema = "wattle.order_validators/1",
+    /// Names [`OrderLogDocument`].
+    OrderLogSchema = "wattle.order_log/1",
+    /// Names [`OrderBlockDocument`].
+    OrderBlockSchema = "wattle.order_block/1",
+    /// Names [`OrderVerifyDocument`].
+    OrderVerifySchema = "wattle.order_verify/1",
     /// Names [`InviteDocument`].
     InviteSchema = "wattle.invite/1",
     /// Names [`JoinDocument`].

@@ -197,6 +197,9 @@ const LOOKS_AT_CONTENT: &[&str] = &[
     "/docs/sync",
     "/rooms/{room}/messages",
     "/rooms/{room}/follow",
+    "/order/entries",
+    "/order/entries/{at}",
+    "/order/follow",
 ];
 
 /// How the node does, and what there is.
@@ -214,6 +217,8 @@ const LOOKS_AT_THE_NODE: &[&str] = &[
     "/peers",
     "/members",
     "/members/follow",
+    "/order/status",
+    "/order/validators",
     "/topics",
     "/dht/table",
     "/dht/stats",
@@ -251,6 +256,8 @@ const USES: &[&str] = &[
     "/rooms/{room}/topic",
     "/rooms/{room}/typing",
     "/rooms/{room}/leave",
+    "/order/entries",
+    "/order/verify",
 ];
 
 /// What a route needs, by its method and its pattern. Whatever is not listed needs an admin.

@@ -24,4 +24,5 @@ pub use routes::gate::Gate;
 #[doc(hidden)]
 pub use routes::keys::check_key;
 pub(crate) use routes::members::event as member_event;
+pub(crate) use routes::order::{event as order_event, verified as verify_receipt};
 pub use routes::{gate_only, openapi, router};

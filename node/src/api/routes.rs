@@ -13,6 +13,7 @@ mod faults;
 pub(super) mod gate;
 pub(super) mod keys;
 pub(super) mod members;
+pub(super) mod order;
 mod pad;
 mod past;
 mod peers;
@@ -34,7 +35,9 @@ use utoipa::OpenApi as _;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::documents::{DocLine, ErrorDocument, EventLine, PingLine, RoomLine, TopicLine, TraceLine};
+use super::documents::{
+    DocLine, ErrorDocument, EventLine, OrderLine, PingLine, RoomLine, TopicLine, TraceLine,
+};
 use super::extract::{BODY_BYTES_MAX, DOCUMENT_BODY_BYTES_MAX};
 use super::failure::ApiFailure;
 use super::guard;
@@ -48,7 +51,9 @@ use gate::Gate;
 #[derive(utoipa::OpenApi)]
 #[openapi(
     info(title = "wattle", description = "The local API of a wattle node", license(name = "MIT OR Apache-2.0")),
-    components(schemas(DocLine, ErrorDocument, EventLine, PingLine, RoomLine, TopicLine, TraceLine)),
+    components(schemas(
+        DocLine, ErrorDocument, EventLine, OrderLine, PingLine, RoomLine, TopicLine, TraceLine
+    )),
     tags(
         (name = "node", description = "The node itself"),
         (name = "peers", description = "People and paths"),
@@ -58,6 +63,7 @@ use gate::Gate;
         (name = "docs", description = "Shared documents"),
         (name = "chat", description = "Rooms and their messages"),
         (name = "testnet", description = "Faults on purpose, in the nodes of a testnet"),
+        (name = "order", description = "The ordered log"),
         (name = "admin", description = "Settings, tokens, sessions, log"),
     )
 )]
@@ -106,6 +112,7 @@ fn node_routes() -> OpenApiRouter<Arc<Node>> {
         .routes(routes!(dht::table))
         .routes(routes!(dht::stats))
         .merge(document_routes())
+        .merge(order_routes())
         .routes(routes!(rooms::list, rooms::create))
         .routes(routes!(rooms::room))
         .routes(routes!(rooms::messages, rooms::say))
@@ -118,6 +125,18 @@ fn node_routes() -> OpenApiRouter<Arc<Node>> {
         .routes(routes!(topics::subscribe))
         .routes(routes!(topics::publish))
         .routes(routes!(topics::request))
+}
+
+/// Routes about the ordered log.
+fn order_routes() -> OpenApiRouter<Arc<Node>> {
+    OpenApiRouter::new()
+        .routes(routes!(order::join))
+        .routes(routes!(order::list, order::submit))
+        .routes(routes!(order::get))
+        .routes(routes!(order::follow))
+        .routes(routes!(order::status))
+        .routes(routes!(order::validators))
+        .routes(routes!(order::verify))
 }
 
 /// Routes about documents: a whole text, or a file, is one body.

@@ -25,6 +25,7 @@ use crate::api::documents::{ConfigCheckDocument, DocAuthor, DoctorDocument, LogL
     ReplyLine,
     ReadyLine,
     LogLine,
+    OrderInitDocument,
     UiDocument,
 )))]
 pub struct Documents;
@@ -52,6 +53,7 @@ schemas! {
     ConfigDefaultsSchema = "wattle.config_defaults/1",
     BundleSchema = "wattle.bundle/1",
     UiSchema = "wattle.ui/1",
+    OrderInitSchema = "wattle.order_init/1",
 }
 
 /// A node that was made.
@@ -86,6 +88,25 @@ pub struct KeyDocument {
     pub public_key: String,
     /// The file.
     pub file: String,
+}
+
+/// A genesis was made.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct OrderInitDocument {
+    /// What this is.
+    pub schema: OrderInitSchema,
+    /// What names the log.
+    pub chain: String,
+    /// Where the genesis is.
+    pub file: String,
+    /// The network that the log belongs to.
+    pub network: String,
+    /// Who votes, by seat.
+    #[schema(value_type = Vec<String>)]
+    pub validators: Vec<NodeId>,
+    /// What is in the file.
+    #[schema(value_type = Object)]
+    pub genesis: serde_json::Value,
 }
 
 /// A ticket was accepted while the node was not running.

@@ -24,6 +24,7 @@ Then:
   peers connect disconnect ping          people and paths
   dht put get find-peer closest trace    the distributed hash table
   topic pub sub list request reply       publish and subscribe
+  order init join submit status log      one log that all agree on, with receipts
   init id stop wait health logs ui       this node, and its page in the browser
   config key token doctor version        settings, identity, API tokens, trouble
   completions man                        for your shell

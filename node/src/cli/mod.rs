@@ -23,6 +23,7 @@ mod logs;
 mod members;
 mod misc;
 mod node;
+mod order;
 mod output;
 pub mod pages;
 mod past;
@@ -87,6 +88,7 @@ enum Command {
     Room(room::Room),
     Chat(chat::Chat),
     Doc(doc::Doc),
+    Order(order::Order),
     Config(config::Config),
     Key(keys::Key),
     Token(keys::Token),
@@ -154,6 +156,7 @@ fn dispatch(session: Session, command: Command) -> Result<(), Failure> {
         Command::Room(args) => session.block_on(room::room(&session, args)),
         Command::Chat(args) => session.block_on(chat::chat(&session, args)),
         Command::Doc(args) => session.block_on(doc::doc(&session, args)),
+        Command::Order(args) => order::order(&session, args),
         Command::Config(args) => config::config(&session, args),
         Command::Key(args) => keys::key(&session, args),
         Command::Token(args) => session.block_on(keys::token(&session, args)),

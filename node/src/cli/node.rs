@@ -17,8 +17,8 @@ use super::table::{fill, tame};
 use super::values::{LONGEST, as_ms, short};
 use super::watch::watch;
 use crate::api::documents::{
-    DhtModeName, ErrorDocument, IdDocument, IdSchema, LanState, NetworkStatus, Reachability, StatusDocument,
-    StopDocument, StopRequest, Verdict, WaitDocument, WaitSchema,
+    DhtModeName, ErrorDocument, IdDocument, IdSchema, LanState, NetworkStatus, OrderRole, OrderSummary,
+    Reachability, StatusDocument, StopDocument, StopRequest, Verdict, WaitDocument, WaitSchema,
 };
 use crate::exit::ErrorCode;
 use crate::paths::Paths;
@@ -264,6 +264,9 @@ fn screen(session: &Session, status: &StatusDocument) -> Shown {
             dht.table_size, dht.buckets, dht.records_held, dht.published
         ),
     );
+    if let Some(order) = &status.order {
+        row("order", order_line(order));
+    }
     row("listening", network.listen.iter().map(|address| tame(address)).collect::<Vec<_>>().join("  "));
     let page =
         status.api.url.as_deref().map(|url| format!("   {}   page: {} ui", tame(url), session.program()));
@@ -272,6 +275,21 @@ fn screen(session: &Session, status: &StatusDocument) -> Shown {
         row("warnings", "none".to_owned());
     }
     Shown { text, ids: vec![node.id.to_string()] }
+}
+
+fn order_line(order: &OrderSummary) -> String {
+    let role = match (order.role, order.seat) {
+        (OrderRole::Validator, Some(seat)) => format!("validator {seat}/{}", order.of),
+        (OrderRole::Validator, None) => "validator".to_owned(),
+        (OrderRole::Follower, _) => format!("follows {}", order.of),
+        (OrderRole::Broken, _) => return "cannot be used: wattle logs".to_owned(),
+    };
+    let last =
+        order.last_commit_ms_ago.map(|ms| format!("   last block {} ago", short(Duration::from_millis(ms))));
+    let leader = order.leader_name.as_deref().map(|leader| format!("   leader {}", tame(leader)));
+    let quorum = if order.quorum { "" } else { "   no quorum" };
+    let (last, leader) = (last.unwrap_or_default(), leader.unwrap_or_default());
+    format!("{role}   height {}{last}{leader}{quorum}", order.height)
 }
 
 const fn reachability(reachability: Reachability) -> &'static str {

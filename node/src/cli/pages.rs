@@ -1,6 +1,8 @@
 //! One page a leaf: its examples, its exit codes, and what `--json` prints. Help, manual and tests read the
 //! same table.
 
+mod order;
+
 use crate::exit::ErrorCode;
 
 use ErrorCode::{Conflict, Denied, Failed, Invalid, NoNode, NotFound, Partial, Timeout, Usage};
@@ -60,7 +62,21 @@ const fn document(schema: &'static str) -> Json {
 }
 
 /// Every leaf.
-pub const PAGES: &[Page] = &[
+pub const PAGES: &[Page] = &joined::<{ NODE.len() + order::PAGES.len() }>(NODE, &order::PAGES);
+
+/// Two tables as one.
+const fn joined<const ALL: usize>(one: &[Page], other: &[Page]) -> [Page; ALL] {
+    let mut all = [one[0]; ALL];
+    let mut at = 0;
+    while at < ALL {
+        all[at] = if at < one.len() { one[at] } else { other[at - one.len()] };
+        at += 1;
+    }
+    all
+}
+
+/// Every leaf but those of the ordered log.
+const NODE: &[Page] = &[
     // This node.
     offline(
         "init",

@@ -196,12 +196,21 @@ fn person_line(line: &EventLine) -> Option<String> {
             "! so many members fail at once that this node itself is likely cut off".to_owned()
         }
         NodeEvent::SelfSuspect { begins: false } => "this node is well again".to_owned(),
+        NodeEvent::OrderEvidence { peer, what } => {
+            let whom = peer.map(|id| format!("..{}", id.short())).unwrap_or_default();
+            format!("!! validator {whom} lies ({what}), and its signatures prove it")
+        }
+        NodeEvent::OrderMisbehaved { peer } => {
+            format!("!! validator ..{} sent what no honest one sends", peer.short())
+        }
+        NodeEvent::OrderAlarm { what } => format!("!! ordered log: {}", tame(what)),
         NodeEvent::Stopping => "stopping".to_owned(),
         NodeEvent::Gap { lost } => format!("... {lost} events not shown"),
         NodeEvent::Listening { .. }
         | NodeEvent::ListenClosed { .. }
         | NodeEvent::Member { .. }
         | NodeEvent::Lookup { .. }
+        | NodeEvent::OrderCommitted { .. }
         | NodeEvent::Table { .. } => {
             return None;
         }

@@ -10,14 +10,14 @@ use tokio::net::TcpListener;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use wattle_net::{Address, Overlay, PersistBatch, Restored, StartError};
+use wattle_net::{Address, Overlay, PersistBatch, Profile, Restored, StartError};
 use wattle_store::{
     BATCH_BYTES_MAX, BATCH_WRITES_MAX, CommitError, Created, KeyError, OpenError, Owner, SecretFileError,
     Store,
 };
 use wattle_types::{NetworkKey, SecretKey, Table, Write};
 
-use super::{EVENTS_MAX, Options, already_running, pump, pump_members};
+use super::{EVENTS_MAX, Options, already_running, pump, pump_members, pump_order};
 use crate::api::documents::{ErrorDocument, RuntimeDocument, RuntimeSchema};
 use crate::api::{Access, Gate, Guard, Names, Server, Socket, bind_tcp, router};
 use crate::apps::Apps;
@@ -30,6 +30,7 @@ use crate::members::{self, About, Members, Told};
 use crate::metrics::Metrics;
 use crate::neighbours;
 use crate::node::Node;
+use crate::order::{self, Order};
 use crate::paths::{Environment, NodeName, Paths};
 use crate::ports;
 use crate::ring::Ring;
@@ -100,6 +101,9 @@ pub(super) async fn start(
     let (happens, hears) = mpsc::channel(APP_EVENTS_MAX);
     let documents = Documents::start(&overlay, &store, &key, stop, happens, tasks).map_err(failed)?;
     let apps = Apps::start(overlay.id(), &documents, hears, stop, tasks).map_err(failed)?;
+    let timing = order::timing(settings.profile == Profile::Lan);
+    let order = Order::start(&overlay, &store, &key, timing, stop, tasks);
+    let ordered = order.events();
     let names = Arc::new(Names::open(Arc::clone(&store)).map_err(failed)?);
     let events = Arc::new(Ring::new(EVENTS_MAX));
     let moves = watch::Sender::new(0);
@@ -119,6 +123,7 @@ pub(super) async fn start(
         members,
         faults: options.faults.clone(),
         documents,
+        order,
         apps,
         store,
         key,
@@ -141,6 +146,7 @@ pub(super) async fn start(
         tasks.spawn(neighbours::look(node.overlay.clone(), node.paths.clone(), stop.clone()));
     }
     tasks.spawn(pump_members(Arc::clone(&node), told, stop.clone()));
+    tasks.spawn(pump_order(Arc::clone(&node), ordered, stop.clone()));
     tasks.spawn(liveness::tell(Arc::clone(&node), present, stop.clone(), tasks.clone()));
     tasks.spawn(keep_announced(Arc::clone(&node), moved, stop.clone()));
     Ok(Running { node, listening, created: created == Created::Now, ended, files })

@@ -3,7 +3,8 @@
 
     verify_receipt.py GENESIS < receipts
 
-GENESIS is the genesis as JSON. One receipt (JSON) a line; prints `ok EPOCH HEIGHT BATCH INDEX` or `no WHY` for each.
+GENESIS is the genesis as JSON, or a file of it. One receipt (JSON) a line; prints `ok EPOCH HEIGHT BATCH INDEX` or
+`no WHY` for each, and exits with 9 if there was a `no`.
 """
 import hashlib, json, struct, sys
 
@@ -166,7 +167,13 @@ def climb(path, leaf):
     need(not rest, "the path is too long")
     return digest("wattle order tree v1", cbor([path["count"], top]))
 
+FIELDS = {"format", "chain", "epochs", "transaction", "in_batch", "in_block", "header", "links", "commit"}
+
 def verify(genesis, receipt):
+    need(set(receipt) - {"entry"} == FIELDS, "it says more or less than a receipt does")
+    if "entry" in receipt:
+        entry = digest("wattle order transaction v1", unhex(receipt["entry"]))
+        need(entry == unhex(receipt["transaction"]), "it proves another entry")
     chain, epoch = digest("wattle order chain v1", cbor(genesis)), 1
     network, validators = genesis["network"], genesis["validators"]
     need(receipt["format"] == "wattle order receipt v1" and unhex(receipt["chain"]) == chain, "another log")
@@ -184,9 +191,13 @@ def verify(genesis, receipt):
     check_qc(network, chain, epoch, validators, receipt["commit"])
     return epoch, header["height"], receipt["in_block"]["index"], receipt["in_batch"]["index"]
 
-known = json.loads(sys.argv[1])
-for line in sys.stdin.readlines():
+given = sys.argv[1]
+known = json.loads(given if given.lstrip().startswith("{") else open(given).read())
+refused = False
+for line in sys.stdin.buffer.readlines():
     try:
         print("ok", *verify(known, json.loads(line)))
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError) as why:
         print("no", why)
+        refused = True
+sys.exit(9 if refused else 0)

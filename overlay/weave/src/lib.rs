@@ -7,13 +7,14 @@
 //! becomes the app's answer ([`to_answer`]), and what happens to documents becomes the apps' events
 //! ([`to_apps`]). A node's documents are several machines, so that a large one holds up no other: [`Shards`] says
 //! which of them hears of what, and [`shards`] tells the walk. What membership tells of who is there goes to the
-//! overlay, the documents and the apps by [`liveness`].
+//! overlay, the documents and the apps by [`liveness`]; [`order`] is what an entry of the log is.
 //!
 //! # Not here
 //!
 //! Tasks, channels and who waits for whom: the drivers.
 
 pub mod liveness;
+pub mod order;
 pub mod shards;
 
 pub use shards::{Documents, Route, Shards, follows, split};

@@ -32,13 +32,15 @@ pub enum EventTopic {
     Members,
     /// Lookups and the routing table.
     Dht,
+    /// The ordered log.
+    Order,
     /// The node itself.
     Node,
 }
 
 impl EventTopic {
     /// Every topic.
-    pub const ALL: [Self; 4] = [Self::Peers, Self::Members, Self::Dht, Self::Node];
+    pub const ALL: [Self; 5] = [Self::Peers, Self::Members, Self::Dht, Self::Order, Self::Node];
 
     /// Its name in a query.
     #[must_use]
@@ -47,6 +49,7 @@ impl EventTopic {
             Self::Peers => "peers",
             Self::Members => "members",
             Self::Dht => "dht",
+            Self::Order => "order",
             Self::Node => "node",
         }
     }
@@ -152,6 +155,39 @@ pub enum NodeEvent {
         /// Peers in it now.
         size: u64,
     },
+    /// A block with entries is committed.
+    OrderCommitted {
+        /// Its height.
+        height: u64,
+        /// In which turn it was proposed.
+        view: u64,
+        /// How many entries it has.
+        entries: u64,
+        /// Who proposed it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        #[schema(value_type = Option<String>)]
+        leader: Option<NodeId>,
+    },
+    /// A validator of the log lies, which its own signatures prove.
+    OrderEvidence {
+        /// Who.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        #[schema(value_type = Option<String>)]
+        peer: Option<NodeId>,
+        /// `proposals`, `votes` or `amnesia`.
+        what: String,
+    },
+    /// A validator of the log sent what no honest one sends.
+    OrderMisbehaved {
+        /// Who.
+        #[schema(value_type = String)]
+        peer: NodeId,
+    },
+    /// The log needs an operator.
+    OrderAlarm {
+        /// Why, and what to do.
+        what: String,
+    },
     /// The node stops.
     Stopping,
     /// Events were missed: the reader was too slow, or asked for ones that are gone.
@@ -173,6 +209,10 @@ impl NodeEvent {
                 EventTopic::Members
             }
             Self::Lookup { .. } | Self::Table { .. } => EventTopic::Dht,
+            Self::OrderCommitted { .. }
+            | Self::OrderEvidence { .. }
+            | Self::OrderMisbehaved { .. }
+            | Self::OrderAlarm { .. } => EventTopic::Order,
             Self::Listening { .. } | Self::ListenClosed { .. } | Self::Stopping | Self::Gap { .. } => {
                 EventTopic::Node
             }
@@ -193,6 +233,10 @@ impl NodeEvent {
             Self::ListenClosed { .. } => "listen_closed",
             Self::Lookup { .. } => "lookup",
             Self::Table { .. } => "table",
+            Self::OrderCommitted { .. } => "order_committed",
+            Self::OrderEvidence { .. } => "order_evidence",
+            Self::OrderMisbehaved { .. } => "order_misbehaved",
+            Self::OrderAlarm { .. } => "order_alarm",
             Self::Stopping => "stopping",
             Self::Gap { .. } => "gap",
         }

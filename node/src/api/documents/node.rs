@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use wattle_types::NodeId;
 
-use super::{DoctorSchema, MembersStatus, admin::LogLine};
+use super::{DoctorSchema, MembersStatus, OrderSummary, admin::LogLine};
 use super::{
     ErrorDocument, EventLine, HealthSchema, IdSchema, NeighbourSchema, RunSchema, RuntimeSchema,
     StatusSchema, StopSchema, VersionSchema, WaitSchema,
@@ -58,6 +58,9 @@ pub struct StatusDocument {
     pub members: MembersStatus,
     /// Its part in the DHT.
     pub dht: DhtStatus,
+    /// The ordered log that it keeps; absent when it keeps none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order: Option<OrderSummary>,
     /// Where it is reached by programs on this machine.
     pub api: ApiStatus,
 }

@@ -271,7 +271,7 @@ fn reporter(node: &Node, member: NodeId, why: &Why) -> NodeId {
 }
 
 /// Its petname here, else what it calls itself.
-fn called(node: &Node, id: NodeId) -> Option<String> {
+pub(super) fn called(node: &Node, id: NodeId) -> Option<String> {
     let own = || {
         let view = node.members.view();
         let member = view.members.iter().find(|member| member.id == id)?;

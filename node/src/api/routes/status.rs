@@ -21,7 +21,7 @@ use super::super::documents::{
 use super::super::extract::{Json, Parameters, timeout};
 use super::super::failure::{ApiFailure, words};
 use super::super::names::resolve_peer;
-use super::members;
+use super::{members, order};
 use crate::exit::ErrorCode;
 use crate::health;
 use crate::metrics::resident_bytes;
@@ -34,7 +34,11 @@ type Result<T> = std::result::Result<T, ApiFailure>;
     responses((status = 200, body = StatusDocument), (status = "default", body = ErrorDocument)))]
 pub(super) async fn status(State(node): State<Arc<Node>>) -> Result<Answer<StatusDocument>> {
     let status = node.overlay.status().await?;
-    let judgement = health::judge(&status);
+    let mut judgement = health::judge(&status);
+    let order = order::summary(&node).await?;
+    if let Some(order) = &order {
+        judgement = judgement.with_log(order);
+    }
     Ok(Answer(StatusDocument {
         schema: StatusSchema::V1,
         verdict: judgement.verdict,
@@ -58,6 +62,7 @@ pub(super) async fn status(State(node): State<Arc<Node>>) -> Result<Answer<Statu
             records_held: count(status.records_held),
             published: count(status.published),
         },
+        order,
         api: ApiStatus { socket: format!("unix:{}", node.paths.socket.display()), url: node.url.clone() },
     }))
 }

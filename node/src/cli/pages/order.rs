@@ -1,0 +1,89 @@
+//! Pages about the ordered log.
+
+use super::{Json, Page, document, live, offline};
+use crate::exit::ErrorCode::{Conflict, Denied, Failed, Invalid, NoNode, NoQuorum, NotFound, Timeout, Usage};
+
+/// Every leaf below `order`.
+pub(super) const PAGES: [Page; 9] = [
+    offline(
+        "order init",
+        document("wattle.order_init/1"),
+        &[Usage],
+        [
+            ("wattle order init --validators a,b,c,d", "four nodes of this machine; writes genesis.json"),
+            ("wattle order init --validators a,b,c,d -o ours.json", "into another file; ids do as well"),
+        ],
+    ),
+    live(
+        "order join",
+        document("wattle.order_join/1"),
+        &[Usage, NoNode, Conflict, Invalid, Failed],
+        [
+            ("wattle order join genesis.json", "vote, if this node is in it, else follow"),
+            ("wattle -n bob order join genesis.json", "on another node"),
+        ],
+    ),
+    live(
+        "order submit",
+        document("wattle.order_submit/1"),
+        &[NoNode, NotFound, Timeout, Denied, NoQuorum, Failed],
+        [
+            ("wattle order submit \"pay bob 5\"", "append, and wait until it stands there for ever"),
+            ("wattle order submit - --receipt r.json", "what is on stdin, with the proof of it"),
+        ],
+    ),
+    live(
+        "order status",
+        document("wattle.order_status/1"),
+        &[NoNode, NotFound, NoQuorum],
+        [
+            ("wattle order status", "how far it is, and who votes"),
+            ("wattle order status --json", "the same, for a script"),
+        ],
+    ),
+    live(
+        "order log",
+        document("wattle.order_log/1"),
+        &[NoNode, NotFound, Timeout],
+        [
+            ("wattle order log -c 5", "the newest five entries"),
+            ("wattle order log --from 1 -f", "all of them, and on as it grows"),
+        ],
+    ),
+    live(
+        "order get",
+        document("wattle.order_block/1"),
+        &[Usage, NoNode, NotFound],
+        [
+            ("wattle order get 412", "a block"),
+            ("wattle order get 412:3 --receipt r.json", "one entry of it, and its proof"),
+        ],
+    ),
+    live(
+        "order watch",
+        Json::Lines(&["OrderLine"]),
+        &[NoNode, NotFound, Timeout],
+        [
+            ("wattle order watch", "blocks as they are committed"),
+            ("wattle order watch -c 1 --timeout 1m", "the next one"),
+        ],
+    ),
+    live(
+        "order validators",
+        document("wattle.order_validators/1"),
+        &[NoNode, NotFound],
+        [
+            ("wattle order validators", "who votes, and how each does"),
+            ("wattle order validators -q", "their ids only"),
+        ],
+    ),
+    offline(
+        "order verify",
+        document("wattle.order_verify/1"),
+        &[Usage, Invalid],
+        [
+            ("wattle order verify r.json --genesis genesis.json", "whether a receipt holds"),
+            ("wattle order verify r.json --genesis genesis.json --data f", "and that it is of this"),
+        ],
+    ),
+];

@@ -1,0 +1,471 @@
+//! The ordered log: the machine of `wattle-order` with its streams, its disk, its clock, and what waits to be ordered.
+//!
+//! A node keeps at most one log, and none until somebody joins one with its genesis. Whose key is in the genesis votes;
+//! any other node follows: it checks everything as a validator does, and says nothing.
+
+mod disk;
+mod driver;
+mod follow;
+mod links;
+mod pool;
+mod quorum;
+pub mod receipts;
+mod view;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde_bytes::ByteBuf;
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use wattle_net::{AlreadyAccepted, Overlay};
+use wattle_order::{
+    ChainId, Checked, Checker, Committee, Config, Core, Corrupt, Genesis, Height, Input, Proposal, Receipt,
+    Recovered, Round, Seat, Seen, Sound,
+};
+use wattle_store::{CommitError, Store};
+use wattle_types::{NodeId, SecretKey, UnixTime};
+
+pub use disk::{DiskError, Place};
+pub use driver::Fate;
+pub use links::Reach;
+pub use pool::NotTaken;
+pub use quorum::{Quorum, quorum};
+pub use view::{HighQc, ValidatorView, View};
+
+use disk::Disk;
+use driver::{Driver, Request, State};
+use follow::{Follower, Keeper};
+use links::Links;
+
+/// What waits for the machine; beyond it streams are not read.
+const HEARD_MAX: usize = 1024;
+/// Requests that wait for the machine; beyond it callers wait.
+const REQUESTS_MAX: usize = 1024;
+/// Events for those who watch; who is slower misses some, and reads the log.
+const EVENTS_MAX: usize = 1024;
+/// How long a leader waits for something to order while nothing is in a hurry. Every empty block costs each node half a
+/// dozen messages, two writes and two kilobytes for ever, and whatever comes meanwhile is proposed at once.
+const REST: Duration = Duration::from_secs(30);
+
+/// What the task of the machine hears.
+enum Heard {
+    /// Something for the machine.
+    Input(Input),
+    /// Entries that a validator hands on.
+    Entries { from: NodeId, entries: Vec<ByteBuf> },
+    /// Blocks by height, checked, with the certificate for the last of them.
+    Synced { blocks: Vec<Checked<Proposal>>, proof: Option<Sound> },
+    /// A validator said what no honest one says.
+    Misbehaved { peer: NodeId },
+}
+
+/// Something that happened in the log, and when.
+#[derive(Clone, Debug)]
+pub struct Told {
+    /// When.
+    pub at: UnixTime,
+    /// What.
+    pub event: Event,
+}
+
+/// What happens in the log.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A block with entries is committed.
+    Committed {
+        /// At which height.
+        height: Height,
+        /// In which round.
+        round: Round,
+        /// How many entries.
+        entries: usize,
+        /// Who proposed it.
+        leader: Option<NodeId>,
+    },
+    /// A validator signed two things of which no honest one signs both.
+    Evidence {
+        /// Who.
+        validator: Option<NodeId>,
+        /// What.
+        what: String,
+    },
+    /// A validator sent what no honest one sends.
+    Misbehaved {
+        /// Who.
+        validator: NodeId,
+    },
+    /// An operator has to do something.
+    Alarm {
+        /// What it is about.
+        what: String,
+    },
+}
+
+/// Why a log is not kept here. Nothing changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum JoinError {
+    /// This node is in another network.
+    #[error("the log is of network \"{theirs}\", and this node is in \"{ours}\"")]
+    OtherNetwork {
+        /// The log's.
+        theirs: String,
+        /// This node's.
+        ours: String,
+    },
+    /// There is a log here.
+    #[error("this node keeps log {ours}, and a node keeps one")]
+    OtherLog {
+        /// This node's.
+        ours: ChainId,
+    },
+    /// What is on disk is no log.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// What is on disk does not verify.
+    #[error(transparent)]
+    Corrupt(#[from] Corrupt),
+    /// The disk did not take it.
+    #[error(transparent)]
+    NotSaved(#[from] CommitError),
+    /// The node stops.
+    #[error("the node stops")]
+    Stopped,
+}
+
+impl From<AlreadyAccepted> for JoinError {
+    fn from(_: AlreadyAccepted) -> Self {
+        Self::Stopped
+    }
+}
+
+/// The log of a running node, if it keeps one.
+#[derive(Clone)]
+pub struct Order {
+    start: Arc<Start>,
+    state: Arc<Mutex<Standing>>,
+    events: broadcast::Sender<Told>,
+}
+
+struct Start {
+    overlay: Overlay,
+    store: Arc<Store>,
+    key: SecretKey,
+    config: Config,
+    started: Instant,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+#[derive(Clone, Default)]
+enum Standing {
+    #[default]
+    None,
+    Kept(Arc<Log>),
+    /// There is one on disk, and it cannot be used.
+    Broken(String),
+}
+
+/// A log that is kept here.
+pub struct Log {
+    genesis: Genesis,
+    committee: Arc<Committee>,
+    seat: Option<Seat>,
+    requests: mpsc::Sender<Request>,
+    follower: Follower,
+    disk: Disk,
+    tip: watch::Receiver<Height>,
+}
+
+impl Order {
+    /// Goes on with the log that is on disk, if there is one. One that cannot be used is said to be so, and the rest of
+    /// the node runs.
+    #[must_use]
+    pub fn start(
+        overlay: &Overlay,
+        store: &Arc<Store>,
+        key: &SecretKey,
+        config: Config,
+        stop: &CancellationToken,
+        tasks: &TaskTracker,
+    ) -> Self {
+        let start = Start {
+            overlay: overlay.clone(),
+            store: Arc::clone(store),
+            key: key.clone(),
+            config,
+            started: Instant::now(),
+            stop: stop.clone(),
+            tasks: tasks.clone(),
+        };
+        let order = Self {
+            start: Arc::new(start),
+            state: Arc::default(),
+            events: broadcast::Sender::new(EVENTS_MAX),
+        };
+        let begun = match Disk::new(store).genesis() {
+            Ok(None) => Standing::None,
+            Ok(Some(genesis)) => match order.begin(genesis) {
+                Ok(log) => Standing::Kept(Arc::new(log)),
+                Err(error) => Standing::Broken(error.to_string()),
+            },
+            Err(error) => Standing::Broken(error.to_string()),
+        };
+        if let Standing::Broken(why) = &begun {
+            tracing::error!(why, "the ordered log on disk cannot be used: this node takes no part in it");
+        }
+        *order.lock() = begun;
+        order
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Standing> {
+        // A standing is replaced whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The log that is kept here.
+    #[must_use]
+    pub fn log(&self) -> Option<Arc<Log>> {
+        match &*self.lock() {
+            Standing::Kept(log) => Some(Arc::clone(log)),
+            Standing::None | Standing::Broken(_) => None,
+        }
+    }
+
+    /// Why the log on disk cannot be used.
+    #[must_use]
+    pub fn broken(&self) -> Option<String> {
+        match &*self.lock() {
+            Standing::Broken(why) => Some(why.clone()),
+            Standing::None | Standing::Kept(_) => None,
+        }
+    }
+
+    /// What happens from now on.
+    #[must_use]
+    pub fn events(&self) -> broadcast::Receiver<Told> {
+        self.events.subscribe()
+    }
+
+    /// Keeps a log from now on, also after a restart. Joining again changes nothing.
+    ///
+    /// # Errors
+    /// [`JoinError`].
+    pub async fn join(&self, genesis: Genesis) -> Result<Arc<Log>, JoinError> {
+        let (theirs, ours) = (genesis.network.to_string(), self.start.overlay.network().to_string());
+        if theirs != ours {
+            return Err(JoinError::OtherNetwork { theirs, ours });
+        }
+        if let Some(log) = self.same(&genesis)? {
+            return Ok(log);
+        }
+        self.start.store.commit(Disk::begin(&genesis)).await?;
+        let mut standing = self.lock();
+        // Two who join at once join the same, or the second learns of it.
+        if let Standing::Kept(log) = &*standing {
+            let ours = log.chain();
+            return if ours == genesis.chain() {
+                Ok(Arc::clone(log))
+            } else {
+                Err(JoinError::OtherLog { ours })
+            };
+        }
+        let log = Arc::new(self.begin(genesis)?);
+        *standing = Standing::Kept(Arc::clone(&log));
+        Ok(log)
+    }
+
+    fn same(&self, genesis: &Genesis) -> Result<Option<Arc<Log>>, JoinError> {
+        let known = Disk::new(&self.start.store).genesis()?;
+        match known {
+            Some(known) if known != *genesis => Err(JoinError::OtherLog { ours: known.chain() }),
+            _ => Ok(self.log()),
+        }
+    }
+
+    fn begin(&self, genesis: Genesis) -> Result<Log, JoinError> {
+        let Start { overlay, store, key, config, started, stop, tasks } = &*self.start;
+        let disk = Disk::new(store);
+        let found = disk.load()?;
+        if found.safety_damaged && found.records.is_empty() {
+            return Err(DiskError::Damaged { what: "safety record" }.into());
+        }
+        let committee = Arc::new(Committee::genesis(&genesis));
+        let tip_time = disk.block(found.tip)?.map_or(genesis.created, |block| block.header().time);
+        let recovered = Recovered::read(Arc::clone(&committee), &mut Seen::new(), found.records)?;
+        let core = Core::new(config.clone(), key.clone(), recovered);
+        let (heard, hears) = mpsc::channel(HEARD_MAX);
+        let (requests, asked) = mpsc::channel(REQUESTS_MAX);
+        let (tip, height) = watch::channel(found.tip);
+        let (chain, checker) = (committee.chain(), Checker::new(Arc::clone(&committee)));
+        let seat = committee.seat(&overlay.id());
+        let links =
+            links::Start { overlay, chain, checker: checker.clone(), heard: heard.clone(), stop, tasks };
+        let links = if seat.is_some() { Links::start(links)? } else { Links::none() };
+        let follower = Follower::new(overlay, chain, checker, heard.clone(), height.clone(), stop, tasks);
+        let keeper = Keeper {
+            chain,
+            disk: disk.clone(),
+            tip: height.clone(),
+            submits: requests.clone(),
+            takes: seat.is_some(),
+        };
+        keeper.start(overlay, stop, tasks)?;
+        if seat.is_none() {
+            tasks.spawn(stop.clone().run_until_cancelled_owned(follower.clone().follow()));
+        }
+        let driver = Driver {
+            core,
+            started: *started,
+            me: overlay.id(),
+            committee: Arc::clone(&committee),
+            links,
+            disk: disk.clone(),
+            follower: follower.clone(),
+            tip,
+            events: self.events.clone(),
+            heard,
+            pending: found.pending,
+            tasks: tasks.clone(),
+            state: State::new(tip_time),
+        };
+        tasks.spawn(driver.run(hears, asked, stop.clone()));
+        Ok(Log { genesis, committee, seat, requests, follower, disk, tip: height })
+    }
+}
+
+/// Why an entry was not submitted. Nothing changed but where it says so.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SubmitError {
+    /// It is not taken.
+    #[error(transparent)]
+    NotTaken(#[from] NotTaken),
+    /// No validator took it from this node, which only follows; one may have, and not answered.
+    #[error("no validator took it: {0}")]
+    NotHandedOn(String),
+    /// The disk's.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// The node stops.
+    #[error("the node stops")]
+    Stopped,
+}
+
+/// Gives an entry to the machine; how it ends.
+async fn submit(requests: &mpsc::Sender<Request>, bytes: ByteBuf) -> Result<(), String> {
+    let (taken, answer) = oneshot::channel();
+    let stopped = || "the node stops".to_owned();
+    requests.send(Request::Submit { bytes, taken, fate: None }).await.map_err(|_closed| stopped())?;
+    answer.await.map_err(|_closed| stopped())?.map_err(|why| why.to_string())
+}
+
+impl Log {
+    /// What names it.
+    #[must_use]
+    pub fn chain(&self) -> ChainId {
+        self.committee.chain()
+    }
+
+    /// What it began with.
+    #[must_use]
+    pub const fn genesis(&self) -> &Genesis {
+        &self.genesis
+    }
+
+    /// Who votes.
+    #[must_use]
+    pub const fn committee(&self) -> &Arc<Committee> {
+        &self.committee
+    }
+
+    /// Where this node sits, if it votes.
+    #[must_use]
+    pub const fn seat(&self) -> Option<Seat> {
+        self.seat
+    }
+
+    /// The committed height, and when it changes.
+    #[must_use]
+    pub fn tip(&self) -> watch::Receiver<Height> {
+        self.tip.clone()
+    }
+
+    /// How it does; nothing once the node stops.
+    pub async fn view(&self) -> Option<Box<View>> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(Request::View(reply)).await.ok()?;
+        answer.await.ok()
+    }
+
+    /// Submits an encoded entry. What is given back tells its fate, as soon as that is known.
+    ///
+    /// # Errors
+    /// [`SubmitError`].
+    pub async fn submit(&self, bytes: Vec<u8>) -> Result<oneshot::Receiver<Fate>, SubmitError> {
+        let (bytes, hash) = (ByteBuf::from(bytes.clone()), wattle_order::transaction_hash(&bytes));
+        let (fate, told) = oneshot::channel();
+        if let Some(place) = self.read(move |disk| disk.place(&hash)).await? {
+            // Ignored because it is received a few lines below.
+            drop(fate.send(Fate::Ordered(place)));
+            return Ok(told);
+        }
+        let (taken, answer) = oneshot::channel();
+        let request = Request::Submit { bytes: bytes.clone(), taken, fate: Some(fate) };
+        self.requests.send(request).await.map_err(|_closed| SubmitError::Stopped)?;
+        answer.await.map_err(|_closed| SubmitError::Stopped)??;
+        if self.seat.is_none() {
+            self.follower.hand_on(bytes).await.map_err(SubmitError::NotHandedOn)?;
+        }
+        Ok(told)
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Disk) -> Result<T, DiskError> + Send + 'static,
+    ) -> Result<T, DiskError> {
+        let disk = self.disk.clone();
+        let reading = tokio::task::spawn_blocking(move || work(&disk)).await;
+        reading.unwrap_or(Err(DiskError::Damaged { what: "disk" }))
+    }
+
+    /// Committed blocks above a height, so many at most.
+    ///
+    /// # Errors
+    /// [`DiskError`].
+    pub async fn blocks(&self, above: Height, limit: usize) -> Result<Vec<Proposal>, DiskError> {
+        self.read(move |disk| disk.committed(above, limit)).await
+    }
+
+    /// A committed block.
+    ///
+    /// # Errors
+    /// [`DiskError`].
+    pub async fn block(&self, height: Height) -> Result<Option<Proposal>, DiskError> {
+        self.read(move |disk| disk.block(height)).await
+    }
+
+    /// Where the entry with this hash stands, if it is ordered.
+    ///
+    /// # Errors
+    /// [`DiskError`].
+    pub async fn place(&self, hash: wattle_order::Digest) -> Result<Option<Place>, DiskError> {
+        self.read(move |disk| disk.place(&hash)).await
+    }
+
+    /// The proof that an entry stands there, with the entry.
+    ///
+    /// # Errors
+    /// [`DiskError`].
+    pub async fn receipt(&self, place: Place) -> Result<Option<(Receipt, Vec<u8>)>, DiskError> {
+        let chain = self.chain();
+        self.read(move |disk| disk.receipt(chain, place)).await
+    }
+}
+
+/// The machine's timing for a profile of the overlay.
+#[must_use]
+pub const fn timing(lan: bool) -> Config {
+    let config = if lan { Config::lan() } else { Config::wan() };
+    Config { idle: REST, ..config }
+}

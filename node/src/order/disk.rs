@@ -1,0 +1,341 @@
+//! The log on disk: records of the machine as rows, and rows as what is asked for.
+//!
+//! ```text
+//! order          genesis -> what the log began with        safety -> what this key signed last, with its checksum
+//!                tip     -> the committed height, and what the tree stands on from there
+//! order_blocks   height, id -> block       up to the tip there is one for each height
+//! order_proofs   height     -> the certificate that commits the block there and all before it
+//! order_entries  hash       -> height, place
+//! ```
+//!
+//! The rows of one record are one batch, so a crash finds all of it or nothing. What the machine says leaves only
+//! after the batch is on disk.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use wattle_order::limits::{KEPT_BLOCKS_MAX, MESSAGE_BYTES_MAX};
+use wattle_order::{
+    BlockId, ChainEnd, ChainId, Committee, Digest, Genesis, Height, Proposal, Qc, Receipt, Record, Root,
+    SafetyRecord, transaction_hash,
+};
+use wattle_store::{Failure, Store};
+use wattle_types::{KeyRange, NodeId, Table, Write, cbor};
+use wattle_weave::order::{ANSWER_BLOCKS_MAX, ANSWER_BYTES_MAX, entries};
+
+const GENESIS: &[u8] = b"genesis";
+const SAFETY: &[u8] = b"safety";
+const TIP: &[u8] = b"tip";
+/// Blocks that are read at once for an answer, which may be full before the last of them.
+const READ_AT_ONCE: usize = 8;
+
+/// Where an entry stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// In which block.
+    pub height: Height,
+    /// At which place of it, from 0.
+    pub index: u32,
+}
+
+/// Why what is on disk is no log.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DiskError {
+    /// The disk's.
+    #[error(transparent)]
+    Failed(#[from] Failure),
+    /// A row cannot be read.
+    #[error(
+        "the {what} of the ordered log on disk is damaged: restore the data directory, or begin with an empty one"
+    )]
+    Damaged {
+        /// Which.
+        what: &'static str,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+struct TipRow {
+    height: Height,
+    root: Root,
+}
+
+/// What the disk has when the node starts.
+pub(super) struct Found {
+    /// As the machine reads them.
+    pub(super) records: Vec<Record>,
+    /// The committed height.
+    pub(super) tip: Height,
+    /// Blocks above it.
+    pub(super) pending: BTreeMap<BlockId, Height>,
+    /// What this key signed last is there and cannot be read.
+    pub(super) safety_damaged: bool,
+}
+
+/// Committed blocks as they are told to others.
+pub(super) struct Stretch {
+    pub(super) blocks: Vec<Proposal>,
+    pub(super) end: Option<Box<ChainEnd>>,
+    pub(super) height: Height,
+}
+
+/// The rows of the log.
+#[derive(Clone)]
+pub(super) struct Disk {
+    store: Arc<Store>,
+}
+
+fn height_key(height: Height) -> Vec<u8> {
+    height.0.to_be_bytes().to_vec()
+}
+
+fn block_key(height: Height, id: &BlockId) -> Vec<u8> {
+    [height.0.to_be_bytes().as_slice(), id.as_bytes()].concat()
+}
+
+/// The keys of the blocks above a height, up to another and with it.
+fn between(above: Height, upto: Height) -> KeyRange {
+    KeyRange::between(&height_key(above.next()), &height_key(upto.next()))
+}
+
+fn read<T: Serialize + DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, DiskError> {
+    // A block is a message, and nothing here is larger.
+    cbor::decode(bytes, 2 * MESSAGE_BYTES_MAX).map_err(|_damaged| DiskError::Damaged { what })
+}
+
+fn put(table: Table, key: Vec<u8>, value: Vec<u8>) -> Write {
+    Write::Put { table, key, value }
+}
+
+/// With its checksum before it: of this row alone a wrong one may lead to a second signature.
+fn sealed(record: &SafetyRecord) -> Vec<u8> {
+    let bytes = cbor::encode(record);
+    [transaction_hash(&bytes).as_bytes().as_slice(), &bytes].concat()
+}
+
+fn unsealed(row: &[u8]) -> Result<SafetyRecord, DiskError> {
+    let damaged = DiskError::Damaged { what: "safety record" };
+    let (sum, bytes) = row.split_at_checked(32).ok_or(damaged.clone())?;
+    if transaction_hash(bytes).as_bytes() != sum {
+        return Err(damaged);
+    }
+    read("safety record", bytes)
+}
+
+impl Disk {
+    pub(super) fn new(store: &Arc<Store>) -> Self {
+        Self { store: Arc::clone(store) }
+    }
+
+    pub(super) const fn store(&self) -> &Arc<Store> {
+        &self.store
+    }
+
+    /// What the log began with, if there is one here.
+    pub(super) fn genesis(&self) -> Result<Option<Genesis>, DiskError> {
+        let row = self.store.get(Table::Order, GENESIS)?;
+        row.map(|row| read("genesis", &row)).transpose()
+    }
+
+    /// To begin with it.
+    pub(super) fn begin(genesis: &Genesis) -> Vec<Write> {
+        vec![put(Table::Order, GENESIS.to_vec(), cbor::encode(genesis))]
+    }
+
+    fn tip(&self) -> Result<Option<TipRow>, DiskError> {
+        let row = self.store.get(Table::Order, TIP)?;
+        row.map(|row| read("committed height", &row)).transpose()
+    }
+
+    /// The committed height.
+    pub(super) fn height(&self) -> Result<Height, DiskError> {
+        Ok(self.tip()?.map_or(Height(0), |tip| tip.height))
+    }
+
+    /// Everything that the machine goes on with. Reads the disk: for the start.
+    pub(super) fn load(&self) -> Result<Found, DiskError> {
+        let mut records = Vec::new();
+        let tip = self.tip()?;
+        let height = tip.as_ref().map_or(Height(0), |tip| tip.height);
+        if let Some(TipRow { height, root }) = tip {
+            let kept = Height(height.0.saturating_sub(KEPT_BLOCKS_MAX as u64));
+            let blocks = self.blocks(between(kept, height), usize::MAX)?;
+            let whole = blocks.last().is_some_and(|last| last.header().height == height)
+                && blocks.windows(2).all(|pair| pair[1].header().parent == pair[0].header().id());
+            let proof = self.proof(height)?.filter(|(at, _)| *at == height);
+            let (true, Some((_, proof))) = (whole, proof) else {
+                return Err(DiskError::Damaged { what: "chain of blocks" });
+            };
+            let ids = blocks.iter().map(|block| block.header().id()).collect();
+            records.extend(blocks.into_iter().map(|block| Record::Block(Box::new(block))));
+            let (proof, root) = (Box::new(proof), Box::new(root));
+            records.push(Record::Commit { blocks: ids, height, proof, root });
+        }
+        let above = self.blocks(KeyRange::between(&height_key(height.next()), &[0xff; 9]), usize::MAX)?;
+        let pending = above.iter().map(|block| (block.header().id(), block.header().height)).collect();
+        records.extend(above.into_iter().map(|block| Record::Block(Box::new(block))));
+        let safety = self.store.get(Table::Order, SAFETY)?.map(|row| unsealed(&row));
+        let safety_damaged = matches!(safety, Some(Err(_)));
+        records.extend(safety.and_then(Result::ok).map(|safety| Record::Safety(Box::new(safety))));
+        Ok(Found { records, tip: height, pending, safety_damaged })
+    }
+
+    fn blocks(&self, range: KeyRange, limit: usize) -> Result<Vec<Proposal>, DiskError> {
+        let rows = self.store.range(Table::OrderBlocks, &range, limit)?;
+        rows.iter().map(|(_, row)| read("block", row)).collect()
+    }
+
+    /// The certificate that commits a height, with the height of the last block that it commits.
+    fn proof(&self, height: Height) -> Result<Option<(Height, Qc)>, DiskError> {
+        let range = KeyRange::between(&height_key(height), &[0xff; 9]);
+        let rows = self.store.range(Table::OrderProofs, &range, 1)?;
+        let Some((key, row)) = rows.first() else { return Ok(None) };
+        let at = key.as_slice().try_into().map(u64::from_be_bytes);
+        let at = at.map_err(|_damaged| DiskError::Damaged { what: "certificate" })?;
+        Ok(Some((Height(at), read("certificate", row)?)))
+    }
+
+    /// Committed blocks above a height, so many at most.
+    pub(super) fn committed(&self, above: Height, limit: usize) -> Result<Vec<Proposal>, DiskError> {
+        let height = self.height()?;
+        if above >= height { Ok(Vec::new()) } else { self.blocks(between(above, height), limit) }
+    }
+
+    /// A committed block.
+    pub(super) fn block(&self, height: Height) -> Result<Option<Proposal>, DiskError> {
+        if height == Height(0) || height > self.height()? {
+            return Ok(None);
+        }
+        let below = Height(height.0.saturating_sub(1));
+        Ok(self.blocks(between(below, height), 1)?.into_iter().next())
+    }
+
+    /// Where an entry stands, if it is ordered.
+    pub(super) fn place(&self, hash: &Digest) -> Result<Option<Place>, DiskError> {
+        let Some(row) = self.store.get(Table::OrderEntries, hash.as_bytes())? else { return Ok(None) };
+        let damaged = DiskError::Damaged { what: "index of entries" };
+        let (height, index) = row.split_at_checked(8).ok_or(damaged.clone())?;
+        let height = height.try_into().map(u64::from_be_bytes).map_err(|_short| damaged.clone())?;
+        let index = index.try_into().map(u32::from_be_bytes).map_err(|_short| damaged)?;
+        Ok(Some(Place { height: Height(height), index }))
+    }
+
+    /// The proof that an entry stands where it stands, with the entry; none if nothing stands there.
+    pub(super) fn receipt(
+        &self,
+        chain: ChainId,
+        place: Place,
+    ) -> Result<Option<(Receipt, Vec<u8>)>, DiskError> {
+        let Some(block) = self.block(place.height)? else { return Ok(None) };
+        let here = entries(&block.block.payload);
+        let index = usize::try_from(place.index).unwrap_or(usize::MAX);
+        let Some(entry) = here.get(index) else { return Ok(None) };
+        let Some((last, commit)) = self.proof(place.height)? else {
+            return Err(DiskError::Damaged { what: "certificate" });
+        };
+        let links = self.blocks(between(place.height, last), usize::MAX)?;
+        let links = links.iter().map(|block| block.header().clone()).collect();
+        let of = (block.header(), &block.block.payload);
+        let entries = here.iter().map(|entry| entry.as_slice());
+        let receipt = Receipt::new(chain, Vec::new(), of, (0, index), entries, (links, commit));
+        Ok(receipt.map(|receipt| (receipt, entry.to_vec())))
+    }
+
+    /// Committed blocks above a height for somebody who follows, with what proves the last. Where they reach the tip,
+    /// the block that proves the tip comes with them.
+    pub(super) fn stretch(&self, above: Height) -> Result<Stretch, DiskError> {
+        let height = self.height()?;
+        let mut stretch = Stretch { blocks: Vec::new(), end: None, height };
+        if above >= height {
+            return Ok(stretch);
+        }
+        let mut from = above;
+        let mut bytes = 0;
+        while from < height && stretch.blocks.len() <= ANSWER_BLOCKS_MAX && bytes < ANSWER_BYTES_MAX {
+            let rows = self.store.range(Table::OrderBlocks, &between(from, height), READ_AT_ONCE)?;
+            let before = from;
+            for (_, row) in rows {
+                bytes += row.len();
+                if stretch.blocks.len() > ANSWER_BLOCKS_MAX || bytes >= ANSWER_BYTES_MAX {
+                    break;
+                }
+                let block: Proposal = read("block", &row)?;
+                from = block.header().height;
+                stretch.blocks.push(block);
+            }
+            if from == before {
+                break;
+            }
+        }
+        stretch.end = self.end_of(&mut stretch.blocks, height)?;
+        Ok(stretch)
+    }
+
+    /// What proves the last of these blocks.
+    fn end_of(&self, blocks: &mut Vec<Proposal>, height: Height) -> Result<Option<Box<ChainEnd>>, DiskError> {
+        if blocks.last().is_some_and(|last| last.header().height == height)
+            && let Some((_, proof)) = self.proof(height)?.filter(|(at, _)| *at == height)
+        {
+            let key = block_key(height.next(), &proof.data.block);
+            if let Some(row) = self.store.get(Table::OrderBlocks, &key)? {
+                blocks.push(read("block", &row)?);
+                return Ok(Some(Box::new(ChainEnd::Certified(Box::new(proof)))));
+            }
+        }
+        // The certificate in each proves the one before it.
+        let proves = blocks.pop().map(|block| block.block.qc);
+        Ok(proves.filter(|_| !blocks.is_empty()).map(|qc| Box::new(ChainEnd::Certified(Box::new(qc)))))
+    }
+}
+
+/// The rows of a record. `pending` are the blocks above the committed height, and `hashes` says what is in one.
+pub(super) fn rows(
+    record: &Record,
+    pending: &mut BTreeMap<BlockId, Height>,
+    hashes: impl Fn(&BlockId) -> Vec<Digest>,
+) -> Vec<Write> {
+    match record {
+        Record::Safety(safety) => vec![put(Table::Order, SAFETY.to_vec(), sealed(safety))],
+        Record::Block(block) => {
+            let (id, height) = (block.header().id(), block.header().height);
+            pending.insert(id, height);
+            vec![put(Table::OrderBlocks, block_key(height, &id), cbor::encode(block))]
+        }
+        Record::Commit { blocks, height, proof, root } => {
+            let tip = TipRow { height: *height, root: (**root).clone() };
+            let mut writes = vec![
+                put(Table::Order, TIP.to_vec(), cbor::encode(&tip)),
+                put(Table::OrderProofs, height_key(*height), cbor::encode(proof)),
+            ];
+            for id in blocks {
+                let Some(at) = pending.remove(id) else { continue };
+                for (hash, index) in hashes(id).iter().zip(0u32..) {
+                    let place = [at.0.to_be_bytes().as_slice(), &index.to_be_bytes()].concat();
+                    writes.push(put(Table::OrderEntries, hash.as_bytes().to_vec(), place));
+                }
+            }
+            // What the commit went past is in no chain any more.
+            let gone: Vec<_> =
+                pending.iter().filter(|(_, at)| **at <= *height).map(|(id, at)| (*at, *id)).collect();
+            for (at, id) in gone {
+                pending.remove(&id);
+                writes.push(Write::Remove { table: Table::OrderBlocks, key: block_key(at, &id) });
+            }
+            writes
+        }
+        // Nobody can end an epoch: blocks that would are not voted for.
+        Record::Epoch { .. } => Vec::new(),
+    }
+}
+
+/// Whether it sets what this key signed last.
+pub(super) fn is_safety(write: &Write) -> bool {
+    matches!(write, Write::Put { table: Table::Order, key, .. } if key == SAFETY)
+}
+
+/// Who votes in the first epoch of a log.
+pub(super) fn validators(committee: &Committee) -> Vec<NodeId> {
+    committee.validators().list().iter().map(|validator| validator.id).collect()
+}

@@ -1,0 +1,323 @@
+//! The log by height: asked for by those who follow or fell behind, and told to them.
+//!
+//! Whoever has the log may tell it: what it tells proves itself. A node that follows asks one keeper after the other
+//! for what is above its own height; who is asked waits until there is something, so a new block is here one way after
+//! it is committed there, and a log that rests costs an answer in twenty seconds.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde_bytes::ByteBuf;
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use wattle_net::{
+    AlreadyAccepted, Channel, ChannelKind, ChannelListener, ChannelReceiver, ChannelSender, Overlay,
+};
+use wattle_order::{ChainEnd, ChainId, Checker, Height, Message, Proposal, Qc, Seen};
+use wattle_types::NodeId;
+use wattle_weave::order::{Answer, Ask, ENTRIES_MAX};
+
+use super::Heard;
+use super::disk::{Disk, validators};
+
+/// The longest wait for something new before an empty answer.
+const WAIT_MAX: Duration = Duration::from_secs(20);
+/// The longest wait for an answer beyond what was asked for.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
+/// How long to wait before the next keeper is asked, when all were.
+const PAUSE: Duration = Duration::from_millis(300);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// How long blocks that came may take to be committed here.
+const TAKE_MAX: Duration = Duration::from_secs(2);
+/// Channels that are answered at once; who is beyond waits in the listener.
+const ANSWERED_MAX: usize = 64;
+/// A channel over which nothing is asked for so long is closed.
+const IDLE_MAX: Duration = Duration::from_secs(60);
+
+/// What asking needs.
+#[derive(Clone)]
+pub(super) struct Follower {
+    overlay: Overlay,
+    chain: ChainId,
+    checker: Checker,
+    seen: Arc<Mutex<Seen>>,
+    heard: mpsc::Sender<Heard>,
+    tip: watch::Receiver<Height>,
+    busy: Arc<AtomicBool>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+/// An open conversation with one keeper.
+struct Asking {
+    sender: ChannelSender,
+    receiver: ChannelReceiver,
+}
+
+impl Asking {
+    async fn open(overlay: &Overlay, keeper: NodeId) -> Result<Self, String> {
+        let channel = overlay.open_channel(keeper, ChannelKind::OrderSync).await;
+        let (sender, receiver) = channel.map_err(|error| error.to_string())?.split();
+        Ok(Self { sender, receiver })
+    }
+
+    async fn ask(&mut self, ask: &Ask, patience: Duration) -> Result<Answer, String> {
+        let asking = async {
+            self.sender.send(&ask.encode()).await.map_err(|error| error.to_string())?;
+            match self.receiver.next().await {
+                Some(Ok(frame)) => Answer::decode(&frame).map_err(|error| error.to_string()),
+                Some(Err(error)) => Err(error.to_string()),
+                None => Err("it closed the channel".to_owned()),
+            }
+        };
+        let answer = tokio::time::timeout(patience, asking).await;
+        answer.unwrap_or_else(|_elapsed| Err(format!("no answer after {patience:?}")))
+    }
+}
+
+impl Follower {
+    pub(super) fn new(
+        overlay: &Overlay,
+        chain: ChainId,
+        checker: Checker,
+        heard: mpsc::Sender<Heard>,
+        tip: watch::Receiver<Height>,
+        stop: &CancellationToken,
+        tasks: &TaskTracker,
+    ) -> Self {
+        Self {
+            overlay: overlay.clone(),
+            chain,
+            checker,
+            seen: Arc::default(),
+            heard,
+            tip,
+            busy: Arc::new(AtomicBool::new(false)),
+            stop: stop.clone(),
+            tasks: tasks.clone(),
+        }
+    }
+
+    /// Fetches what is above a height from one of these keepers, unless a fetch is under way. The machine asks again.
+    pub(super) fn fetch(&self, above: Height, keepers: impl IntoIterator<Item = NodeId>) {
+        if self.busy.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let me = self.overlay.id();
+        let mut keepers: Vec<NodeId> = keepers.into_iter().filter(|id| *id != me).collect();
+        // Not everybody asks the same one first.
+        let first = usize::from(me.public_key()[0]) % keepers.len().max(1);
+        keepers.rotate_left(first);
+        let this = self.clone();
+        self.tasks.spawn(self.stop.clone().run_until_cancelled_owned(async move {
+            for keeper in keepers {
+                let ask = Ask::Blocks { chain: this.chain, above, wait_ms: 0 };
+                let fetched = async {
+                    let answer = Asking::open(&this.overlay, keeper).await?.ask(&ask, ANSWER_MAX).await?;
+                    this.take(answer).await
+                };
+                match fetched.await {
+                    Ok(true) => break,
+                    Ok(false) => {}
+                    Err(why) => tracing::debug!(%keeper, why, "the log is not told by a keeper"),
+                }
+            }
+            this.busy.store(false, Ordering::Relaxed);
+        }));
+    }
+
+    /// Follows the log for ever: one keeper at a time, and the next when one tells nothing.
+    pub(super) async fn follow(mut self) {
+        let me = self.overlay.id();
+        let keepers = validators(self.checker.committee());
+        let mut keepers: Vec<NodeId> = keepers.into_iter().filter(|id| *id != me).collect();
+        let first = usize::from(me.public_key()[0]) % keepers.len().max(1);
+        keepers.rotate_left(first);
+        let mut pause = PAUSE;
+        loop {
+            for keeper in &keepers {
+                match Asking::open(&self.overlay, *keeper).await {
+                    Ok(asking) => {
+                        if let Err(why) = self.follow_one(asking, &mut pause).await {
+                            tracing::debug!(%keeper, why, "the log is not told by a keeper any more");
+                        }
+                    }
+                    Err(why) => tracing::debug!(%keeper, why, "a keeper of the log is not reached"),
+                }
+            }
+            tokio::time::sleep(pause).await;
+            pause = pause.saturating_mul(2).min(PAUSE_MAX);
+        }
+    }
+
+    async fn follow_one(&mut self, mut asking: Asking, pause: &mut Duration) -> Result<(), String> {
+        loop {
+            let above = *self.tip.borrow_and_update();
+            let wait_ms = u64::try_from(WAIT_MAX.as_millis()).unwrap_or(u64::MAX);
+            let ask = Ask::Blocks { chain: self.chain, above, wait_ms };
+            let answer = asking.ask(&ask, WAIT_MAX + ANSWER_MAX).await?;
+            if self.take(answer).await? {
+                *pause = PAUSE;
+                // The next stretch begins where this one ends.
+                let grown = self.tip.wait_for(|tip| *tip > above);
+                match tokio::time::timeout(TAKE_MAX, grown).await {
+                    Ok(Ok(_)) => {}
+                    Ok(Err(_stopped)) => return Err("the node stops".to_owned()),
+                    Err(_elapsed) => return Err("what it told was not taken".to_owned()),
+                }
+            }
+        }
+    }
+
+    /// Checks an answer and gives it to the machine; whether there was anything in it.
+    async fn take(&self, answer: Answer) -> Result<bool, String> {
+        let (blocks, end) = match answer {
+            Answer::Blocks { blocks, end: Some(end), .. } => (blocks, end),
+            Answer::Blocks { .. } => return Ok(false),
+            Answer::Refused(why) => return Err(why.chars().take(200).collect()),
+            Answer::Taken => return Err("an answer to something else".to_owned()),
+        };
+        let (checker, seen) = (self.checker.clone(), Arc::clone(&self.seen));
+        let checking = tokio::task::spawn_blocking(move || {
+            let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+            check(&checker, &mut seen, blocks, *end)
+        });
+        let heard = checking.await.map_err(|error| error.to_string())??;
+        self.heard.send(heard).await.map_err(|_stopped| "the node stops".to_owned())?;
+        Ok(true)
+    }
+
+    /// Hands an entry to keepers until a third of them and one more have it: one of these is honest.
+    pub(super) async fn hand_on(&self, entry: ByteBuf) -> Result<(), String> {
+        let committee = self.checker.committee();
+        let (mut taken, mut said) = (Vec::new(), String::from("no validator is reached"));
+        for seat in committee.seats() {
+            let Some(keeper) = committee.id(seat) else { continue };
+            let ask = Ask::Submit { chain: self.chain, entries: vec![entry.clone()] };
+            let asked = async { Asking::open(&self.overlay, keeper).await?.ask(&ask, ANSWER_MAX).await };
+            match asked.await {
+                Ok(Answer::Taken) => taken.push(seat),
+                Ok(Answer::Refused(why)) => said = why.chars().take(200).collect(),
+                Ok(Answer::Blocks { .. }) => said = "an answer to something else".to_owned(),
+                Err(why) => tracing::debug!(%keeper, why, "an entry is not handed on"),
+            }
+            if committee.has_honest(taken.iter().copied()) {
+                return Ok(());
+            }
+        }
+        if taken.is_empty() { Err(said) } else { Ok(()) }
+    }
+}
+
+/// Every block of a stretch, and the certificate at its end, which may commit what no block in it does.
+fn check(checker: &Checker, seen: &mut Seen, blocks: Vec<Proposal>, end: ChainEnd) -> Result<Heard, String> {
+    let blocks = checker.check_chain(seen, blocks, &end).map_err(|why| why.to_string())?;
+    let proof: Option<Qc> = match end {
+        ChainEnd::Certified(qc) => Some(*qc),
+        ChainEnd::Epoch(_) => None,
+    };
+    let proof = proof.map(|qc| checker.check(seen, Message::Certificates { qc, tc: None }));
+    let proof = proof.transpose().map_err(|why| why.to_string())?;
+    Ok(Heard::Synced { blocks, proof })
+}
+
+/// What telling needs.
+#[derive(Clone)]
+pub(super) struct Keeper {
+    pub(super) chain: ChainId,
+    pub(super) disk: Disk,
+    pub(super) tip: watch::Receiver<Height>,
+    pub(super) submits: mpsc::Sender<super::driver::Request>,
+    /// Whether entries are taken: only who votes can order them.
+    pub(super) takes: bool,
+}
+
+impl Keeper {
+    /// Tells the log to whoever asks.
+    pub(super) fn start(
+        self,
+        overlay: &Overlay,
+        stop: &CancellationToken,
+        tasks: &TaskTracker,
+    ) -> Result<(), AlreadyAccepted> {
+        let listener = overlay.accept_channels(ChannelKind::OrderSync)?;
+        let telling = self.tell_all(listener, stop.clone(), tasks.clone());
+        tasks.spawn(stop.clone().run_until_cancelled_owned(telling));
+        Ok(())
+    }
+
+    async fn tell_all(self, mut listener: ChannelListener, stop: CancellationToken, tasks: TaskTracker) {
+        let places = Arc::new(Semaphore::new(ANSWERED_MAX));
+        while let Some(channel) = listener.next().await {
+            let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+            let keeper = self.clone();
+            tasks.spawn(stop.clone().run_until_cancelled_owned(async move {
+                let peer = channel.peer();
+                if let Err(why) = keeper.tell(channel).await {
+                    tracing::debug!(%peer, why, "who asks for the log broke off");
+                }
+                drop(place);
+            }));
+        }
+    }
+
+    async fn tell(mut self, channel: Channel) -> Result<(), String> {
+        let (mut sender, mut receiver) = channel.split();
+        loop {
+            let asked = tokio::time::timeout(IDLE_MAX, receiver.next()).await;
+            let frame = match asked {
+                Ok(Some(Ok(frame))) => frame,
+                Ok(Some(Err(error))) => return Err(error.to_string()),
+                Ok(None) | Err(_) => return Ok(()),
+            };
+            let ask = Ask::decode(&frame).map_err(|error| error.to_string())?;
+            let answer = tokio::select! {
+                answer = self.answer(ask) => answer,
+                // Nothing is asked before the answer came.
+                _ended = receiver.next() => return Ok(()),
+            };
+            sender.send(&answer.encode()).await.map_err(|error| error.to_string())?;
+        }
+    }
+
+    async fn answer(&mut self, ask: Ask) -> Answer {
+        match ask {
+            Ask::Blocks { chain, .. } | Ask::Submit { chain, .. } if chain != self.chain => {
+                Answer::Refused(format!("this is log {}", self.chain))
+            }
+            Ask::Blocks { above, wait_ms, .. } => self.blocks(above, wait_ms).await,
+            Ask::Submit { .. } if !self.takes => Answer::Refused("this node does not vote".to_owned()),
+            Ask::Submit { entries, .. } if entries.len() > ENTRIES_MAX => {
+                Answer::Refused("too many entries at once".to_owned())
+            }
+            Ask::Submit { entries, .. } => self.submit(entries).await,
+        }
+    }
+
+    async fn blocks(&mut self, above: Height, wait_ms: u64) -> Answer {
+        let wait = Duration::from_millis(wait_ms).min(WAIT_MAX);
+        // Ignored because an answer without blocks says enough.
+        drop(tokio::time::timeout(wait, self.tip.wait_for(|tip| *tip > above)).await);
+        let disk = self.disk.clone();
+        match tokio::task::spawn_blocking(move || disk.stretch(above)).await {
+            Ok(Ok(stretch)) => {
+                let (blocks, end, height) = (stretch.blocks, stretch.end, stretch.height);
+                Answer::Blocks { blocks, end, height }
+            }
+            Ok(Err(error)) => Answer::Refused(error.to_string()),
+            Err(_stopped) => Answer::Refused("the node stops".to_owned()),
+        }
+    }
+
+    async fn submit(&self, entries: Vec<ByteBuf>) -> Answer {
+        for bytes in entries {
+            let taken = super::submit(&self.submits, bytes).await;
+            if let Err(why) = taken {
+                return Answer::Refused(why);
+            }
+        }
+        Answer::Taken
+    }
+}

@@ -1,0 +1,371 @@
+//! Streams between validators: to each other one a channel that stays open, and from each one that is read.
+//!
+//! What waits for a validator is bounded by count and by bytes; when it is full the oldest gives way, since whatever
+//! the protocol needs is told again, and the newest is what moves it. A channel that ends is opened again, later each
+//! time, or at once when the validator connects.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures::FutureExt as _;
+use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use wattle_net::{
+    AlreadyAccepted, Channel, ChannelKind, ChannelListener, ChannelReceiver, Event as NetEvent, Overlay,
+};
+use wattle_order::{ChainId, Checker, Input, Rejected, Seat, Seen};
+use wattle_types::NodeId;
+use wattle_weave::order::{ENTRIES_MAX, Frame};
+
+use super::Heard;
+
+/// Frames that wait for one validator.
+const WAITING_MAX: usize = 256;
+/// Their bytes.
+const WAITING_BYTES_MAX: usize = 4 << 20;
+/// Frames that are sent, or read and checked, together.
+const TOGETHER: usize = 32;
+/// How long to wait before a channel is opened again: from here, doubled each time, up to there.
+const REOPEN_FROM: Duration = Duration::from_millis(100);
+const REOPEN_MAX: Duration = Duration::from_secs(3);
+/// What was checked is remembered in so many parts, so that several messages are checked at once.
+const SEEN_PARTS: usize = 4;
+
+/// The streams to the other validators.
+#[derive(Clone)]
+pub(super) struct Links {
+    to: Arc<BTreeMap<NodeId, Arc<Link>>>,
+    started: Instant,
+}
+
+/// One validator, as this node reaches it.
+struct Link {
+    waiting: Mutex<Waiting>,
+    news: Notify,
+    /// Try again now.
+    again: Notify,
+    up: AtomicBool,
+    /// When something came from it, in milliseconds since the start, from 1.
+    heard: AtomicU64,
+}
+
+#[derive(Default)]
+struct Waiting {
+    frames: VecDeque<Arc<[u8]>>,
+    bytes: usize,
+    dropped: u64,
+}
+
+impl Link {
+    fn push(&self, frame: &Arc<[u8]>) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.bytes = waiting.bytes.saturating_add(frame.len());
+        waiting.frames.push_back(Arc::clone(frame));
+        while waiting.frames.len() > WAITING_MAX || waiting.bytes > WAITING_BYTES_MAX {
+            let Some(oldest) = waiting.frames.pop_front() else { break };
+            waiting.bytes = waiting.bytes.saturating_sub(oldest.len());
+            waiting.dropped = waiting.dropped.saturating_add(1);
+        }
+        drop(waiting);
+        self.news.notify_one();
+    }
+
+    fn take(&self) -> Vec<Arc<[u8]>> {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = waiting.frames.len().min(TOGETHER);
+        let frames: Vec<_> = waiting.frames.drain(..count).collect();
+        let bytes: usize = frames.iter().map(|frame| frame.len()).sum();
+        waiting.bytes = waiting.bytes.saturating_sub(bytes);
+        frames
+    }
+}
+
+/// How a validator is reached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reach {
+    /// The channel to it stands.
+    pub up: bool,
+    /// How long ago something came from it.
+    pub heard: Option<Duration>,
+    /// Frames that were not sent, because too many waited.
+    pub dropped: u64,
+}
+
+/// What the streams are started with.
+pub(super) struct Start<'a> {
+    pub(super) overlay: &'a Overlay,
+    pub(super) chain: ChainId,
+    pub(super) checker: Checker,
+    pub(super) heard: mpsc::Sender<Heard>,
+    pub(super) stop: &'a CancellationToken,
+    pub(super) tasks: &'a TaskTracker,
+}
+
+impl Links {
+    /// Opens a channel to every other validator, and reads those that they open.
+    pub(super) fn start(start: Start<'_>) -> Result<Self, AlreadyAccepted> {
+        let Start { overlay, chain, checker, heard, stop, tasks } = start;
+        let listener = overlay.accept_channels(ChannelKind::Order)?;
+        let others =
+            super::disk::validators(checker.committee()).into_iter().filter(|id| *id != overlay.id());
+        let link = || Link {
+            waiting: Mutex::default(),
+            news: Notify::new(),
+            again: Notify::new(),
+            up: AtomicBool::new(false),
+            heard: AtomicU64::new(0),
+        };
+        let to: BTreeMap<NodeId, Arc<Link>> = others.map(|id| (id, Arc::new(link()))).collect();
+        let links = Self { to: Arc::new(to), started: Instant::now() };
+        for (peer, link) in links.to.iter() {
+            let keeping = keep(overlay.clone(), chain, *peer, Arc::clone(link));
+            tasks.spawn(stop.clone().run_until_cancelled_owned(keeping));
+        }
+        let reading = read_all(
+            listener,
+            Reading { links: links.clone(), chain, checker, seen: Arc::default(), heard },
+            tasks.clone(),
+        );
+        tasks.spawn(stop.clone().run_until_cancelled_owned(reading));
+        tasks.spawn(stop.clone().run_until_cancelled_owned(links.clone().welcome(overlay.clone())));
+        Ok(links)
+    }
+
+    /// Streams to nobody: those of a node that only follows.
+    pub(super) fn none() -> Self {
+        Self { to: Arc::default(), started: Instant::now() }
+    }
+
+    /// Says something to one validator.
+    pub(super) fn send(&self, to: &NodeId, frame: &Arc<[u8]>) {
+        if let Some(link) = self.to.get(to) {
+            link.push(frame);
+        }
+    }
+
+    /// Says something to all.
+    pub(super) fn send_all(&self, frame: &Arc<[u8]>) {
+        self.to.values().for_each(|link| link.push(frame));
+    }
+
+    /// How every other validator is reached.
+    pub(super) fn reach(&self) -> BTreeMap<NodeId, Reach> {
+        let now = self.now();
+        let reach = |link: &Link| {
+            let heard = link.heard.load(Ordering::Relaxed);
+            let dropped = link.waiting.lock().unwrap_or_else(PoisonError::into_inner).dropped;
+            let heard = (heard > 0).then(|| Duration::from_millis(now.saturating_sub(heard)));
+            Reach { up: link.up.load(Ordering::Relaxed), heard, dropped }
+        };
+        self.to.iter().map(|(id, link)| (*id, reach(link))).collect()
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1)
+    }
+
+    fn note_heard(&self, from: &NodeId) {
+        if let Some(link) = self.to.get(from) {
+            link.heard.store(self.now(), Ordering::Relaxed);
+        }
+    }
+
+    /// Who connects is tried at once.
+    async fn welcome(self, overlay: Overlay) {
+        use tokio::sync::broadcast::error::RecvError;
+        let mut events = overlay.events();
+        loop {
+            match events.recv().await {
+                Ok(NetEvent::Connected(info)) => {
+                    if let Some(link) = self.to.get(&info.peer) {
+                        link.again.notify_one();
+                    }
+                }
+                Ok(_) => {}
+                Err(RecvError::Lagged(_)) => self.to.values().for_each(|link| link.again.notify_one()),
+                Err(RecvError::Closed) => return,
+            }
+        }
+    }
+}
+
+/// Keeps a channel to one validator, and sends what waits for it.
+async fn keep(overlay: Overlay, chain: ChainId, peer: NodeId, link: Arc<Link>) {
+    let mut pause = REOPEN_FROM;
+    loop {
+        let opened = overlay.open_channel(peer, ChannelKind::Order).await;
+        match opened {
+            Ok(channel) => {
+                let since = Instant::now();
+                carry(channel, chain, &link).await;
+                link.up.store(false, Ordering::Relaxed);
+                tracing::debug!(%peer, "the channel to a validator ended");
+                if since.elapsed() > REOPEN_MAX {
+                    pause = REOPEN_FROM;
+                }
+            }
+            Err(error) => tracing::debug!(%peer, %error, "a validator is not reached"),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(pause) => pause = pause.saturating_mul(2).min(REOPEN_MAX),
+            () = link.again.notified() => pause = REOPEN_FROM,
+        }
+    }
+}
+
+/// Sends until the channel ends.
+async fn carry(channel: Channel, chain: ChainId, link: &Link) {
+    let (mut sender, mut receiver) = channel.split();
+    if sender.send(&Frame::Hello(chain).encode()).await.is_err() {
+        return;
+    }
+    link.up.store(true, Ordering::Relaxed);
+    loop {
+        let frames = link.take();
+        if !frames.is_empty() {
+            if let Err(error) = sender.send_all(&frames).await {
+                tracing::debug!(%error, "frames to a validator are lost");
+                return;
+            }
+            continue;
+        }
+        tokio::select! {
+            () = link.news.notified() => {}
+            // The other side says nothing here; it ends when it is gone.
+            _ended = receiver.next() => return,
+        }
+    }
+}
+
+/// What readers of channels have in common.
+#[derive(Clone)]
+struct Reading {
+    links: Links,
+    chain: ChainId,
+    checker: Checker,
+    seen: Arc<[Mutex<Seen>; SEEN_PARTS]>,
+    heard: mpsc::Sender<Heard>,
+}
+
+async fn read_all(mut listener: ChannelListener, reading: Reading, tasks: TaskTracker) {
+    while let Some(channel) = listener.next().await {
+        let peer = channel.peer();
+        // Who is no validator has nothing to say here; it asks over a channel of the other kind.
+        let Some(seat) = reading.checker.committee().seat(&peer) else { continue };
+        let reading = reading.clone();
+        // As many as there are validators, and two of each: the overlay sees to that.
+        tasks.spawn(async move {
+            let (_sender, receiver) = channel.split();
+            if let Err(why) = reading.read(peer, seat, receiver).await {
+                tracing::warn!(%peer, why, "a validator broke the protocol: its channel is closed");
+                // Ignored because the node stops.
+                drop(reading.heard.send(Heard::Misbehaved { peer }).await);
+            }
+        });
+    }
+}
+
+impl Reading {
+    /// Reads a channel to its end, or to the first frame that an honest validator does not send.
+    async fn read(&self, peer: NodeId, seat: Seat, mut receiver: ChannelReceiver) -> Result<(), String> {
+        match receiver.next().await {
+            Some(Ok(first)) => match Frame::decode(&first) {
+                Ok(Frame::Hello(chain)) if chain == self.chain => {}
+                Ok(Frame::Hello(other)) => {
+                    tracing::warn!(%peer, %other, "a validator of this log keeps another one");
+                    return Ok(());
+                }
+                Ok(_) => return Err("it does not say hello".to_owned()),
+                Err(error) => return Err(error.to_string()),
+            },
+            Some(Err(error)) => return Err(error.to_string()),
+            None => return Ok(()),
+        }
+        loop {
+            let mut frames = match receiver.next().await {
+                Some(Ok(frame)) => vec![frame],
+                Some(Err(error)) => {
+                    tracing::debug!(%peer, %error, "the channel of a validator broke");
+                    return Ok(());
+                }
+                None => return Ok(()),
+            };
+            while frames.len() < TOGETHER
+                && let Some(Some(Ok(frame))) = receiver.next().now_or_never()
+            {
+                frames.push(frame);
+            }
+            self.links.note_heard(&peer);
+            // Signatures are checked on the pool, those of one validator in their order and of several at once.
+            let reading = self.clone();
+            let checked = tokio::task::spawn_blocking(move || reading.check(peer, seat, &frames)).await;
+            let Ok((heard, broken)) = checked else { return Ok(()) };
+            for heard in heard {
+                if self.heard.send(heard).await.is_err() {
+                    return Ok(());
+                }
+            }
+            if let Some(why) = broken {
+                return Err(why);
+            }
+        }
+    }
+
+    /// What frames say, up to the first that is refused.
+    fn check(&self, peer: NodeId, seat: Seat, frames: &[Vec<u8>]) -> (Vec<Heard>, Option<String>) {
+        let mut heard = Vec::new();
+        for frame in frames {
+            match Frame::decode(frame) {
+                Ok(Frame::Message(message)) => {
+                    let part = seat.index() % SEEN_PARTS;
+                    let Some(seen) = self.seen.get(part) else { continue };
+                    let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+                    match self.checker.check(&mut seen, *message) {
+                        Ok(message) => heard.push(Heard::Input(Input::Received { from: peer, message })),
+                        Err(Rejected::OtherEpoch { got, .. }) => {
+                            heard.push(Heard::Input(Input::OtherEpoch { from: peer, epoch: got }));
+                        }
+                        Err(why) => return (heard, Some(why.to_string())),
+                    }
+                }
+                Ok(Frame::Entries(entries)) if entries.len() <= ENTRIES_MAX => {
+                    heard.push(Heard::Entries { from: peer, entries });
+                }
+                Ok(Frame::Entries(_)) => return (heard, Some("too many entries in a frame".to_owned())),
+                Ok(Frame::Hello(_)) => return (heard, Some("it says hello twice".to_owned())),
+                Err(error) => return (heard, Some(error.to_string())),
+            }
+        }
+        (heard, None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_for_a_validator_is_bounded_and_the_oldest_gives_way() {
+        let link = Link {
+            waiting: Mutex::default(),
+            news: Notify::new(),
+            again: Notify::new(),
+            up: AtomicBool::new(false),
+            heard: AtomicU64::new(0),
+        };
+        let frame = |byte: u8, length: usize| -> Arc<[u8]> { vec![byte; length].into() };
+        for byte in 0..=u8::MAX {
+            link.push(&frame(byte, 1));
+        }
+        link.push(&frame(7, 2));
+        assert_eq!(link.take()[0][0], 1, "the first is gone");
+        link.push(&frame(9, WAITING_BYTES_MAX));
+        let left = link.take();
+        assert_eq!((left.len(), left[0][0]), (1, 9), "one that fills the bytes is alone");
+        assert!(link.take().is_empty());
+        assert_eq!(link.waiting.lock().unwrap().bytes, 0);
+    }
+}

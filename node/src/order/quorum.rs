@@ -1,0 +1,86 @@
+//! Whether the log can commit now, and who is missing, as far as this node can tell. Pure.
+//!
+//! This only says something early and by name; what is committed the certificates alone decide.
+
+use std::time::Duration;
+
+use wattle_order::Committee;
+use wattle_swim::{State, View as Members};
+use wattle_types::{NodeId, UnixTime};
+
+use super::view::View;
+
+/// In a round that timed out everybody says so again, every second or so: who is not heard for so long is not there.
+const SILENT_AFTER: Duration = Duration::from_secs(6);
+
+/// Who could vote now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Quorum {
+    /// Who is there, this node among them if it votes.
+    pub reachable: Vec<NodeId>,
+    /// Who is not, and why we think so.
+    pub missing: Vec<(NodeId, String)>,
+    /// Whether those who are there are enough.
+    pub holds: bool,
+    /// How many are enough, if all count alike.
+    pub needed: usize,
+}
+
+/// Judges by streams, membership, and whether anything is heard while a round does not end. `is_connected` is asked
+/// only on a node that follows, which has no streams of its own.
+#[must_use]
+pub fn quorum(
+    committee: &Committee,
+    me: NodeId,
+    view: &View,
+    members: &Members,
+    now: UnixTime,
+    is_connected: impl Fn(NodeId) -> bool,
+) -> Quorum {
+    let mut quorum = Quorum { needed: needed(committee), ..Quorum::default() };
+    let votes = committee.seat(&me).is_some();
+    let stalled = !view.status.timed_out.is_empty() && view.round_age > SILENT_AFTER;
+    for validator in &view.validators {
+        if validator.id == me {
+            quorum.reachable.push(me);
+            continue;
+        }
+        let member = members.members.iter().find(|member| member.id == validator.id);
+        let since = member.map(|member| now.since(member.since));
+        let state = member.map(|member| member.state);
+        let reach = validator.reach.unwrap_or_default();
+        let silent = reach.heard.is_none_or(|heard| heard > SILENT_AFTER);
+        let why = match state {
+            Some(State::Faulty) => Some(aged("faulty", since)),
+            Some(State::Left | State::Removed) => Some("left".to_owned()),
+            Some(State::Suspect) if !votes || !reach.up => Some(aged("suspect", since)),
+            _ if votes && !reach.up => Some("not connected".to_owned()),
+            _ if votes && stalled && silent => Some(aged("silent", reach.heard)),
+            Some(State::Alive) => None,
+            _ if !votes && !is_connected(validator.id) => Some("not connected".to_owned()),
+            _ => None,
+        };
+        match why {
+            Some(why) => quorum.missing.push((validator.id, why)),
+            None => quorum.reachable.push(validator.id),
+        }
+    }
+    quorum.holds = committee.is_quorum(quorum.reachable.iter().filter_map(|id| committee.seat(id)));
+    quorum
+}
+
+fn aged(what: &str, since: Option<Duration>) -> String {
+    since.map_or_else(|| what.to_owned(), |since| format!("{what} {}s", since.as_secs()))
+}
+
+/// The fewest validators that are a quorum.
+fn needed(committee: &Committee) -> usize {
+    let mut weights: Vec<u64> = committee.seats().map(|seat| committee.weight(seat)).collect();
+    weights.sort_unstable();
+    let mut sum = 0;
+    let enough = weights.iter().rev().position(|weight| {
+        sum += weight;
+        sum * 3 > committee.total() * 2
+    });
+    enough.map_or(weights.len(), |at| at + 1)
+}

@@ -1,0 +1,276 @@
+//! The ordered log among real nodes of this machine: their sockets, their disks, their deaths.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test ends where it fails")]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use data_encoding::BASE64;
+use serde_json::{Value, json};
+use wattle_tests::binary::{Machine, did_not_run, wait_for};
+use wattle_tests::local::{Api, Local, PATIENCE};
+
+const VALIDATORS: [&str; 4] = ["anna", "bert", "cleo", "dora"];
+
+fn start<'m>(machine: &'m Machine, name: &str) -> Local<'m> {
+    assert!(machine.run(&["-n", name, "config", "set", "p2p.profile", "lan"]).status.success());
+    Local::start(machine, name)
+}
+
+fn ok(output: &Output) -> String {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+/// Four nodes that keep a log, and its genesis.
+fn four(machine: &Machine) -> (Vec<Local<'_>>, PathBuf) {
+    let nodes: Vec<Local<'_>> = VALIDATORS.iter().map(|name| start(machine, name)).collect();
+    let genesis = machine.home().join("genesis.json");
+    let file = genesis.display().to_string();
+    ok(&machine.run(&["order", "init", "--validators", &VALIDATORS.join(","), "-o", &file]));
+    for node in &nodes {
+        let joined = machine.json(&["-n", node.name(), "order", "join", &file]);
+        assert_eq!(joined["role"], "validator", "{joined}");
+    }
+    for node in &nodes {
+        wait_for("all validators are there", PATIENCE, || reachable(node) == 4);
+    }
+    (nodes, genesis)
+}
+
+fn reachable(node: &Local<'_>) -> u64 {
+    node.api().get("/api/v1/order/status")["reachable"].as_u64().unwrap()
+}
+
+fn submit(api: &Api, text: &str) -> Option<(u16, Value)> {
+    let body = json!({ "data_b64": BASE64.encode(text.as_bytes()), "timeout_ms": 20_000 });
+    api.ask("POST /api/v1/order/entries", &body)
+}
+
+fn submitted(node: &Local<'_>, text: &str) -> Value {
+    match submit(&node.api(), text) {
+        Some((200, answer)) => answer,
+        other => panic!("{} did not order {text}: {other:?}\n{}", node.name(), node.log()),
+    }
+}
+
+/// The whole log of a node: place, hash and text of each entry.
+fn log(node: &Local<'_>) -> BTreeMap<(u64, u64), (String, String)> {
+    let (mut all, mut from) = (BTreeMap::new(), 1);
+    loop {
+        let page = node.api().get(&format!("/api/v1/order/entries?from={from}&count=1000"));
+        for entry in page["entries"].as_array().unwrap() {
+            let place = (entry["height"].as_u64().unwrap(), entry["index"].as_u64().unwrap());
+            let text = BASE64.decode(entry["data_b64"].as_str().unwrap().as_bytes()).unwrap();
+            let text = String::from_utf8(text).unwrap();
+            assert_eq!(all.insert(place, (entry["entry"].as_str().unwrap().to_owned(), text)), None);
+        }
+        from = page["next"].as_u64().unwrap();
+        if from > page["height"].as_u64().unwrap() {
+            return all;
+        }
+    }
+}
+
+fn height(node: &Local<'_>) -> u64 {
+    node.api().get("/api/v1/order/status")["height"].as_u64().unwrap()
+}
+
+/// Waits until nodes are as far as the farthest was, and holds their logs to each other.
+fn agree(nodes: &[&Local<'_>]) -> BTreeMap<(u64, u64), (String, String)> {
+    let farthest = nodes.iter().map(|node| height(node)).max().unwrap();
+    for node in nodes {
+        wait_for(&format!("{} catches up", node.name()), PATIENCE, || height(node) >= farthest);
+    }
+    let upto = |node: &Local<'_>| {
+        let mut log = log(node);
+        log.retain(|(height, _), _| *height <= farthest);
+        log
+    };
+    let first = upto(nodes[0]);
+    for node in nodes {
+        assert_eq!(upto(node), first, "{} has another log", node.name());
+    }
+    first
+}
+
+#[test]
+fn what_is_submitted_to_any_node_stands_in_one_order_on_all_and_a_fifth_follows() {
+    let machine = Machine::new(None);
+    let (nodes, genesis) = four(&machine);
+    for round in 0..3 {
+        for node in &nodes {
+            let answer = submitted(node, &format!("{} {round}", node.name()));
+            assert_eq!(answer["state"], "ordered", "{answer}");
+        }
+    }
+    // One that comes later has everything from the beginning, and its entries are ordered as well.
+    let follower = start(&machine, "finn");
+    let joined = machine.json(&["-n", "finn", "order", "join", &genesis.display().to_string()]);
+    assert_eq!(joined["role"], "follower", "{joined}");
+    wait_for("the follower has the log", PATIENCE, || log(&follower).len() == 12);
+    let mine = submitted(&follower, "finn says hello");
+    let all: Vec<&Local<'_>> = nodes.iter().chain([&follower]).collect();
+    let log = agree(&all);
+    let place = (mine["height"].as_u64().unwrap(), mine["index"].as_u64().unwrap());
+    assert_eq!(log[&place].1, "finn says hello");
+    assert_eq!(log.len(), 13, "each stands there once: {log:?}");
+    // The same entry again is the same entry: it stands where it stands.
+    let again = json!({ "data_b64": "YQ==", "salt": 7, "until_ms": unix_ms() + 60_000 });
+    let first = nodes[0].api().ok("POST /api/v1/order/entries", &again);
+    let second = nodes[1].api().ok("POST /api/v1/order/entries", &again);
+    assert_eq!((&first["height"], &first["index"]), (&second["height"], &second["index"]));
+    for node in &all {
+        let status = machine.json(&["-n", node.name(), "status"]);
+        assert_eq!(status["order"]["quorum"], true, "{status}");
+        assert!(!node.log().contains("panicked"), "{}", node.log());
+    }
+}
+
+fn unix_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    u64::try_from(since.as_millis()).unwrap()
+}
+
+#[test]
+fn nothing_that_was_acknowledged_is_lost_when_nodes_are_killed_and_nothing_forks() {
+    let machine = Machine::new(None);
+    let (mut nodes, _) = four(&machine);
+    let (acknowledged, over) = (Mutex::new(Vec::new()), AtomicBool::new(false));
+    let apis: Vec<Api> = nodes.iter().map(Local::api).collect();
+    std::thread::scope(|scope| {
+        for (writer, api) in apis.iter().enumerate() {
+            let (acknowledged, over) = (&acknowledged, &over);
+            scope.spawn(move || {
+                for number in 0.. {
+                    if over.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    let text = format!("{writer} {number}");
+                    if let Some((200, answer)) = submit(api, &text) {
+                        let place = |of: &str| answer[of].as_u64().unwrap();
+                        acknowledged.lock().unwrap().push(((place("height"), place("index")), text));
+                    } else {
+                        std::thread::sleep(Duration::from_millis(50));
+                    }
+                }
+            });
+        }
+        let more = |count: usize| {
+            let before = acknowledged.lock().unwrap().len();
+            wait_for("more is ordered", PATIENCE, || acknowledged.lock().unwrap().len() >= before + count);
+        };
+        more(20);
+        for victim in [3, 0, 1] {
+            nodes[victim].kill();
+            more(20);
+            nodes[victim].run();
+            more(20);
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+    let log = agree(&nodes.iter().collect::<Vec<_>>());
+    let acknowledged = acknowledged.into_inner().unwrap();
+    assert!(acknowledged.len() >= 140, "{}", acknowledged.len());
+    for (place, text) in &acknowledged {
+        assert_eq!(log.get(place).map(|(_, text)| text), Some(text), "lost at {place:?}");
+    }
+    let distinct: std::collections::BTreeSet<&String> = log.values().map(|(hash, _)| hash).collect();
+    assert_eq!(distinct.len(), log.len(), "an entry stands twice");
+}
+
+#[test]
+fn without_a_quorum_that_is_said_at_once_with_who_is_missing_and_commits_resume_with_it() {
+    let machine = Machine::new(None);
+    let (mut nodes, _) = four(&machine);
+    submitted(&nodes[0], "before");
+    nodes[2].kill();
+    nodes[3].kill();
+    wait_for("it is noticed", PATIENCE, || reachable(&nodes[0]) == 2);
+    let begun = Instant::now();
+    let refused = machine.run(&["-n", "anna", "order", "submit", "lost", "--timeout", "10s"]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(8), "{said}");
+    assert!(begun.elapsed() < Duration::from_secs(2), "said after {:?}", begun.elapsed());
+    assert!(said.contains("no quorum: 2 of 4 validators reachable (3 needed)"), "{said}");
+    let missing = said.lines().find(|line| line.contains("missing")).unwrap_or_default();
+    assert!(missing.contains("cleo (") && missing.contains("dora (") && !missing.contains("bert"), "{said}");
+    assert!(said.contains("NOT accepted"), "{said}");
+    assert_eq!(machine.run(&["-n", "anna", "order", "status"]).status.code(), Some(8));
+    let status = machine.json(&["-n", "anna", "status"]);
+    assert_eq!((&status["verdict"], &status["order"]["quorum"]), (&json!("no_quorum"), &json!(false)));
+    nodes[2].run();
+    wait_for("three are there", PATIENCE, || reachable(&nodes[0]) == 3);
+    let begun = Instant::now();
+    submitted(&nodes[0], "after");
+    assert!(begun.elapsed() < Duration::from_secs(15), "resumed after {:?}", begun.elapsed());
+    nodes[3].run();
+    let log = agree(&nodes.iter().collect::<Vec<_>>());
+    let texts: Vec<&str> = log.values().map(|(_, text)| text.as_str()).collect();
+    assert_eq!(texts, ["before", "after"], "what was not accepted is not there");
+}
+
+/// What the other verifier says of receipts, one a line; nothing where there is no Python.
+fn python(genesis: &Path, receipts: &str) -> Option<(i32, Vec<String>)> {
+    use std::io::Write as _;
+    if Command::new("python3").arg("--version").output().is_err() {
+        did_not_run("python3 is not here");
+        return None;
+    }
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../overlay/order/tests/verify_receipt.py");
+    let mut child = Command::new("python3");
+    child.arg(script).arg(genesis).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = child.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(receipts.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect();
+    Some((output.status.code().unwrap(), said))
+}
+
+/// J18.
+#[test]
+fn a_receipt_holds_offline_for_two_verifiers_and_with_one_byte_changed_for_neither() {
+    let machine = Machine::new(None);
+    let (nodes, genesis) = four(&machine);
+    let (file, data) = (machine.home().join("r.json"), machine.home().join("data"));
+    std::fs::write(&data, "pay bob 5").unwrap();
+    let path = |path: &Path| path.display().to_string();
+    submitted(&nodes[0], "another");
+    let placed = ok(&machine.run(&["-n", "bert", "order", "submit", "pay bob 5", "--receipt", &path(&file)]));
+    let later = machine.home().join("later.json");
+    let place = placed.split_whitespace().take(2).map(|word| &word[2..]).collect::<Vec<_>>().join(":");
+    ok(&machine.run(&["-n", "dora", "order", "get", &place, "--receipt", &path(&later)]));
+    drop(nodes);
+    let verify = |file: &Path| {
+        let words = ["order", "verify", &path(file), "--genesis", &path(&genesis), "--data", &path(&data)];
+        machine.run(&words)
+    };
+    let said = ok(&verify(&file));
+    assert!(said.starts_with("valid: entry ") && said.contains("of 4)"), "{said}");
+    ok(&verify(&later));
+    let receipt = std::fs::read_to_string(&file).unwrap();
+    let other = machine.home().join("other.json");
+    let mut changed = String::new();
+    // The last byte is the end of the line, which says nothing.
+    let end = receipt.len() - 1;
+    for at in (0..end).step_by(end / 40) {
+        let mut bytes = receipt.clone().into_bytes();
+        bytes[at] = if bytes[at] == b'1' { b'2' } else { b'1' };
+        std::fs::write(&other, &bytes).unwrap();
+        let refused = verify(&other);
+        assert_eq!(refused.status.code(), Some(9), "byte {at}: {}", String::from_utf8_lossy(&bytes));
+        changed.push_str(std::str::from_utf8(&bytes).unwrap());
+    }
+    std::fs::write(&data, "pay bob 6").unwrap();
+    assert_eq!(verify(&file).status.code(), Some(9), "of other data it is no proof");
+    let Some((code, said)) = python(&genesis, &receipt) else { return };
+    assert_eq!((code, said.len()), (0, 1), "{said:?}");
+    assert!(said[0].starts_with("ok 1 "), "{said:?}");
+    let (code, said) = python(&genesis, &changed).unwrap();
+    assert_eq!((code, said.len()), (9, changed.lines().count()));
+    assert!(said.iter().all(|line| line.starts_with("no ")), "{said:?}");
+}

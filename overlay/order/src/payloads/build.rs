@@ -22,19 +22,34 @@ impl Payloads {
     pub(super) fn on_build(&mut self, now: Time, round: Round, parent: &BlockId, out: &mut Outbox<Output>) {
         let before = self.chain.blocks.get(parent).map_or(self.chain.time, |known| known.block.header().time);
         let time = self.wall(now).max(before);
-        // What was offered before and is in no block that is under way waits as ever.
-        let blocks = &self.chain.blocks;
-        let under_way = |key: &Key| {
-            blocks.values().any(|known| known.keys.as_ref().is_some_and(|keys| keys.contains(key)))
-        };
-        let lost: Vec<Key> = self.mempool.offered().into_iter().filter(|key| !under_way(key)).collect();
-        self.mempool.take_back(lost);
+        self.take_back_lost();
         let payload = self.build(parent, time).unwrap_or(Payload::empty());
         if let Payload::Inline(transactions) = &payload {
             let offered = transactions.iter().filter_map(|bytes| Whole::read(bytes.clone()).ok());
             self.mempool.offer(offered.map(|whole| whole.key));
+            self.offered_until = Some(now.after(self.config.tell_retry));
         }
         out.push(Output::Built { round, payload, time });
+    }
+
+    /// M2: what was offered and is in no block that is under way waits as ever. A block may never have been made of it,
+    /// and this node may not lead again for long.
+    pub(super) fn take_back_lost(&mut self) {
+        let blocks = &self.chain.blocks;
+        let has = |known: &super::chain::Known, key: &Key| {
+            known.keys.as_ref().is_some_and(|keys| keys.contains(key))
+        };
+        let under_way = |key: &Key| blocks.values().any(|known| has(known, key));
+        let lost: Vec<Key> = self.mempool.offered().into_iter().filter(|key| !under_way(key)).collect();
+        self.mempool.take_back(lost);
+    }
+
+    pub(super) fn take_back_if_due(&mut self, now: Time) {
+        if self.offered_until.is_some_and(|until| until <= now) {
+            self.take_back_lost();
+            let rest = !self.mempool.offered().is_empty();
+            self.offered_until = rest.then(|| now.after(self.config.tell_retry));
+        }
     }
 
     /// What waits, if it is little; else batches. None as long as it is not known what stands below.

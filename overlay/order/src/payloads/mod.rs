@@ -308,6 +308,8 @@ pub struct Payloads {
     waits: bool,
     /// Since when the oldest entry waits for a batch.
     loose_since: Option<Time>,
+    /// When it is looked at whether what this node offered for a block is in one.
+    offered_until: Option<Time>,
     /// A node without a vote hands its entries to validators: when it does so again, and which have been handed on.
     hands_at: Option<Time>,
     handed: BTreeSet<Key>,
@@ -346,6 +348,7 @@ impl Payloads {
             started: false,
             waits: false,
             loose_since: None,
+            offered_until: None,
             hands_at: None,
             handed: BTreeSet::new(),
             turns: 0,
@@ -404,10 +407,7 @@ impl Payloads {
             return Err(NotTaken::Busy(Busy::Chain { ordered, max }));
         }
         let transaction = whole.transaction;
-        let first = self.mempool.loose_bytes() == 0;
-        if self.mempool.admit(from, whole).map_err(NotTaken::Busy)? && first {
-            self.loose_since = Some(now);
-        }
+        self.mempool.admit(from, whole).map_err(NotTaken::Busy)?;
         Ok(transaction)
     }
 
@@ -491,10 +491,16 @@ impl Machine for Payloads {
             Input::Wake => {
                 self.started = true;
                 self.expire(now, out);
+                self.take_back_if_due(now);
                 self.tell_again(now, out);
             }
         }
         self.settle(now, out);
+        if self.mempool.loose_bytes() > 0 {
+            self.loose_since.get_or_insert(now);
+        } else {
+            self.loose_since = None;
+        }
         self.seal_if_due(now, out);
         self.hand_on(now, out);
         self.ask(now, out);
@@ -507,6 +513,7 @@ impl Machine for Payloads {
         }
         let expires = self.mempool.expires().map(|until| self.when(until).after(Duration::from_millis(1)));
         let times = [
+            self.offered_until,
             expires,
             self.seals_at(),
             self.hands_at,

@@ -8,6 +8,7 @@
 
 mod asks;
 mod carry;
+mod catching_up;
 mod disks;
 mod epochs;
 mod faults;
@@ -15,6 +16,7 @@ mod hostile;
 mod judge;
 mod liars;
 mod lies;
+mod payloads;
 mod ranges;
 mod receipts;
 mod replay;

@@ -6,6 +6,7 @@
 //! | data | `~/.local/share/wattle/nodes/NODE/` | `DIR/data/nodes/NODE/` |
 //! | log | `~/.local/state/wattle/nodes/NODE/wattle.log` | `DIR/state/nodes/NODE/wattle.log` |
 //! | runtime | `$XDG_RUNTIME_DIR/wattle/NODE/` | `DIR/run/NODE/` |
+//! | testnets | `~/.local/state/wattle/testnets/NAME/`, each a `--home` of its nodes | `DIR/state/testnets/NAME/` |
 //!
 //! Without `XDG_RUNTIME_DIR` the runtime directory is `/tmp/wattle-UID`, owned by that user and closed to
 //! others. The path of a Unix socket has at most 107 bytes (`sun_path`, unix(7)); below a deep `--home` the
@@ -242,6 +243,13 @@ impl Paths {
     #[must_use]
     pub fn neighbour_file(&self) -> PathBuf {
         self.runtime_dir.join("neighbour.json")
+    }
+
+    /// Where this user's testnets are: a directory each.
+    #[must_use]
+    pub fn testnets_dir(&self) -> PathBuf {
+        // The log is STATE/nodes/NODE/wattle.log.
+        self.log_file.ancestors().nth(3).unwrap_or(&self.log_file).join("testnets")
     }
 
     /// The user whose files these are.

@@ -356,6 +356,75 @@ fn every_command_about_the_log_answers_with_its_document() {
     home.fails("order verify", &[&receipt, "--genesis", &genesis], 9);
 }
 
+/// Takes a testnet away at the end of a test, however that ends.
+struct Testnet<'a>(&'a Home);
+
+impl Drop for Testnet<'_> {
+    fn drop(&mut self) {
+        self.0.wattle(&["testnet", "down"]);
+    }
+}
+
+#[test]
+fn every_command_about_testnets_answers_with_its_document() {
+    let home = Home::with(&[]);
+    let testnet = Testnet(&home);
+    let walk: &[(&'static str, &[&str])] = &[
+        ("testnet list", &[]),
+        ("testnet up", &["2"]),
+        ("testnet list", &[]),
+        ("testnet status", &[]),
+        ("testnet exec", &["--json", "all", "--", "id"]),
+        ("testnet logs", &[]),
+        ("testnet latency", &["0-1", "5ms+-1", "--spread", "heavy-tail"]),
+        ("testnet loss", &["1%"]),
+        ("testnet rate", &["alice-bob", "10mbit"]),
+        ("testnet partition", &["--one-way", "0", "1"]),
+        ("testnet status", &[]),
+        ("testnet report", &["--within", "100ms"]),
+        ("testnet clear", &[]),
+        ("testnet heal", &[]),
+        ("testnet pause", &["bob"]),
+        ("testnet resume", &["bob"]),
+        ("testnet kill", &["1"]),
+        ("testnet restart", &["1"]),
+        ("testnet add", &["1"]),
+        ("testnet remove", &["2"]),
+        ("testnet chaos", &["--for", "20s", "--dry-run"]),
+        ("testnet report", &["--within", "30s"]),
+        ("testnet down", &["--keep"]),
+        ("testnet status", &[]),
+    ];
+    for (path, words) in walk {
+        home.json(path, words);
+    }
+    for (path, words, exit) in [
+        ("testnet up", &["0"][..], 2),
+        ("testnet up", &["2"], 6),
+        ("testnet partition", &["0,1"], 2),
+        ("testnet partition", &["0,7", "1"], 4),
+        ("testnet partition", &["0,1", "1"], 2),
+        ("testnet latency", &["soon"], 2),
+        ("testnet latency", &["0-7", "5ms"], 4),
+        ("testnet loss", &["0-0", "5%"], 2),
+        ("testnet pause", &["0"], 6),
+        ("testnet remove", &["all"], 6),
+        ("testnet kill", &["zoe"], 4),
+        ("testnet status", &["--name", "other"], 4),
+        ("testnet down", &["--name", "Bad"], 2),
+    ] {
+        home.fails(path, words, exit);
+    }
+    home.json("testnet down", &[]);
+    home.fails("testnet down", &[], 4);
+    drop(testnet);
+    let elsewhere = ["testnet demo"];
+    for page in PAGES.iter().filter(|page| page.path.starts_with("testnet")) {
+        let walked = walk.iter().any(|(path, _)| *path == page.path) || page.path == "testnet down";
+        assert!(walked || elsewhere.contains(&page.path), "{} is not walked", page.path);
+    }
+}
+
 #[test]
 fn a_second_start_names_the_first() {
     let home = Home::with(&["default"]);

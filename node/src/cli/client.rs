@@ -83,6 +83,11 @@ impl Client {
         Ok(Self { at, token, program: session.program(), paths, timeout: session.timeout() })
     }
 
+    /// For a node of this machine by its socket.
+    pub(crate) fn to(paths: Paths, program: String, timeout: Option<Duration>) -> Self {
+        Self { at: At::Unix(paths.socket.clone()), token: None, program, paths, timeout }
+    }
+
     /// Asks for a document.
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<Answer<T>, Failure> {
         self.ask(Method::GET, path, None::<&()>).await
@@ -234,12 +239,15 @@ pub(crate) fn no_node(paths: &Paths, socket: &Path, program: &str, error: &std::
     let looked = format!("{} ({seen})", socket.display());
     let mut document = ErrorDocument::new(code, message).detail("looked for", looked);
     if code == ErrorCode::NoNode {
-        let (start, background) =
-            (format!("{program} run"), format!("(or in the background: {program} run -d)"));
+        let (start, background) = match super::testnet::restart_of(program) {
+            Some(restart) => (restart, String::new()),
+            None => (format!("{program} run"), format!("(or in the background: {program} run -d)")),
+        };
         document = advise(document, "start it", &start, &background);
     }
-    let others: Vec<String> = paths
-        .nodes_seen()
+    // Those of a testnet are named otherwise, and `testnet status` shows them.
+    let beside = if program.starts_with("wattle -t ") { Vec::new() } else { paths.nodes_seen() };
+    let others: Vec<String> = beside
         .into_iter()
         .filter(|other| other != node && runs(paths, other))
         .map(|name| name.to_string())

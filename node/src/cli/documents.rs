@@ -1,5 +1,9 @@
 //! Documents of commands that work on files, and which the API therefore does not have.
 
+mod testnet;
+
+pub use testnet::*;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -27,6 +31,16 @@ use crate::api::documents::{ConfigCheckDocument, DocAuthor, DoctorDocument, LogL
     LogLine,
     OrderInitDocument,
     UiDocument,
+    TestnetUpDocument,
+    TestnetDownDocument,
+    TestnetListDocument,
+    TestnetStatusDocument,
+    TestnetNodesDocument,
+    TestnetLinksDocument,
+    TestnetExecLine,
+    TestnetLogLine,
+    TestnetReportDocument,
+    TestnetChaosDocument,
 )))]
 pub struct Documents;
 
@@ -54,6 +68,15 @@ schemas! {
     BundleSchema = "wattle.bundle/1",
     UiSchema = "wattle.ui/1",
     OrderInitSchema = "wattle.order_init/1",
+    TestnetUpSchema = "wattle.testnet_up/1",
+    TestnetDownSchema = "wattle.testnet_down/1",
+    TestnetListSchema = "wattle.testnet_list/1",
+    TestnetStatusSchema = "wattle.testnet_status/1",
+    TestnetNodesSchema = "wattle.testnet_nodes/1",
+    TestnetLinksSchema = "wattle.testnet_links/1",
+    TestnetReportSchema = "wattle.testnet_report/1",
+    TestnetChaosSchema = "wattle.testnet_chaos/1",
+    TestnetStateSchema = "wattle.testnet_state/1",
 }
 
 /// A node that was made.

@@ -51,7 +51,9 @@ pub(crate) fn for_node(text: &str, program: &str) -> String {
         let (before, from) = rest.split_at(at);
         let after = from.get("wattle ".len()..).unwrap_or_default();
         let begins = before.chars().next_back().is_none_or(|c| c.is_whitespace() || "(,:".contains(c));
-        let command = begins && after.starts_with(|c: char| c.is_ascii_lowercase());
+        // What is about a whole testnet is for no single node of it.
+        let whole_net = program.starts_with("wattle -t ") && after.starts_with("testnet ");
+        let command = begins && !whole_net && after.starts_with(|c: char| c.is_ascii_lowercase());
         whole.push_str(before);
         whole.push_str(if command { program } else { "wattle" });
         whole.push(' ');
@@ -191,5 +193,7 @@ mod tests {
         let document = of_node(document, "wattle -n bob");
         assert_eq!(document.details[0][1], "a new ticket: wattle doc share <id>");
         assert_eq!(document.details[1][1], "wattle -n bob doc list");
+        let of_net = for_node("wattle testnet heal, then wattle status", "wattle -t demo/1");
+        assert_eq!(of_net, "wattle testnet heal, then wattle -t demo/1 status");
     }
 }

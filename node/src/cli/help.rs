@@ -27,6 +27,7 @@ Then:
   order init join submit status log      one log that all agree on, with receipts
   init id stop wait health logs ui       this node, and its page in the browser
   config key token doctor version        settings, identity, API tokens, trouble
+  testnet up status partition report     many nodes here, and faults between them
   completions man                        for your shell
 
   wattle COMMAND --help                  every option, with examples

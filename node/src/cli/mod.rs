@@ -35,6 +35,7 @@ mod routes;
 mod run;
 mod session;
 mod table;
+mod testnet;
 mod tickets;
 mod topic;
 mod trace;
@@ -89,6 +90,7 @@ enum Command {
     Chat(chat::Chat),
     Doc(doc::Doc),
     Order(order::Order),
+    Testnet(testnet::Testnet),
     Config(config::Config),
     Key(keys::Key),
     Token(keys::Token),
@@ -118,19 +120,25 @@ pub fn main() -> ExitCode {
         Err(error) => return output::end(&asked, Err(errors::of_clap(&error, &arguments, &asked))),
     };
     let output = Output::new(&cli.globals);
+    let patient = matches.value_source("timeout") == Some(ValueSource::CommandLine);
     let result = match cli.command {
         None => output.text(help::overview()),
-        Some(command) => {
-            let patient = matches.value_source("timeout") == Some(ValueSource::CommandLine);
-            let session = Session::new(cli.globals, output, patient);
-            let program = session.program();
-            dispatch(session, command).map_err(|failure| match failure {
-                Failure::Error(document) => errors::of_node(*document, &program).into(),
-                other => other,
-            })
-        }
+        Some(command) => run(cli.globals, output, patient, command),
     };
     output::end(&asked, result)
+}
+
+fn run(globals: Globals, output: Output, patient: bool, command: Command) -> Result<(), Failure> {
+    let globals = match command {
+        Command::Testnet(_) => globals,
+        _ => testnet::find(globals)?,
+    };
+    let session = Session::new(globals, output, patient);
+    let program = session.program();
+    dispatch(session, command).map_err(|failure| match failure {
+        Failure::Error(document) => errors::of_node(*document, &program).into(),
+        other => other,
+    })
 }
 
 fn dispatch(session: Session, command: Command) -> Result<(), Failure> {
@@ -157,6 +165,7 @@ fn dispatch(session: Session, command: Command) -> Result<(), Failure> {
         Command::Chat(args) => session.block_on(chat::chat(&session, args)),
         Command::Doc(args) => session.block_on(doc::doc(&session, args)),
         Command::Order(args) => order::order(&session, args),
+        Command::Testnet(args) => testnet::testnet(&session, args),
         Command::Config(args) => config::config(&session, args),
         Command::Key(args) => keys::key(&session, args),
         Command::Token(args) => session.block_on(keys::token(&session, args)),

@@ -191,6 +191,26 @@ impl Output {
         self.color
     }
 
+    /// `text` in a colour of its own for each of a few numbers, when stdout has colours.
+    pub(crate) fn paint_number(&self, number: u32, text: &str) -> String {
+        const COLORS: [AnsiColor; 6] = [
+            AnsiColor::Cyan,
+            AnsiColor::Yellow,
+            AnsiColor::Green,
+            AnsiColor::Magenta,
+            AnsiColor::Blue,
+            AnsiColor::Red,
+        ];
+        let color = usize::try_from(number).ok().and_then(|number| COLORS.get(number % COLORS.len()));
+        match color.filter(|_| self.color) {
+            Some(color) => {
+                let style = color.on_default();
+                format!("{style}{text}{style:#}")
+            }
+            None => text.to_owned(),
+        }
+    }
+
     /// `text` in the colour of its meaning when stdout has colours.
     pub(crate) fn paint(&self, meaning: Meaning, text: &str) -> String {
         paint(self.color, meaning, text)

@@ -2,6 +2,7 @@
 //! same table.
 
 mod order;
+mod testnet;
 
 use crate::exit::ErrorCode;
 
@@ -62,21 +63,30 @@ const fn document(schema: &'static str) -> Json {
 }
 
 /// Every leaf.
-pub const PAGES: &[Page] = &joined::<{ NODE.len() + order::PAGES.len() }>(NODE, &order::PAGES);
+pub const PAGES: &[Page] = &joined::<{ OTHERS.len() + order::PAGES.len() + testnet::PAGES.len() }>(&[
+    OTHERS,
+    order::PAGES,
+    testnet::PAGES,
+]);
 
-/// Two tables as one.
-const fn joined<const ALL: usize>(one: &[Page], other: &[Page]) -> [Page; ALL] {
-    let mut all = [one[0]; ALL];
-    let mut at = 0;
+/// Tables as one.
+const fn joined<const ALL: usize>(tables: &[&[Page]]) -> [Page; ALL] {
+    let mut all = [OTHERS[0]; ALL];
+    let (mut table, mut row, mut at) = (0, 0, 0);
     while at < ALL {
-        all[at] = if at < one.len() { one[at] } else { other[at - one.len()] };
+        if row == tables[table].len() {
+            (table, row) = (table + 1, 0);
+            continue;
+        }
+        all[at] = tables[table][row];
+        row += 1;
         at += 1;
     }
     all
 }
 
-/// Every leaf but those of the ordered log.
-const NODE: &[Page] = &[
+/// Every leaf but those in files of their own.
+const OTHERS: &[Page] = &[
     // This node.
     offline(
         "init",

@@ -19,6 +19,7 @@ pub(super) const MEMBERS: &str = "/api/v1/members";
 pub(super) const MEMBERS_FOLLOW: &str = "/api/v1/members/follow";
 pub(super) const MEMBERS_LEAVE: &str = "/api/v1/members/leave";
 pub(super) const MEMBERS_REMOVE: &str = "/api/v1/members/remove";
+pub(super) const FAULTS: &str = "/api/v1/faults";
 pub(super) const ORDER_STATUS: &str = "/api/v1/order/status";
 pub(super) const ORDER_VALIDATORS: &str = "/api/v1/order/validators";
 pub(super) const ORDER_ENTRIES: &str = "/api/v1/order/entries";

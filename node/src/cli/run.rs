@@ -54,6 +54,9 @@ pub(super) fn run(session: &Session, args: &Run) -> Result<(), Failure> {
     if !args.detach {
         return foreground(session, args);
     }
+    if let Some(spot) = &session.globals.testnet {
+        return Err(super::testnet::started_by_its_testnet(spot));
+    }
     let paths = session.paths()?;
     let ready = start_detached(session, &paths, &flags_of(args))?;
     session.show_own(&ready, |ready| Shown {
@@ -99,6 +102,9 @@ fn foreground(session: &Session, args: &Run) -> Result<(), Failure> {
         tether();
     }
     let faults = args.faults.as_deref().map(crate::faults::read).transpose()?;
+    if let (None, Some(spot)) = (&faults, &session.globals.testnet) {
+        return Err(super::testnet::started_by_its_testnet(spot));
+    }
     let options = Options {
         faults,
         node: session.globals.node.clone(),

@@ -14,6 +14,7 @@ use super::client::{Answer, Client};
 use super::errors::{Failure, for_node};
 use super::output::{Color, Output};
 use super::table::tame;
+use super::testnet::Spot;
 use super::values::{Span, as_ms};
 use crate::api::documents::ErrorDocument;
 use crate::exit::ErrorCode;
@@ -35,6 +36,12 @@ pub(crate) struct Globals {
     /// Keep config, data and socket under DIR
     #[arg(short = 'H', long, global = true, env = "WATTLE_HOME", value_name = "DIR", help_heading = HEADING)]
     pub(crate) home: Option<PathBuf>,
+    /// Talk to node IDX of a testnet
+    #[arg(short, long, global = true, value_name = "NET/IDX", help_heading = HEADING)]
+    pub(crate) testnet: Option<Spot>,
+    /// `--home` as it was given, where `-t` led below it.
+    #[arg(skip)]
+    pub(crate) outer_home: Option<PathBuf>,
     /// Where the node's API is: unix:/path or http://127.0.0.1:7711
     #[arg(long, global = true, env = "WATTLE_API", value_name = "ADDR", help_heading = HEADING)]
     pub(crate) api: Option<String>,
@@ -115,6 +122,10 @@ impl Session {
 
     /// What to type to give this same node another command: `wattle -n bob`.
     pub(crate) fn program(&self) -> String {
+        if let Some(spot) = self.globals.testnet.as_ref().filter(|spot| spot.node.is_some()) {
+            let home = self.globals.outer_home.as_ref().map(|home| format!(" --home {}", home.display()));
+            return format!("wattle -t {spot}{}", home.unwrap_or_default());
+        }
         program(self.globals.node.as_str(), self.globals.home.as_deref())
     }
 

@@ -4,7 +4,7 @@ use super::{Json, Page, document, live, offline};
 use crate::exit::ErrorCode::{Conflict, Denied, Failed, Invalid, NoNode, NoQuorum, NotFound, Timeout, Usage};
 
 /// Every leaf below `order`.
-pub(super) const PAGES: [Page; 9] = [
+pub(super) const PAGES: &[Page] = &[
     offline(
         "order init",
         document("wattle.order_init/1"),

@@ -1,0 +1,353 @@
+//! What is done to links: `partition`, `heal`, `latency`, `loss`, `rate`, `clear`.
+//!
+//! The whole table is computed from what is written down and told to each node, so telling it twice is as good as once,
+//! and a node that was away has it from its file when it starts.
+
+use std::collections::BTreeSet;
+use std::str::FromStr;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+use super::state::{Held, Place, Row, State, pair};
+use crate::api::documents::{ErrorDocument, FaultsDocument, FaultsRequest};
+use crate::cli::documents::{
+    TestnetLinksDocument, TestnetLinksSchema, TestnetPartition, TestnetShape, TestnetStanding,
+};
+use crate::cli::errors::Failure;
+use crate::cli::routes;
+use crate::cli::session::{Session, Shown};
+use crate::cli::values::Span;
+use crate::exit::ErrorCode;
+
+/// `50ms`, or `50ms+-10`: milliseconds around it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Latency {
+    latency_ms: f64,
+    jitter_ms: f64,
+}
+
+/// `5%`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Loss(f64);
+
+/// `1mbit`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Rate(u64);
+
+/// Why a text is none of these. Caller error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum InvalidShape {
+    #[error("a latency is a duration up to a minute, and may say how much it varies: 50ms, 50ms+-10")]
+    Latency,
+    #[error("a loss is a share from 0% to 100%: 5%, 0.5%")]
+    Loss,
+    #[error("a rate is a number of at least 1kbit, and a unit, or 0 for no limit: 64kbit, 1mbit, 1gbit")]
+    Rate,
+}
+
+fn milliseconds(text: &str) -> Option<f64> {
+    let span = text.parse::<Span>().ok()?.0;
+    (span <= Duration::from_secs(60)).then(|| span.as_secs_f64() * 1000.0)
+}
+
+impl FromStr for Latency {
+    type Err = InvalidShape;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (latency, jitter) = text.split_once("+-").or_else(|| text.split_once('±')).unwrap_or((text, "0"));
+        // A bare number is in the unit of what it varies.
+        let unit = latency.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
+        let bare = jitter.chars().all(|c| c.is_ascii_digit() || c == '.') && jitter != "0";
+        let jitter = if bare { format!("{jitter}{unit}") } else { jitter.to_owned() };
+        let read = |text: &str| milliseconds(text).ok_or(InvalidShape::Latency);
+        Ok(Self { latency_ms: read(latency)?, jitter_ms: read(&jitter)? })
+    }
+}
+
+impl FromStr for Loss {
+    type Err = InvalidShape;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let percent = text.strip_suffix('%').and_then(|number| number.parse::<f64>().ok());
+        let percent = percent.filter(|percent| (0.0..=100.0).contains(percent));
+        percent.map(|percent| Self(percent / 100.0)).ok_or(InvalidShape::Loss)
+    }
+}
+
+impl FromStr for Rate {
+    type Err = InvalidShape;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "0" {
+            return Ok(Self(0));
+        }
+        let units = [("gbit", 1e9), ("mbit", 1e6), ("kbit", 1e3)];
+        let bits = units.into_iter().find_map(|(unit, size)| {
+            let number: f64 = text.to_ascii_lowercase().strip_suffix(unit)?.parse().ok()?;
+            let bits = number * size;
+            (1000.0..=1e12).contains(&bits).then_some(bits as u64)
+        });
+        bits.map(Self).ok_or(InvalidShape::Rate)
+    }
+}
+
+fn usage(message: impl std::fmt::Display) -> Failure {
+    ErrorDocument::new(ErrorCode::Usage, message.to_string()).into()
+}
+
+/// A link and what to do to it: `0-1 50ms`, or `50ms` for all.
+fn link_and<T: FromStr<Err = InvalidShape>>(
+    state: &State,
+    what: &[String],
+) -> Result<(Option<[u32; 2]>, T), Failure> {
+    match what {
+        [value] => Ok((None, value.parse().map_err(usage)?)),
+        [link, value] => {
+            // Names may have dashes; indexes have none.
+            let ends = link.match_indices('-').find_map(|(at, _)| {
+                let (one, other) = (link.get(..at)?, link.get(at + 1..)?);
+                Some((state.node(one).ok()?.index, state.node(other).ok()?.index))
+            });
+            match ends {
+                Some((one, other)) if one != other => {
+                    Ok((Some(pair(one, other)), value.parse().map_err(usage)?))
+                }
+                Some(_) => Err(usage("a link has two ends")),
+                None => Err(unknown_link(state, link)),
+            }
+        }
+        _ => Err(usage("too many words")),
+    }
+}
+
+fn unknown_link(state: &State, link: &str) -> Failure {
+    // Which of both is not there, is said as everywhere else.
+    let first_unknown = link.split('-').find_map(|end| state.node(end).err());
+    match first_unknown {
+        Some(failure) if link.contains('-') => failure,
+        _ => usage(format!("`{link}` is no link: name its ends, as in 0-1")),
+    }
+}
+
+pub(super) fn partition(session: &Session, args: &super::Partition) -> Result<(), Failure> {
+    let mut held = Place::named(session, args.net.name.as_ref())?.hold()?;
+    let mut groups = Vec::new();
+    let mut seen = BTreeSet::new();
+    for text in &args.groups {
+        let mut group = Vec::new();
+        for node in text.split(',').filter(|node| !node.is_empty()) {
+            let index = held.state.node(node)?.index;
+            if !seen.insert(index) {
+                return Err(usage(format!("node {node} is in two groups")));
+            }
+            group.push(index);
+        }
+        if group.is_empty() {
+            return Err(usage(format!("`{text}` is no group: name nodes, as in 0,1")));
+        }
+        groups.push(group);
+    }
+    let rest: Vec<u32> =
+        held.state.nodes.iter().map(|row| row.index).filter(|index| !seen.contains(index)).collect();
+    if !rest.is_empty() {
+        groups.push(rest);
+    }
+    if groups.len() < 2 {
+        return Err(usage("that is everybody in one group: there is nothing to cut"));
+    }
+    let arrow = if args.one_way { "--one-way " } else { "" };
+    let at = held.state.note(format!("partition {arrow}{}", args.groups.join(" ")));
+    held.state.partition = Some(TestnetPartition { groups, one_way: args.one_way, since: at });
+    tell(session, held, at)
+}
+
+pub(super) fn heal(session: &Session, args: &super::Heal) -> Result<(), Failure> {
+    let mut held = Place::named(session, args.net.name.as_ref())?.hold()?;
+    held.state.partition = None;
+    let at = held.state.note("heal".to_owned());
+    tell(session, held, at)
+}
+
+pub(super) fn latency(session: &Session, args: &super::LatencyArgs) -> Result<(), Failure> {
+    let mut held = Place::named(session, args.net.name.as_ref())?.hold()?;
+    let (between, Latency { latency_ms, jitter_ms }) = link_and(&held.state, &args.what)?;
+    let spread = args.spread.into();
+    change(&mut held.state, between, |shape| {
+        *shape = TestnetShape { latency_ms, jitter_ms, spread, ..*shape };
+    });
+    let at = held.state.note(format!("latency {}", args.what.join(" ")));
+    tell(session, held, at)
+}
+
+pub(super) fn loss(session: &Session, args: &super::LossArgs) -> Result<(), Failure> {
+    let mut held = Place::named(session, args.net.name.as_ref())?.hold()?;
+    let (between, Loss(loss)) = link_and(&held.state, &args.what)?;
+    change(&mut held.state, between, |shape| shape.loss = loss);
+    let at = held.state.note(format!("loss {}", args.what.join(" ")));
+    tell(session, held, at)
+}
+
+pub(super) fn rate(session: &Session, args: &super::RateArgs) -> Result<(), Failure> {
+    let mut held = Place::named(session, args.net.name.as_ref())?.hold()?;
+    let (between, Rate(rate_bits)) = link_and(&held.state, &args.what)?;
+    change(&mut held.state, between, |shape| shape.rate_bits = rate_bits);
+    let at = held.state.note(format!("rate {}", args.what.join(" ")));
+    tell(session, held, at)
+}
+
+pub(super) fn clear(session: &Session, args: &super::Clear) -> Result<(), Failure> {
+    let mut held = Place::named(session, args.net.name.as_ref())?.hold()?;
+    held.state.links.clear();
+    let at = held.state.note("clear".to_owned());
+    tell(session, held, at)
+}
+
+/// Changes the shape of one link, which until then had that of all, or of all.
+fn change(state: &mut State, between: Option<[u32; 2]>, change: impl Fn(&mut TestnetShape)) {
+    match between {
+        Some([one, other]) => {
+            let mut shape = TestnetShape { between, ..state.shape(one, other) };
+            change(&mut shape);
+            state.links.retain(|link| link.between != between);
+            state.links.push(shape);
+        }
+        None => {
+            if !state.links.iter().any(|link| link.between.is_none()) {
+                state.links.insert(0, TestnetShape::default());
+            }
+            state.links.iter_mut().for_each(change);
+        }
+    }
+    let nothing = |shape: &TestnetShape| {
+        TestnetShape { between: None, spread: Default::default(), ..*shape } == TestnetShape::default()
+    };
+    // A link of its own that does nothing still keeps off what all have.
+    let all = state.links.iter().any(|link| link.between.is_none() && !nothing(link));
+    state.links.retain(|link| !nothing(link) || (link.between.is_some() && all));
+}
+
+/// Writes down what changed, tells the nodes, and shows it.
+fn tell(session: &Session, held: Held, at: Timestamp) -> Result<(), Failure> {
+    let later = spread(session, &held)?;
+    let document = TestnetLinksDocument {
+        schema: TestnetLinksSchema::V1,
+        name: held.state.name.clone(),
+        at,
+        partition: held.state.partition.clone(),
+        links: held.state.links.clone(),
+        later,
+    };
+    session.show_own(&document, |document| Shown { text: text_of(document), ids: Vec::new() })
+}
+
+/// Writes down what links are to have, and tells every node; gives those that do not run now.
+pub(super) fn spread(session: &Session, held: &Held) -> Result<Vec<u32>, Failure> {
+    held.save()?;
+    held.place.write_faults(&held.state)?;
+    session.block_on(apply(&held.place, &held.state, &held.state.nodes))
+}
+
+/// Tells nodes what their links are to have; gives those that do not run now.
+pub(super) async fn apply(place: &Place, state: &State, rows: &[Row]) -> Result<Vec<u32>, Failure> {
+    let each = rows.iter().map(|row| async move {
+        if place.standing(row) != TestnetStanding::Running {
+            return Ok(Some(row.index));
+        }
+        let request = FaultsRequest { links: state.faults_of(row) };
+        let told = place.client(row)?.post::<FaultsDocument>(routes::FAULTS, &request).await;
+        match told {
+            Ok(_told) => Ok(None),
+            Err(Failure::Error(document)) if document.code == ErrorCode::NoNode => Ok(Some(row.index)),
+            Err(failure) => Err(failure),
+        }
+    });
+    let all = futures::future::join_all(each.collect::<Vec<_>>()).await;
+    let all: Result<Vec<Option<u32>>, Failure> = all.into_iter().collect();
+    Ok(all?.into_iter().flatten().collect())
+}
+
+fn text_of(document: &TestnetLinksDocument) -> String {
+    let mut text = String::new();
+    let at = document.at.to_zoned(TimeZone::system()).strftime("%H:%M:%S").to_string();
+    match &document.partition {
+        Some(partition) => text.push_str(&format!("split at {at}: {}\n", groups(partition))),
+        None => text.push_str(&format!("every node reaches every other, since {at} at the latest\n")),
+    }
+    for shape in &document.links {
+        text.push_str(&format!("{}\n", shape_text(shape)));
+    }
+    if !document.later.is_empty() {
+        let later: Vec<String> = document.later.iter().map(u32::to_string).collect();
+        text.push_str(&format!("not running, told when they do: {}\n", later.join(", ")));
+    }
+    text
+}
+
+/// `{0,1} | {2,3,4}`
+pub(super) fn groups(partition: &TestnetPartition) -> String {
+    let groups: Vec<String> = partition
+        .groups
+        .iter()
+        .map(|group| {
+            let members: Vec<String> = group.iter().map(u32::to_string).collect();
+            format!("{{{}}}", members.join(","))
+        })
+        .collect();
+    match (partition.one_way, groups.split_first()) {
+        (true, Some((first, rest))) => format!("{first} is not heard by {}", rest.join(" ")),
+        _ => groups.join(" | "),
+    }
+}
+
+/// `0-1: +50 ms (+-10) loss 5% rate 1 mbit`
+pub(super) fn shape_text(shape: &TestnetShape) -> String {
+    let mut text = match shape.between {
+        Some([one, other]) => format!("{one}-{other}:"),
+        None => "all links:".to_owned(),
+    };
+    if shape.latency_ms > 0.0 || shape.jitter_ms > 0.0 {
+        text.push_str(&format!("  +{} ms", shape.latency_ms));
+        if shape.jitter_ms > 0.0 {
+            text.push_str(&format!(" +-{}", shape.jitter_ms));
+        }
+    }
+    if shape.loss > 0.0 {
+        text.push_str(&format!("  loss {}%", (shape.loss * 10_000.0).round() / 100.0));
+    }
+    if shape.rate_bits > 0 {
+        text.push_str(&format!("  rate {} kbit", shape.rate_bits / 1000));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shapes_are_read_as_people_type_them() {
+        let latency = |text: &str| text.parse::<Latency>().map(|it| (it.latency_ms, it.jitter_ms));
+        assert_eq!(latency("50ms"), Ok((50.0, 0.0)));
+        assert_eq!(latency("50ms+-10"), Ok((50.0, 10.0)));
+        assert_eq!(latency("1s+-200ms"), Ok((1000.0, 200.0)));
+        assert_eq!(latency("1.5s±0.5"), Ok((1500.0, 500.0)));
+        for bad in ["", "50", "-1ms", "2m", "50ms+-", "50ms+-x", "+-10"] {
+            assert_eq!(latency(bad), Err(InvalidShape::Latency), "{bad}");
+        }
+        let loss = |text: &str| text.parse::<Loss>().map(|loss| loss.0);
+        assert_eq!((loss("5%"), loss("0.5%"), loss("100%")), (Ok(0.05), Ok(0.005), Ok(1.0)));
+        for bad in ["5", "-1%", "101%", "%", "NaN%"] {
+            assert_eq!(loss(bad), Err(InvalidShape::Loss), "{bad}");
+        }
+        let rate = |text: &str| text.parse::<Rate>().map(|rate| rate.0);
+        assert_eq!(
+            (rate("1mbit"), rate("64kbit"), rate("0.5Mbit"), rate("0")),
+            (Ok(1_000_000), Ok(64_000), Ok(500_000), Ok(0))
+        );
+        for bad in ["1", "1mb", "0.1kbit", "-1mbit", "mbit", "infmbit"] {
+            assert_eq!(rate(bad), Err(InvalidShape::Rate), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! What is done to nodes: `kill`, `pause`, `resume`, `restart`, `add`, `remove`.
+
+use std::process::Child;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use rustix::process::Signal;
+
+use super::process::{Look, Process};
+use super::state::{Held, NODES_MAX, Place, Row};
+use super::{links, up};
+use crate::api::documents::{ErrorDocument, MembersRemoveDocument, MembersRemoveRequest};
+use crate::cli::documents::{
+    TestnetDone, TestnetNodesDocument, TestnetNodesSchema, TestnetPhase, TestnetStanding,
+};
+use crate::cli::errors::{Failure, advise};
+use crate::cli::routes;
+use crate::cli::session::{Session, Shown};
+use crate::exit::ErrorCode;
+
+/// How long a node may take to say goodbye before it is killed.
+const GOODBYE_MAX: Duration = Duration::from_secs(4);
+
+pub(super) fn change(session: &Session, which: &super::Nodes, done: TestnetDone) -> Result<(), Failure> {
+    let mut held = Place::named(session, which.net.name.as_ref())?.hold()?;
+    let rows = held.chosen(&which.nodes)?;
+    match done {
+        TestnetDone::Killed => kill(&mut held, &rows)?,
+        TestnetDone::Paused => pause(&held, &rows)?,
+        TestnetDone::Resumed => resume(session, &held, &rows)?,
+        TestnetDone::Restarted => restart(session, &mut held, &rows)?,
+        TestnetDone::Removed => remove(session, &mut held, &rows)?,
+        TestnetDone::Added => {}
+    }
+    finish(session, held, done, &rows)
+}
+
+fn finish(session: &Session, mut held: Held, done: TestnetDone, rows: &[Row]) -> Result<(), Failure> {
+    let nodes: Vec<u32> = rows.iter().map(|row| row.index).collect();
+    let names: Vec<String> = nodes.iter().map(u32::to_string).collect();
+    let at = held.state.note(format!("{} {}", verb(done), names.join(" ")));
+    held.save()?;
+    let document = TestnetNodesDocument {
+        schema: TestnetNodesSchema::V1,
+        name: held.state.name.clone(),
+        done,
+        at,
+        nodes,
+    };
+    session.show_own(&document, |document| Shown { text: text_of(document, rows), ids: names.clone() })
+}
+
+const fn verb(done: TestnetDone) -> &'static str {
+    match done {
+        TestnetDone::Killed => "kill",
+        TestnetDone::Paused => "pause",
+        TestnetDone::Resumed => "resume",
+        TestnetDone::Restarted => "restart",
+        TestnetDone::Added => "add",
+        TestnetDone::Removed => "remove",
+    }
+}
+
+fn text_of(document: &TestnetNodesDocument, rows: &[Row]) -> String {
+    let word = match document.done {
+        TestnetDone::Killed => "killed",
+        TestnetDone::Paused => "frozen",
+        TestnetDone::Resumed => "thawed",
+        TestnetDone::Restarted => "running again",
+        TestnetDone::Added => "added",
+        TestnetDone::Removed => "removed",
+    };
+    let at = clock(document.at);
+    let names: Vec<String> = rows.iter().map(|row| format!("{} {}", row.index, row.name)).collect();
+    format!("{word} at {at}: {}\n", names.join(", "))
+}
+
+fn clock(at: Timestamp) -> String {
+    at.to_zoned(TimeZone::system()).strftime("%H:%M:%S").to_string()
+}
+
+fn not_running(held: &Held, row: &Row) -> Failure {
+    let document =
+        ErrorDocument::new(ErrorCode::Conflict, format!("node {} ({}) does not run", row.index, row.name));
+    let restart = format!("wattle testnet restart --name {} {}", held.state.name, row.index);
+    advise(document, "start it", &restart, "").into()
+}
+
+pub(super) fn kill(held: &mut Held, rows: &[Row]) -> Result<(), Failure> {
+    for row in rows {
+        if let Some(process) = held.place.process(row) {
+            end(&process, Signal::KILL)?;
+        }
+        if let Some(row) = held.row(row.index) {
+            row.process = None;
+        }
+    }
+    Ok(())
+}
+
+/// Ends a process and waits until it is gone.
+fn end(process: &Process, signal: Signal) -> Result<(), Failure> {
+    process.signal(signal);
+    // A frozen one hears nothing else.
+    process.signal(Signal::CONT);
+    let begun = Instant::now();
+    while process.look() != Look::Gone {
+        if begun.elapsed() > GOODBYE_MAX {
+            process.signal(Signal::KILL);
+        }
+        if begun.elapsed() > GOODBYE_MAX * 2 {
+            let message = format!("process {} does not end", process.pid);
+            return Err(ErrorDocument::new(ErrorCode::Failed, message).into());
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}
+
+pub(super) fn pause(held: &Held, rows: &[Row]) -> Result<(), Failure> {
+    for row in rows {
+        let process = held.place.process(row).ok_or_else(|| not_running(held, row))?;
+        process.signal(Signal::STOP);
+        let begun = Instant::now();
+        while process.look() == Look::Running && begun.elapsed() < GOODBYE_MAX {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn resume(session: &Session, held: &Held, rows: &[Row]) -> Result<(), Failure> {
+    for row in rows {
+        let process = held.place.process(row).ok_or_else(|| not_running(held, row))?;
+        process.signal(Signal::CONT);
+        let begun = Instant::now();
+        while process.look() == Look::Frozen && begun.elapsed() < GOODBYE_MAX {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+    // What was done to links meanwhile.
+    session.block_on(links::apply(&held.place, &held.state, rows)).map(drop)
+}
+
+pub(super) fn restart(session: &Session, held: &mut Held, rows: &[Row]) -> Result<(), Failure> {
+    for row in rows {
+        if let Some(process) = held.place.process(row) {
+            end(&process, Signal::TERM)?;
+        }
+    }
+    held.place.write_faults(&held.state)?;
+    let turn = up::Turn::take();
+    let rows = up::move_off_taken_ports(held, rows)?;
+    start(session, held, &rows)?;
+    drop(turn);
+    held.state.phase = TestnetPhase::Up;
+    Ok(())
+}
+
+/// Starts nodes and waits until they answer; when one does not, none of them runs.
+fn start(session: &Session, held: &mut Held, rows: &[Row]) -> Result<(), Failure> {
+    let mut children = Vec::new();
+    match session.block_on(begin(held, rows, &mut children)) {
+        Ok(()) => up::release(&mut children),
+        Err(failure) => {
+            up::end_children(&mut children);
+            Err(failure)
+        }
+    }
+}
+
+async fn begin(held: &mut Held, rows: &[Row], children: &mut Vec<Child>) -> Result<(), Failure> {
+    for row in rows {
+        let child = up::spawn(&held.place, row)?;
+        if let Some(row) = held.row(row.index) {
+            row.process = Process::now(child.id());
+        }
+        children.push(child);
+    }
+    held.save()?;
+    let statuses = up::await_all(&held.place, rows, children, |_| true).await?;
+    for (row, status) in rows.iter().zip(statuses) {
+        if let Some(row) = held.row(row.index) {
+            row.rss_bytes = status.node.rss_bytes;
+        }
+    }
+    Ok(())
+}
+
+/// Those that run now.
+fn running(held: &Held) -> Vec<Row> {
+    let runs = |row: &&Row| held.place.standing(row) == TestnetStanding::Running;
+    held.state.nodes.iter().filter(runs).cloned().collect()
+}
+
+pub(super) fn add(session: &Session, args: &super::Add) -> Result<(), Failure> {
+    let mut held = Place::named(session, args.net.name.as_ref())?.hold()?;
+    let more = held.state.nodes.len() as u64 + u64::from(args.count);
+    if args.count == 0 || more > u64::from(NODES_MAX) {
+        let message = format!("a testnet has 1 to {NODES_MAX} nodes, and this one would have {more}");
+        return Err(ErrorDocument::new(ErrorCode::Usage, message).into());
+    }
+    let before = held.state.clone();
+    let turn = up::Turn::take();
+    let rows = (0..args.count).map(|_| up::new_row(&mut held)).collect::<Result<Vec<_>, _>>();
+    let added = rows.and_then(|rows| {
+        rows.iter().try_for_each(|row| up::write_config(&held, row))?;
+        held.place.write_faults(&held.state)?;
+        let others = running(&held);
+        start(session, &mut held, &rows)?;
+        session.block_on(introduce(&held, &rows, &others))?;
+        Ok(rows)
+    });
+    drop(turn);
+    match added {
+        Ok(rows) => finish(session, held, TestnetDone::Added, &rows),
+        Err(failure) => {
+            let new: Vec<Row> =
+                held.state.nodes.iter().filter(|row| row.index >= before.next).cloned().collect();
+            kill(&mut held, &new)?;
+            new.iter().try_for_each(|row| forget(&held, row))?;
+            held.state = before;
+            held.save()?;
+            Err(failure)
+        }
+    }
+}
+
+/// New nodes and those that were there get to know each other, and what is done to the links between them.
+async fn introduce(held: &Held, new: &[Row], others: &[Row]) -> Result<(), Failure> {
+    links::apply(&held.place, &held.state, others).await?;
+    let all: Vec<Row> = others.iter().chain(new).cloned().collect();
+    up::name_all(&held.place, new, &all).await?;
+    up::name_all(&held.place, others, new).await
+}
+
+fn remove(session: &Session, held: &mut Held, rows: &[Row]) -> Result<(), Failure> {
+    if rows.len() >= held.state.nodes.len() {
+        let document = ErrorDocument::new(ErrorCode::Conflict, "that is every node of it");
+        let down = format!("wattle testnet down --name {}", held.state.name);
+        return Err(advise(document, "stop it", &down, "").into());
+    }
+    for row in rows {
+        if let Some(process) = held.place.process(row) {
+            end(&process, Signal::TERM)?;
+        }
+        forget(held, row)?;
+        held.state.nodes.retain(|other| other.index != row.index);
+        leave_groups(held, row.index);
+    }
+    held.save()?;
+    held.place.write_faults(&held.state)?;
+    let others = running(held);
+    session.block_on(withdraw(held, rows, &others))
+}
+
+/// A node that is no more is in no group and has no links.
+fn leave_groups(held: &mut Held, index: u32) {
+    held.state.links.retain(|shape| shape.between.is_none_or(|ends| !ends.contains(&index)));
+    if let Some(partition) = &mut held.state.partition {
+        for group in &mut partition.groups {
+            group.retain(|member| *member != index);
+        }
+    }
+}
+
+/// Takes who is gone out of the lists of those that stay.
+async fn withdraw(held: &Held, gone: &[Row], others: &[Row]) -> Result<(), Failure> {
+    let Some(other) = others.first() else { return Ok(()) };
+    let client = held.place.client(other)?;
+    for row in gone {
+        let request = MembersRemoveRequest { peer: row.id.to_string() };
+        // Ignored because a node that nobody knew, or that is still suspect, leaves the lists by itself or stands
+        // there as gone.
+        drop(client.post::<MembersRemoveDocument>(routes::MEMBERS_REMOVE, &request).await);
+    }
+    Ok(())
+}
+
+/// Takes the files of a node away.
+fn forget(held: &Held, row: &Row) -> Result<(), Failure> {
+    let paths = held.place.paths(&row.name)?;
+    up::remove_socket(&paths);
+    let directories = [
+        Some(paths.data_dir.as_path()),
+        paths.config_file.parent(),
+        paths.log_file.parent(),
+        Some(&paths.runtime_dir),
+    ];
+    for directory in directories.into_iter().flatten() {
+        match std::fs::remove_dir_all(directory) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(crate::cli::errors::of_io("remove", directory, &error).into());
+            }
+            _ => {}
+        }
+    }
+    // Ignored because it is no harm to anybody.
+    drop(std::fs::remove_file(held.place.faults_file(&row.name)));
+    Ok(())
+}

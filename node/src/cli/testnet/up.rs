@@ -1,0 +1,614 @@
+//! `testnet up` and `down`: from nothing to connected nodes, and back to nothing.
+//!
+//! What is started is tethered until everything is well: a node whose starter is gone before that ends by itself, and
+//! what is left in the directory is found by `list` and taken away by `down`.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::net::{SocketAddr, UnixListener};
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use rustix::process::Signal;
+
+use super::process::{Look, Process};
+use super::state::{Held, NODES_MAX, Place, Row, State, names, root};
+use crate::api::documents::{ErrorDocument, NameDocument, NameRequest, StatusDocument};
+use crate::cli::documents::{
+    TestnetDownDocument, TestnetDownSchema, TestnetPhase, TestnetStarted, TestnetStateSchema,
+    TestnetUpDocument, TestnetUpSchema,
+};
+use crate::cli::errors::{Failure, advise, of_io};
+use crate::cli::files;
+use crate::cli::routes;
+use crate::cli::session::{Session, Shown};
+use crate::cli::values::{as_ms, short};
+use crate::exit::ErrorCode;
+use crate::paths::Paths;
+
+/// The port of the first node. Each has two: for other nodes, and after it for its API and for datagrams of members.
+const FIRST_PORT: u16 = 17_710;
+/// How often it is looked whether the nodes are ready.
+const LOOK_AGAIN: Duration = Duration::from_millis(15);
+/// How long a process that was told to end may take before it is killed.
+const END_MAX: Duration = Duration::from_secs(4);
+/// How long to wait for somebody else who chooses ports.
+const TURN_MAX: Duration = Duration::from_secs(20);
+/// Whom a node dials at its start.
+const BOOTSTRAPS: usize = 3;
+
+/// What nodes are called, by index.
+const NAMES: [&str; 26] = [
+    "alice", "bob", "carol", "dave", "erin", "frank", "grace", "heidi", "ivan", "judy", "karl", "lena",
+    "mike", "nina", "oscar", "peggy", "quinn", "rupert", "sybil", "trent", "ursula", "victor", "wendy",
+    "xena", "yuri", "zoe",
+];
+
+fn name_of(index: u32) -> String {
+    let known = usize::try_from(index).ok().and_then(|index| NAMES.get(index));
+    known.map_or_else(|| format!("node{index}"), |name| (*name).to_owned())
+}
+
+pub(super) fn up(session: &Session, args: &super::Up) -> Result<(), Failure> {
+    if args.nodes == 0 || args.nodes > NODES_MAX {
+        let message = format!("a testnet has 1 to {NODES_MAX} nodes, not {}", args.nodes);
+        return Err(ErrorDocument::new(ErrorCode::Usage, message).into());
+    }
+    let net = args.name.clone().or_else(|| session.globals.testnet.as_ref().map(|spot| spot.net.clone()));
+    let place = Place::of(session, net.unwrap_or_else(super::NetName::usual))?;
+    let seed = match args.seed {
+        Some(seed) => seed,
+        None => random()?,
+    };
+    let turn = Turn::take();
+    let begun = Instant::now();
+    let held = make(&place, args, seed)?;
+    // From here on whatever ends this takes everything away again.
+    let mut raised = Raised { held, children: Vec::new(), done: false };
+    let document = session.block_on(raise(&mut raised, begun))?;
+    raised.done = true;
+    drop(turn);
+    session.show_own(&document, |document| Shown {
+        text: screen(document),
+        ids: document.nodes.iter().map(|node| node.id.to_string()).collect(),
+    })
+}
+
+fn random() -> Result<u64, Failure> {
+    // 48 bits: a program that reads JSON numbers as floats must not change the seed.
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes[2..])
+        .map_err(|error| ErrorDocument::new(ErrorCode::Failed, format!("no random bytes: {error}")))?;
+    Ok(u64::from_be_bytes(bytes))
+}
+
+fn screen(document: &TestnetUpDocument) -> String {
+    let TestnetUpDocument { name, nodes, up_ms, alive_ms, .. } = document;
+    let seconds = |ms: u64| format!("{}.{}s", ms / 1000, ms % 1000 / 100);
+    let count = nodes.len();
+    let mut text = format!(
+        "{name}: {count} nodes up in {}   all {count} alive on all {count} after {}   seed {}\n",
+        seconds(*up_ms),
+        seconds(*alive_ms),
+        document.seed
+    );
+    for row in nodes.chunks(5) {
+        let cells: Vec<String> =
+            row.iter().map(|node| format!("{} {}  :{}", node.index, node.name, node.port)).collect();
+        text.push_str(&format!("  {}\n", cells.join("   ")));
+    }
+    text.push_str(&format!(
+        "  dashboard of node 0: wattle -t {name}/0 ui          stop: wattle testnet down --name {name}\n"
+    ));
+    text
+}
+
+/// Makes the directory with everything in it that nodes need to start. Nothing runs yet.
+fn make(place: &Place, args: &super::Up, seed: u64) -> Result<Held, Failure> {
+    if let Some(above) = place.directory.parent() {
+        files::private_dir(above)?;
+    }
+    let made = std::fs::DirBuilder::new().mode(0o700).create(&place.directory);
+    made.map_err(|error| match error.kind() {
+        std::io::ErrorKind::AlreadyExists => exists(place),
+        _ => of_io("create", &place.directory, &error),
+    })?;
+    let lock = place.directory.join("lock");
+    wattle_store::create_file(&lock, b"").map_err(|error| of_io("create", &lock, &error))?;
+    let state = State {
+        schema: TestnetStateSchema::V1,
+        name: place.net.to_string(),
+        phase: TestnetPhase::Starting,
+        seed,
+        created: Timestamp::now(),
+        next: 0,
+        nodes: Vec::new(),
+        partition: None,
+        links: Vec::new(),
+        events: Vec::new(),
+    };
+    place.write(&state)?;
+    let mut held = place.hold()?;
+    let made = (0..args.nodes).try_for_each(|_| new_row(&mut held).map(drop));
+    let made = made.and_then(|()| prepare(&mut held, args.latency.map(|latency| latency.0)));
+    if let Err(failure) = made {
+        remove(&held.place, &[])?;
+        return Err(failure);
+    }
+    Ok(held)
+}
+
+fn exists(place: &Place) -> ErrorDocument {
+    let net = &place.net;
+    let interrupted = place.read().map_or(true, |state| state.phase == TestnetPhase::Starting);
+    let message = match interrupted {
+        true => format!("testnet \"{net}\" was begun and not finished"),
+        false => format!("there is a testnet \"{net}\" already"),
+    };
+    let document = ErrorDocument::new(ErrorCode::Conflict, message);
+    let document = advise(document, "take it away", &format!("wattle testnet down --name {net}"), "");
+    document.detail("or another", "wattle testnet up 5 --name lab")
+}
+
+fn prepare(held: &mut Held, latency: Option<Duration>) -> Result<(), Failure> {
+    if let Some(latency) = latency {
+        let latency_ms = latency.as_secs_f64() * 1000.0;
+        held.state.links.push(crate::cli::documents::TestnetShape { latency_ms, ..Default::default() });
+    }
+    for row in &held.state.nodes {
+        write_config(held, row)?;
+    }
+    held.place.write_faults(&held.state)?;
+    held.save()
+}
+
+/// A new node with a key and ports of its own.
+pub(super) fn new_row(held: &mut Held) -> Result<Row, Failure> {
+    let index = held.state.next;
+    let name = name_of(index);
+    let used = used_ports(held);
+    let key = files::own_key(&held.place.paths(&name)?)?;
+    let row = Row { index, name, id: key.node_id(), port: free_port(&used)?, process: None, rss_bytes: None };
+    held.state.next = index.saturating_add(1);
+    held.state.nodes.push(row.clone());
+    Ok(row)
+}
+
+/// Nobody else on this machine chooses ports for a testnet meanwhile: between the look at a port and the node that
+/// listens there, another testnet would find it free too. A name in the kernel, which goes with the process that has it
+/// and is as wide as the ports are: one network namespace.
+pub(super) struct Turn {
+    _name: Option<UnixListener>,
+}
+
+impl Turn {
+    /// Waits for it, but not for ever: whoever has it may be anybody.
+    pub(super) fn take() -> Self {
+        let Ok(name) = SocketAddr::from_abstract_name("wattle-testnet-ports") else {
+            return Self { _name: None };
+        };
+        let begun = Instant::now();
+        loop {
+            match UnixListener::bind_addr(&name) {
+                Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && begun.elapsed() < TURN_MAX => {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                bound => return Self { _name: bound.ok() },
+            }
+        }
+    }
+}
+
+fn is_free(port: u16) -> bool {
+    [port, port + 1].into_iter().all(|port| {
+        TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
+            && UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
+    })
+}
+
+/// Other ports for nodes whose own somebody else took while they were down.
+pub(super) fn move_off_taken_ports(held: &mut Held, rows: &[Row]) -> Result<Vec<Row>, Failure> {
+    let mut moved = false;
+    for row in rows.iter().filter(|row| !is_free(row.port)) {
+        let port = free_port(&used_ports(held))?;
+        if let Some(row) = held.row(row.index) {
+            row.port = port;
+            moved = true;
+        }
+    }
+    if moved {
+        // Each names some of the others.
+        held.state.nodes.iter().try_for_each(|row| write_config(held, row))?;
+    }
+    let indexes: Vec<u32> = rows.iter().map(|row| row.index).collect();
+    Ok(held.state.nodes.iter().filter(|row| indexes.contains(&row.index)).cloned().collect())
+}
+
+/// The ports of all nodes of this user's testnets: one that is down comes back to its own.
+fn used_ports(held: &Held) -> Vec<u16> {
+    let mut used: Vec<u16> = held.state.nodes.iter().map(|row| row.port).collect();
+    let root = held.place.directory.parent().unwrap_or(&held.place.directory);
+    let others = names(root).into_iter().filter_map(|net| Place::below(root, net).read().ok());
+    used.extend(others.flat_map(|state| state.nodes).map(|row| row.port));
+    used
+}
+
+/// The first two ports after those in use that are free for everything that a node does with them.
+fn free_port(used: &[u16]) -> Result<u16, Failure> {
+    let mut ports = (FIRST_PORT..u16::MAX - 1).step_by(2).filter(|port| !used.contains(port));
+    ports.find(|port| is_free(*port)).ok_or_else(|| {
+        ErrorDocument::new(ErrorCode::Conflict, format!("no two free ports from {FIRST_PORT} up")).into()
+    })
+}
+
+pub(super) fn write_config(held: &Held, row: &Row) -> Result<(), Failure> {
+    let file = held.place.paths(&row.name)?.config_file;
+    if let Some(parent) = file.parent() {
+        files::private_dir(parent)?;
+    }
+    let (net, port, api) = (&held.state.name, row.port, row.port + 1);
+    let others = held.state.nodes.iter().filter(|other| other.index != row.index);
+    // Those before it and the first: whoever comes back finds some that stayed.
+    let mut nearest: Vec<&Row> = others.collect();
+    nearest.sort_by_key(|other| (other.index > row.index, row.index.abs_diff(other.index)));
+    let bootstrap: Vec<String> = nearest
+        .iter()
+        .take(BOOTSTRAPS)
+        .map(|other| format!("\"/ip4/127.0.0.1/udp/{}/quic-v1/p2p/{}\"", other.port, other.id))
+        .collect();
+    let text = format!(
+        "# Node {} of the testnet \"{net}\", written by `wattle testnet`.\n\n\
+         [network]\nname = \"testnet-{net}\"\n\n\
+         [p2p]\nprofile = \"lan\"\nmdns = false\nsame_machine = false\ndht_mode = \"server\"\n\
+         listen = [\"/ip4/127.0.0.1/udp/{port}/quic-v1\", \"/ip4/127.0.0.1/tcp/{port}\"]\n\
+         bootstrap = [{}]\n\n\
+         [api]\nlisten = \"127.0.0.1:{api}\"\n\n\
+         [log]\nlevel = \"info\"\n",
+        row.index,
+        bootstrap.join(", "),
+    );
+    wattle_store::write_atomically(&file, text.as_bytes(), 0o600)
+        .map_err(|error| of_io("write", &file, &error).into())
+}
+
+/// Nodes that were started and are not said to be well yet.
+pub(super) struct Raised {
+    pub(super) held: Held,
+    pub(super) children: Vec<Child>,
+    /// All is well: everything stays.
+    pub(super) done: bool,
+}
+
+impl Drop for Raised {
+    fn drop(&mut self) {
+        if self.done {
+            return;
+        }
+        end_children(&mut self.children);
+        if let Err(failure) = remove(&self.held.place, &[]) {
+            tracing::debug!(?failure, "something is left of a testnet");
+        }
+    }
+}
+
+pub(super) fn end_children(children: &mut Vec<Child>) {
+    for child in children.iter_mut() {
+        // Ignored because one that has ended already is as good.
+        drop(child.kill());
+    }
+    for mut child in children.drain(..) {
+        drop(child.wait());
+    }
+}
+
+/// Starts all nodes, and waits until all are alive for all.
+async fn raise(raised: &mut Raised, begun: Instant) -> Result<TestnetUpDocument, Failure> {
+    for row in raised.held.state.nodes.clone() {
+        let child = spawn(&raised.held.place, &row)?;
+        if let Some(row) = raised.held.row(row.index) {
+            row.process = Process::now(child.id());
+        }
+        raised.children.push(child);
+    }
+    raised.held.save()?;
+    let rows = raised.held.state.nodes.clone();
+    let place = raised.held.place.clone();
+    await_all(&place, &rows, &mut raised.children, |_| true).await?;
+    let up = begun.elapsed();
+    let count = rows.len() as u64;
+    let statuses =
+        await_all(&place, &rows, &mut raised.children, |status| status.members.alive == count).await?;
+    let alive = begun.elapsed();
+    for (status, row) in statuses.iter().zip(&mut raised.held.state.nodes) {
+        row.rss_bytes = status.node.rss_bytes;
+    }
+    name_all(&place, &rows, &rows).await?;
+    raised.held.state.phase = TestnetPhase::Up;
+    raised.held.state.note(format!("up {count}"));
+    raised.held.save()?;
+    release(&mut raised.children)?;
+    let nodes = statuses.iter().zip(&rows).map(|(status, row)| TestnetStarted {
+        index: row.index,
+        name: row.name.clone(),
+        id: row.id,
+        pid: status.node.pid,
+        port: row.port,
+    });
+    Ok(TestnetUpDocument {
+        schema: TestnetUpSchema::V1,
+        name: raised.held.state.name.clone(),
+        seed: raised.held.state.seed,
+        directory: place.directory.display().to_string(),
+        up_ms: as_ms(up),
+        alive_ms: as_ms(alive),
+        nodes: nodes.collect(),
+    })
+}
+
+/// Starts the process of a node, tethered to this one.
+pub(super) fn spawn(place: &Place, row: &Row) -> Result<Child, Failure> {
+    let failed = |error: std::io::Error| {
+        ErrorDocument::new(ErrorCode::Failed, format!("cannot start {}: {error}", row.name))
+    };
+    let log = open_log(&place.paths(&row.name)?)?;
+    let mut command = Command::new(std::env::current_exe().map_err(failed)?);
+    for (name, _) in std::env::vars_os() {
+        // What its user sets for other nodes is not for this one.
+        if name.to_str().is_some_and(|name| name.starts_with("WATTLE_")) {
+            command.env_remove(name);
+        }
+    }
+    command.arg("--home").arg(&place.directory).args([
+        "--node",
+        &row.name,
+        "--color=never",
+        "run",
+        "--quiet",
+    ]);
+    command.arg("--tethered").arg("--faults").arg(place.faults_file(&row.name));
+    // A process group of its own: Ctrl-C at this terminal is not for the node.
+    command.process_group(0).stdin(Stdio::piped());
+    command.stdout(log.try_clone().map_err(failed)?).stderr(log);
+    Ok(command.spawn().map_err(failed)?)
+}
+
+/// The log of a node, locked for as long as a process writes it: so it is known whether one does, whatever else is
+/// known of it.
+fn open_log(paths: &Paths) -> Result<File, Failure> {
+    let path = &paths.log_file;
+    if let Some(parent) = path.parent() {
+        files::private_dir(parent)?;
+    }
+    let opened = File::options().append(true).create(true).mode(0o600).open(path);
+    let log = opened.map_err(|error| of_io("open", path, &error))?;
+    match log.try_lock() {
+        Ok(()) => Ok(log),
+        Err(_held) => {
+            let message = format!("node \"{}\" is still running", paths.node);
+            Err(ErrorDocument::new(ErrorCode::Conflict, message).hint("wattle testnet status").into())
+        }
+    }
+}
+
+/// Waits until each node answers and its status is as wanted; gives these in the order of the rows.
+pub(super) async fn await_all(
+    place: &Place,
+    rows: &[Row],
+    children: &mut [Child],
+    wanted: impl Fn(&StatusDocument) -> bool,
+) -> Result<Vec<StatusDocument>, Failure> {
+    let clients = rows.iter().map(|row| place.client(row)).collect::<Result<Vec<_>, _>>()?;
+    let mut found: Vec<Option<StatusDocument>> = rows.iter().map(|_| None).collect();
+    let begun = Instant::now();
+    loop {
+        for (row, child) in rows.iter().zip(children.iter_mut()) {
+            if let Ok(Some(status)) = child.try_wait() {
+                return Err(ended(place, row, status));
+            }
+        }
+        let asked = found.iter().enumerate().filter(|(_, found)| found.is_none());
+        let clients = &clients;
+        let asked = asked.map(|(at, _)| async move {
+            let answer = clients.get(at)?.get::<StatusDocument>(routes::STATUS).await.ok()?;
+            Some((at, answer.document))
+        });
+        for (at, status) in futures::future::join_all(asked.collect::<Vec<_>>()).await.into_iter().flatten() {
+            if wanted(&status)
+                && let Some(place) = found.get_mut(at)
+            {
+                *place = Some(status);
+            }
+        }
+        if found.iter().all(Option::is_some) {
+            return Ok(found.into_iter().flatten().collect());
+        }
+        if let Some(limit) = place.timeout().filter(|limit| begun.elapsed() >= *limit) {
+            let late: Vec<&str> = rows
+                .iter()
+                .zip(&found)
+                .filter(|(_, found)| found.is_none())
+                .map(|(row, _)| row.name.as_str())
+                .collect();
+            let message = format!("timed out after {} waiting for {}", short(limit), late.join(", "));
+            let document = ErrorDocument::new(ErrorCode::Timeout, message);
+            return Err(advise(document, "give it more", "--timeout 2m", "").into());
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}
+
+/// A node ended instead of starting: what it said last.
+fn ended(place: &Place, row: &Row, status: std::process::ExitStatus) -> Failure {
+    let log = place.paths(&row.name).map(|paths| paths.log_file).ok();
+    let said = log.as_deref().and_then(|log| std::fs::read_to_string(log).ok()).unwrap_or_default();
+    let lines: Vec<&str> = said.lines().collect();
+    let start =
+        lines.iter().rposition(|line| line.starts_with("error: ")).unwrap_or(lines.len().saturating_sub(1));
+    let mut document =
+        ErrorDocument::new(ErrorCode::Failed, format!("node \"{}\" did not start ({status})", row.name));
+    for line in lines.iter().skip(start).take(5) {
+        document = document.detail("it said", line.trim());
+    }
+    document.into()
+}
+
+/// Lets each know the others by their names.
+pub(super) async fn name_all(place: &Place, at: &[Row], whom: &[Row]) -> Result<(), Failure> {
+    let each = at.iter().map(|row| async move {
+        let client = place.client(row)?;
+        for other in whom.iter().filter(|other| other.index != row.index) {
+            let request = NameRequest { peer: other.id.to_string(), name: Some(other.name.clone()) };
+            client.post::<NameDocument>(routes::NAME, &request).await?;
+        }
+        Ok::<(), Failure>(())
+    });
+    futures::future::join_all(each).await.into_iter().collect()
+}
+
+/// Says to each child that all is well: it goes on without this process.
+pub(super) fn release(children: &mut Vec<Child>) -> Result<(), Failure> {
+    for child in children.iter_mut() {
+        if let Some(mut stdin) = child.stdin.take() {
+            stdin
+                .write_all(b"\n")
+                .map_err(|error| ErrorDocument::new(ErrorCode::Failed, format!("a node ended: {error}")))?;
+        }
+    }
+    children.clear();
+    Ok(())
+}
+
+pub(super) fn down(session: &Session, args: &super::Down) -> Result<(), Failure> {
+    let place = Place::named(session, args.net.name.as_ref())?;
+    // A testnet that something else damaged must go away as well.
+    let lock = place.lock();
+    if let Err(Failure::Error(document)) = &lock
+        && document.code == ErrorCode::Conflict
+    {
+        return Err(ErrorDocument::clone(document).into());
+    }
+    let rows = place.read().map(|state| state.nodes).unwrap_or_default();
+    let stopped = stop_all(&place, &rows, args.keep)?;
+    let kept = if args.keep {
+        let mut state = place.read()?;
+        state.phase = TestnetPhase::Down;
+        state.nodes.iter_mut().for_each(|row| row.process = None);
+        state.note("down --keep".to_owned());
+        place.write(&state)?;
+        Some(place.directory.display().to_string())
+    } else {
+        remove(&place, &rows)?;
+        None
+    };
+    drop(lock);
+    // Gone when this was the last one. Ignored because another may be in it.
+    drop(std::fs::remove_dir(root(session)?));
+    let document =
+        TestnetDownDocument { schema: TestnetDownSchema::V1, name: place.net.to_string(), stopped, kept };
+    session.show_own(&document, |document| Shown {
+        text: match &document.kept {
+            Some(kept) => format!("{}: stopped {} nodes; kept {kept}\n", document.name, document.stopped),
+            None => format!("{}: stopped {} nodes, nothing is left\n", document.name, document.stopped),
+        },
+        ids: vec![document.name.clone()],
+    })
+}
+
+/// Every node that may run here, written down or not: by the names of its files.
+fn all_names(place: &Place, rows: &[Row]) -> Vec<String> {
+    let mut names: Vec<String> = rows.iter().map(|row| row.name.clone()).collect();
+    if let Ok(entries) = std::fs::read_dir(place.directory.join("data").join("nodes")) {
+        names.extend(entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()));
+    }
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// Ends every process of a testnet; politely when its files are to be used again.
+fn stop_all(place: &Place, rows: &[Row], politely: bool) -> Result<u64, Failure> {
+    let mut processes: Vec<Process> = rows.iter().filter_map(|row| place.process(row)).collect();
+    for name in all_names(place, rows) {
+        let owner = wattle_store::read_owner(&place.paths(&name)?.data_dir);
+        processes.extend(owner.and_then(|owner| Process::now(owner.pid)));
+    }
+    processes.sort_by_key(|process| process.pid);
+    processes.dedup();
+    let signal = if politely { Signal::TERM } else { Signal::KILL };
+    let told = processes.iter().filter(|process| process.signal(signal)).count();
+    for process in &processes {
+        // A frozen one hears nothing else.
+        process.signal(Signal::CONT);
+    }
+    let begun = Instant::now();
+    while processes.iter().any(|process| process.look() != Look::Gone) || in_use(place, rows)? {
+        if begun.elapsed() > END_MAX {
+            for process in &processes {
+                process.signal(Signal::KILL);
+            }
+        }
+        if begun.elapsed() > END_MAX * 2 {
+            let left: Vec<String> = processes
+                .iter()
+                .filter(|process| process.look() != Look::Gone)
+                .map(|process| process.pid.to_string())
+                .collect();
+            let message = format!("processes of testnet \"{}\" do not end: {}", place.net, left.join(", "));
+            return Err(ErrorDocument::new(ErrorCode::Failed, message).into());
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Ok(told as u64)
+}
+
+/// Whether a process writes one of the logs: also one that was started a moment ago and is not written down.
+fn in_use(place: &Place, rows: &[Row]) -> Result<bool, Failure> {
+    for name in all_names(place, rows) {
+        if matches!(wattle_store::lock_file(&place.paths(&name)?.log_file), Ok(None)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Takes everything of a testnet off the disk. Nothing of it runs any more.
+fn remove(place: &Place, rows: &[Row]) -> Result<(), Failure> {
+    for name in all_names(place, rows) {
+        remove_socket(&place.paths(&name)?);
+    }
+    match std::fs::remove_dir_all(&place.directory) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(of_io("remove", &place.directory, &error).into())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Below a deep directory the socket is at a short place of its own.
+pub(super) fn remove_socket(paths: &Paths) {
+    // Ignored because a node that stopped politely took them with it.
+    drop(std::fs::remove_file(&paths.socket));
+    if let Some(parent) = paths.socket.parent().filter(|parent| !parent.starts_with(&paths.runtime_root)) {
+        drop(std::fs::remove_dir(parent));
+        if let Some(root) = parent.parent() {
+            remove_when_empty(root);
+        }
+    }
+}
+
+fn remove_when_empty(directory: &Path) {
+    // Ignored because it is everybody's, and only goes when it is nobody's.
+    drop(std::fs::remove_dir(directory));
+}
+
+/// How many nodes of each testnet run: for `list`.
+pub(super) fn all(session: &Session) -> Result<Vec<(Place, Option<State>)>, Failure> {
+    let places = names(&root(session)?).into_iter().map(|net| Place::of(session, net));
+    places.map(|place| place.map(|place| (place.clone(), place.read().ok()))).collect()
+}

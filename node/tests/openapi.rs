@@ -10,9 +10,9 @@ use wattle::api::{Needs, needed, openapi};
 #[test]
 fn the_committed_description_is_the_one_the_node_serves() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("openapi.json");
-    // Indented by one: people read it by searching, and it is long.
+    // A line a value and no indentation: people read it by searching, and it is long.
     let mut now = Vec::new();
-    let formatter = serde_json::ser::PrettyFormatter::with_indent(b" ");
+    let formatter = serde_json::ser::PrettyFormatter::with_indent(b"");
     openapi().serialize(&mut serde_json::Serializer::with_formatter(&mut now, formatter)).unwrap();
     let now = String::from_utf8(now).unwrap() + "\n";
     if std::env::var_os("UPDATE").is_some() {

@@ -1,7 +1,7 @@
 //! Fetching committed blocks by height: from several at once, each answer proven by itself.
 //!
-//! [`crate::Output::Behind`] says what a node misses. [`CatchUp`] asks several nodes for ranges of it, and gives what came,
-//! in order, to [`crate::Input::Synced`].
+//! [`crate::Output::Behind`] says what a node misses. [`CatchUp`] asks several nodes for ranges of it, and gives what
+//! came, in order, to [`crate::Input::Synced`].
 //!
 //! # Rules
 //!
@@ -9,7 +9,8 @@
 //!   ([`crate::Checker::check_chain`]); it begins where it was asked to.
 //! * **F2, liars.** Who sends a range that does not verify, or another than it was asked for, is asked no more in this
 //!   epoch. Who is slow, or has nothing, is asked later again: that proves nothing.
-//! * **F3, deadlines.** Each question has its own; after it the range is asked of another. So no node holds up the rest.
+//! * **F3, deadlines.** Each question has its own; after it the range is asked of another. So no node holds up the
+//!   rest.
 //! * **F4, shares.** No node has more than two questions at a time, and what is not asked of one is asked of another.
 //! * **F5, bounds.** Ranges ahead of the first missing block are bounded, and so is what they hold.
 

@@ -343,8 +343,8 @@ mod tests {
     }
 
     proptest! {
-        /// M2, against a list: what is here is what was taken and not removed, in the order in which it came; nobody has
-        /// more than its share; and what is refused changed nothing.
+        /// M2, against a list: what is here is what was taken and not removed, in the order in which it came; nobody
+        /// has more than its share; and what is refused changed nothing.
         #[test]
         fn m2_the_mempool_is_a_bounded_list_in_the_order_of_arrival(steps in prop::collection::vec(step(), 1..200)) {
             let all = Room { entries: 16, bytes: 2_000 };

@@ -106,8 +106,7 @@ pub(super) async fn start(
     let ordered = order.events();
     let names = Arc::new(Names::open(Arc::clone(&store)).map_err(failed)?);
     let events = Arc::new(Ring::new(EVENTS_MAX));
-    let moves = watch::Sender::new(0);
-    let moved = moves.subscribe();
+    let (moves, moved) = watch::channel(0);
     let neighbours_at = settings.same_machine.then(|| paths.clone());
     let ended = CancellationToken::new();
     let pumping = pump(overlay.events(), Arc::clone(&names), neighbours_at, Arc::clone(&events), moves);

@@ -261,7 +261,7 @@ fn a_chat_whose_node_does_not_come_back_ends_and_what_was_sent_meanwhile_goes_wi
     let mut node = node_with_room(home.path());
     say(&node, "before");
     let Some(terminal) = Terminal::start(home.path(), home.path(), 100, 24) else { return };
-    terminal.chat("", "-n alice chat dev --timeout 2s");
+    terminal.chat("", "-n alice chat dev --timeout 6s");
     terminal.until_shows("you     before");
     node.signal(rustix::process::Signal::KILL);
     node.end();
@@ -287,7 +287,7 @@ fn a_chat_whose_node_does_not_come_back_ends_and_what_was_sent_meanwhile_goes_wi
     assert!(!terminal.is_as_before().contains("wait on this machine"));
     // Nothing is left that would go again.
     terminal.chat("", "-n alice chat dev");
-    terminal.until_shows("you     do not lose me");
+    terminal.until_shows("do not lose me");
     terminal.line("last");
     until_said(&node, &["before", "do not lose me", "waits", "last"]);
 }

@@ -11,6 +11,7 @@ use crate::committee::Committee;
 use crate::ids::{Epoch, Round, Seat, Signature};
 
 /// A proof.
+#[expect(clippy::large_enum_variant, reason = "there are few, and none unless somebody lies")]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Evidence {
     /// E1: two blocks of one leader in one round.

@@ -33,6 +33,12 @@ fn what_looks_like_one_character_is_deleted_as_one() {
 }
 
 #[test]
+fn what_is_wider_than_anything_written_takes_one_column_and_fits_a_row() {
+    let layout = editor("🇩🇪🏽🏽").layout(6);
+    assert_eq!((layout.row, layout.column), (0, 1), "{layout:?}");
+}
+
+#[test]
 fn letters_that_join_into_a_flag_leave_the_cursor_behind_it() {
     let mut editor = editor("🇪");
     editor.home();

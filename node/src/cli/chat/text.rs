@@ -13,7 +13,11 @@ const TAB: &str = "    ";
 /// would draw over the lines above.
 const GRAPHEME_CHARS_MAX: usize = 16;
 
-/// How a grapheme is shown, and its columns. Something always is: what has no width of its own becomes
+/// So many columns: nothing that is written is wider, and the narrowest row has room for it. What is are signs that do
+/// not belong together, as a flag with colours of skin.
+const GRAPHEME_COLUMNS_MAX: usize = 5;
+
+/// How a grapheme is shown, and its columns. Something always is: what has no width of its own, or too much, becomes
 /// the replacement character, so that a person sees that it is there.
 pub(super) fn shown(grapheme: &str) -> (Cow<'_, str>, usize) {
     if grapheme == "\t" {
@@ -31,6 +35,7 @@ pub(super) fn shown(grapheme: &str) -> (Cow<'_, str>, usize) {
     }
     match text.width() {
         0 => (Cow::Borrowed("\u{fffd}"), 1),
+        columns if columns > GRAPHEME_COLUMNS_MAX => (Cow::Borrowed("\u{fffd}"), 1),
         columns => (text, columns),
     }
 }

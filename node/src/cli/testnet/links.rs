@@ -49,7 +49,7 @@ pub(super) enum InvalidShape {
 
 fn milliseconds(text: &str) -> Option<f64> {
     let span = text.parse::<Span>().ok()?.0;
-    (span <= Duration::from_secs(60)).then(|| span.as_secs_f64() * 1000.0)
+    (span <= Duration::from_secs(60)).then_some(span.as_secs_f64() * 1000.0)
 }
 
 impl FromStr for Latency {
@@ -236,7 +236,7 @@ fn tell(session: &Session, held: Held, at: Timestamp) -> Result<(), Failure> {
         name: held.state.name.clone(),
         at,
         partition: held.state.partition.clone(),
-        links: held.state.links.clone(),
+        links: held.state.links,
         later,
     };
     session.show_own(&document, |document| Shown { text: text_of(document), ids: Vec::new() })

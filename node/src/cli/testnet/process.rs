@@ -76,7 +76,7 @@ mod tests {
         let process = Process::now(child.id()).unwrap();
         assert_eq!(process.look(), Look::Running);
         let earlier = Process { started_ticks: process.started_ticks - 1, ..process.clone() };
-        let rebooted = Process { boot: "another".to_owned(), ..process.clone() };
+        let rebooted = Process { boot: "another".to_owned(), ..process };
         for other in [&earlier, &rebooted] {
             assert_eq!(other.look(), Look::Gone);
             assert!(!other.signal(Signal::KILL), "it would kill a stranger");

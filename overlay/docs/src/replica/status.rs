@@ -63,7 +63,7 @@ impl Replica {
     pub fn status(&self, doc: &DocId) -> Option<DocStatus> {
         let entry = self.entries.get(doc)?;
         let standing = entry.standing();
-        let peer = |(peer, session): (&NodeId, &Box<Session>)| PeerStatus {
+        let peer = |peer: &NodeId, session: &Session| PeerStatus {
             peer: *peer,
             in_sync: session.theirs.as_ref() == Some(&standing),
             heads_unknown: session.theirs.as_ref().map_or(0, |theirs| {
@@ -78,7 +78,7 @@ impl Replica {
             bytes: entry.row.tip.stored.snapshot_bytes + entry.row.tip.stored.record_bytes,
             role: entry.members.role(&self.me),
             members: entry.members.iter().count(),
-            peers: entry.sessions.iter().map(peer).collect(),
+            peers: entry.sessions.iter().map(|(id, session)| peer(id, session)).collect(),
             posts: entry.feeds.posts(),
             posts_missing: entry.posts_missing(),
             own_feed: entry.feeds.last_of(&self.me),

@@ -525,7 +525,7 @@ impl Swim {
     }
 
     /// Up to three to ask for their tables: whoever was named and is still unknown, seeds, members.
-    fn to_ask(&mut self) -> Vec<NodeId> {
+    fn whom_to_ask(&mut self) -> Vec<NodeId> {
         let mut chosen = Vec::new();
         while let Some(peer) = self.unasked.pop_front() {
             let known = self.table.find(&peer).and_then(|index| self.table.get(index));
@@ -637,7 +637,7 @@ impl Swim {
     pub(crate) fn on_join_due(&mut self, now: Time, out: &mut Outbox<Output>) {
         self.due.join = None;
         let alone = self.table.live().is_empty();
-        for peer in self.to_ask() {
+        for peer in self.whom_to_ask() {
             self.synced_at = now;
             self.hello_to(peer, out);
         }

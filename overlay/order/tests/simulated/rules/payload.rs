@@ -381,7 +381,7 @@ fn m2_first_come_first_served_and_an_abandoned_block_gives_back() {
     let expected = inline(&[a(5), a(1), a(9), a(3)]);
     assert_eq!(path.build(), expected);
     // It is proposed, and another block of its height is committed.
-    let lost = path.propose(expected.clone());
+    let lost = path.propose(expected);
     path.judge(&lost);
     let on_it = {
         path.extend(&lost);

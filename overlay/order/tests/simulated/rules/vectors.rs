@@ -22,6 +22,7 @@ use wattle_types::{Domain, UnixTime, cbor};
 use super::Bench;
 
 /// Holds a value's encoding to the vector `name`, and what the vector says to the value.
+#[expect(clippy::disallowed_methods, reason = "it writes the vectors anew when it is told to")]
 fn golden<T: Serialize + DeserializeOwned + Debug + PartialEq>(name: &str, value: &T) {
     let bytes = cbor::encode(value);
     let path = FilePath::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors").join(format!("{name}.v1.txt"));

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::ControlFlow;
 
 use automerge::transaction::{Transactable as _, Transaction};
 use automerge::{ActorId, Automerge, ROOT, ReadDoc as _, ScalarValue, Value};
@@ -37,6 +38,10 @@ pub struct Request {
 
 /// A change of a document: it runs inside a transaction, or says why it cannot.
 pub type Edit = Box<dyn FnOnce(&mut Transaction<'_>) -> Result<(), String> + Send>;
+
+/// A long change of a document: it is called with a new transaction until it breaks off, and each becomes a change of
+/// its own, on top of the one before. All of them are saved, or none is. What is inserted in one step is best 64 KiB.
+pub type Steps = Box<dyn FnMut(&mut Transaction<'_>) -> Result<ControlFlow<()>, String> + Send>;
 
 /// A question to a document and to who vouches for its changes; the answer is bytes of the app's choice.
 pub type Read = Box<dyn FnOnce(&Automerge, &dyn Authors) -> Vec<u8> + Send>;
@@ -142,6 +147,11 @@ pub enum Call {
         /// What it holds at first.
         edit: Edit,
     },
+    /// Make a document that begins with more than one change takes.
+    CreateInSteps {
+        /// What it holds at first.
+        steps: Steps,
+    },
     /// Make a document that goes on with the history in a file of Automerge.
     Import {
         /// The file.
@@ -157,6 +167,15 @@ pub enum Call {
         at: Option<Vec<[u8; 32]>>,
         /// The change.
         edit: Edit,
+    },
+    /// Change a document by more than one change takes.
+    EditInSteps {
+        /// Which.
+        doc: DocId,
+        /// The heads that the changes were made on; none is the current state.
+        at: Option<Vec<[u8; 32]>>,
+        /// The changes.
+        steps: Steps,
     },
     /// Read a document.
     Read {
@@ -194,8 +213,10 @@ impl fmt::Debug for Call {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Create { .. } => f.write_str("Create"),
+            Self::CreateInSteps { .. } => f.write_str("CreateInSteps"),
             Self::Import { bytes, .. } => write!(f, "Import({} bytes)", bytes.len()),
             Self::Edit { doc, .. } => write!(f, "Edit({doc})"),
+            Self::EditInSteps { doc, .. } => write!(f, "EditInSteps({doc})"),
             Self::Read { doc, .. } => write!(f, "Read({doc})"),
             Self::Append { doc, body } => write!(f, "Append({doc}, {} bytes)", body.len()),
             Self::Page { doc, limit, .. } => write!(f, "Page({doc}, {limit})"),
@@ -370,6 +391,11 @@ impl Context<'_> {
         self.call(Call::Create { edit })
     }
 
+    /// Makes a document that begins with more than one change takes.
+    pub fn create_in_steps(&mut self, steps: Steps) -> CallId {
+        self.call(Call::CreateInSteps { steps })
+    }
+
     /// Makes a document that goes on with the history in a file of Automerge.
     pub fn import(&mut self, bytes: Vec<u8>, edit: Edit) -> CallId {
         self.call(Call::Import { bytes, edit })
@@ -378,6 +404,11 @@ impl Context<'_> {
     /// Changes a document, on its current state or on the state at some heads.
     pub fn edit(&mut self, doc: DocId, at: Option<Vec<[u8; 32]>>, edit: Edit) -> CallId {
         self.call(Call::Edit { doc, at, edit })
+    }
+
+    /// Changes a document by more than one change takes.
+    pub fn edit_in_steps(&mut self, doc: DocId, at: Option<Vec<[u8; 32]>>, steps: Steps) -> CallId {
+        self.call(Call::EditInSteps { doc, at, steps })
     }
 
     /// Reads a document.

@@ -230,7 +230,11 @@ fn weight(call: &Call) -> u64 {
     match call {
         Call::Append { body, .. } => body.len() as u64 + 256,
         Call::Signal { bytes, .. } => bytes.len() as u64,
-        Call::Create { .. } | Call::Import { .. } | Call::Edit { .. } => 256,
+        Call::Create { .. }
+        | Call::CreateInSteps { .. }
+        | Call::Import { .. }
+        | Call::Edit { .. }
+        | Call::EditInSteps { .. } => 256,
         Call::Read { .. } | Call::Page { .. } => 0,
     }
 }

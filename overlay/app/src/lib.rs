@@ -36,6 +36,6 @@ mod host;
 
 pub use app::{
     Answer, App, AppEvent, AppId, Authors, Call, CallError, CallId, Context, DocInfo, Edit, Read, Reject,
-    RejectCode, Request, RequestId, kind_of, set_kind,
+    RejectCode, Request, RequestId, Steps, kind_of, set_kind,
 };
 pub use host::{CALLS_MAX, Config, Host, Input, Output, Quota};

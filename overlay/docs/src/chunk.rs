@@ -31,8 +31,10 @@
 //! # Bounds
 //!
 //! Memory: 32 KiB and the tables of the inflater, whatever comes. Work: linear in the bytes and in what they
-//! inflate to, at most [`INFLATED_BYTES_MAX`] twice. What automerge may be given then: [`ROWS_MAX`] rows at
-//! about 400 bytes each while it loads.
+//! inflate to, at most [`INFLATED_BYTES_MAX`] twice. What automerge may be given then: one change of
+//! [`CHANGE_ROWS_MAX`] rows at about 470 bytes each while it is applied, one document of [`DOCUMENT_ROWS_MAX`] at
+//! about 95 bytes each while it is read, 250 MB and 200 MB; and [`ROWS_MAX`] of all, which whoever applies them
+//! takes in slices.
 //!
 //! # Not here
 //!
@@ -52,6 +54,7 @@ use sha2::{Digest as _, Sha256};
 use content::Content;
 use reader::{Bound, Reader, measure, split_prefixed};
 
+pub(crate) use load::FILE_ROWS_MAX;
 pub use load::load;
 pub use sync::{BLOOM_PROBES_MAX, SYNC_HAVES_MAX, SyncError, SyncSummary, inspect_sync};
 
@@ -66,9 +69,18 @@ pub const RATIO_MAX: u64 = 100;
 /// A deflated part may hold this much whatever its ratio: a page of the same letter is honest, and small.
 pub const RATIO_FREE_BYTES: u64 = 1024 * 1024;
 
-/// Rows of all chunks of one input: operations, or changes where a document holds more of those. Automerge
-/// takes about 400 bytes and 2 us for each; a paper written letter by letter has 260 thousand.
-pub const ROWS_MAX: u64 = 2 * 1024 * 1024;
+/// Rows of one change. Automerge has all of a change in memory while it applies it, 470 bytes for each (measured):
+/// 250 MB. Half a megabyte that is pasted at once is one change; what is more is made in steps.
+pub const CHANGE_ROWS_MAX: u64 = 512 * 1024;
+
+/// Rows of one whole document: operations, or changes where it holds more of those. Automerge has all of them in
+/// memory while it reads it, 95 bytes for each (measured): 200 MB. A paper written letter by letter has 260 thousand; a
+/// document with more is given as changes.
+pub const DOCUMENT_ROWS_MAX: u64 = 2 * 1024 * 1024;
+
+/// Rows of all chunks of one input, a microsecond each, and a few bytes for good: a text of 10 MiB that was written
+/// and replaced by another as long, which was written too.
+pub const ROWS_MAX: u64 = 32 * 1024 * 1024;
 
 /// Actors that one chunk names. Each session of an editor is one; 65,536 take a megabyte for their names.
 pub const ACTORS_MAX: u64 = 64 * 1024;
@@ -140,7 +152,7 @@ pub enum ChunkError {
     /// Columns are too many, out of order, named twice, or compressed inside a change.
     #[error("columns in disorder")]
     Columns,
-    /// More rows than [`ROWS_MAX`].
+    /// More rows than [`CHANGE_ROWS_MAX`], [`DOCUMENT_ROWS_MAX`] or [`ROWS_MAX`].
     #[error("more than {max} rows")]
     Rows {
         /// Rows allowed.
@@ -177,6 +189,8 @@ pub struct Summary {
     pub inflated_bytes: u64,
     /// Rows that automerge will build: operations, or changes where a document has more of those.
     pub rows: u64,
+    /// Of these, the rows of the largest document.
+    pub document_rows: u64,
 }
 
 /// What a single change is, before automerge sees it.
@@ -196,7 +210,7 @@ pub struct ChangeSummary {
 /// [`ChunkError`] for anything that automerge must not be given.
 pub fn inspect(bytes: &[u8]) -> Result<Summary, ChunkError> {
     let mut summary = Summary::default();
-    inspect_into(bytes, &mut summary)?;
+    inspect_into(bytes, &mut summary, DOCUMENT_ROWS_MAX)?;
     Ok(summary)
 }
 
@@ -210,7 +224,7 @@ pub fn inspect_change(bytes: &[u8]) -> Result<ChangeSummary, ChunkError> {
         return Err(ChunkError::NotOneChange);
     }
     let mut summary = Summary::default();
-    let hash = chunk.inspect(&mut summary)?;
+    let hash = chunk.inspect(&mut summary, DOCUMENT_ROWS_MAX)?;
     Ok(ChangeSummary { hash, inflated_bytes: summary.inflated_bytes, rows: summary.rows })
 }
 
@@ -230,14 +244,14 @@ pub(crate) fn split(bytes: &[u8]) -> Result<Vec<&[u8]>, ChunkError> {
 }
 
 /// Adds the chunks of `bytes` to a summary, whose numbers count against the caps.
-fn inspect_into(bytes: &[u8], summary: &mut Summary) -> Result<(), ChunkError> {
+fn inspect_into(bytes: &[u8], summary: &mut Summary, document_rows_max: u64) -> Result<(), ChunkError> {
     if bytes.is_empty() {
         return Err(ChunkError::Empty);
     }
     let mut rest = bytes;
     while !rest.is_empty() {
         let (chunk, after) = Chunk::split(rest)?;
-        chunk.inspect(summary)?;
+        chunk.inspect(summary, document_rows_max)?;
         rest = after;
     }
     Ok(())
@@ -267,8 +281,8 @@ impl<'a> Chunk<'a> {
     }
 
     /// Opens the content; the hash of what is in it.
-    fn inspect(&self, summary: &mut Summary) -> Result<[u8; 32], ChunkError> {
-        let mut content = Content::new(summary);
+    fn inspect(&self, summary: &mut Summary, document_rows_max: u64) -> Result<[u8; 32], ChunkError> {
+        let mut content = Content::new(summary, document_rows_max);
         match self.kind {
             DOCUMENT => {
                 let hash = self.check(Hash::of(DOCUMENT, size(self.content)).over(self.content))?;

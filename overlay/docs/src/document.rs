@@ -3,22 +3,28 @@
 //! A document holds exactly the ancestors of the changes that its writers vouch for. So it is enough to look
 //! at its heads: when each of them is vouched for, everything below is.
 
+mod apply;
 mod client;
+mod edit;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use automerge::transaction::{CommitOptions, Transaction};
-use automerge::{ActorId, Author, Automerge, Change, ChangeHash, PatchLog};
+use automerge::transaction::CommitOptions;
+use automerge::{ActorId, Author, Automerge, Change, ChangeHash, ChangeMetadata};
 use serde_bytes::{ByteArray, ByteBuf, Bytes};
 use wattle_types::{DocId, Domain, Envelope, NetworkName, NodeId, SecretKey, UnixTime};
 
 use crate::access::Members;
-use crate::chunk::{self, RATIO_FREE_BYTES, RATIO_MAX};
+use crate::chunk::{self, CHANGE_ROWS_MAX, RATIO_FREE_BYTES, RATIO_MAX};
 use crate::payload::{Payload, Root, Vouch};
 
+pub(crate) use apply::heads_of;
+use apply::{Incoming, apply, apply_and_look, gives_back_after, is_oversized};
 pub(crate) use client::Heard;
 pub use client::{Conversation, GAP_BYTES_MAX};
+pub use edit::{Edit, Steps};
+pub(crate) use edit::{EditFault, Work};
 
 /// Vouches for one batch of changes. What a program brings may have more actors; then only the changes that
 /// nothing in the batch builds on are vouched for, which is enough for all of them.
@@ -45,9 +51,6 @@ const OPERATIONS_AHEAD_MAX: u64 = 1 << 26;
 
 /// The highest number of an operation.
 const OPERATION_MAX: u64 = 1 << 31;
-
-/// An edit as a caller brings it: it changes the document inside a transaction, or says why it cannot.
-pub type Edit = Box<dyn FnOnce(&mut Transaction<'_>) -> Result<(), String> + Send>;
 
 /// A question as a caller brings it; the answer is bytes of its choice.
 pub type Read = Box<dyn FnOnce(&Automerge, &Authors<'_>) -> Vec<u8> + Send>;
@@ -117,6 +120,7 @@ pub(crate) enum Fault {
 }
 
 /// A vouched change, with the envelope that says so.
+#[derive(Clone)]
 struct Vouched {
     root: Root,
     envelope: Envelope,
@@ -132,6 +136,8 @@ pub(crate) struct Document {
     vouches: Vouches,
     /// The last change of each actor.
     clock: BTreeMap<ByteBuf, u64>,
+    /// Operations of all changes.
+    operations: u64,
     /// Local changes that nobody vouched for yet: not on disk, not sent.
     fresh: Vec<Change>,
     /// They begin with a history that others made elsewhere: this node vouches for having it, not for each of
@@ -146,6 +152,7 @@ impl Document {
             automerge: Automerge::new(),
             vouches: BTreeMap::new(),
             clock: BTreeMap::new(),
+            operations: 0,
             fresh: Vec::new(),
             imported: false,
         };
@@ -160,15 +167,17 @@ impl Document {
         actor: &[u8; 16],
         history: Automerge,
         now: UnixTime,
-        edit: Edit,
+        work: Work,
     ) -> Result<Self, EditFault> {
         let mut document = Self::new(author, actor);
         document.automerge = history;
         document.write_as(author, actor);
         document.count(&[]);
         document.fresh = document.automerge.get_changes(&[]);
+        let most = document.fresh.iter().map(Change::len).max().unwrap_or_default();
+        edit::check(most as u64, document.operations).map_err(EditFault::Refused)?;
         document.imported = true;
-        if document.edit(None, now, edit)?.is_none() {
+        if document.work(None, now, work)?.is_none() {
             let options = CommitOptions::default().with_time(seconds(now)).with_message(IMPORTED);
             document.automerge.empty_commit(options);
             document.keep_fresh()?;
@@ -193,7 +202,7 @@ impl Document {
     ) -> Result<Self, Fault> {
         let mut document = Self::new(author, actor);
         let mut newest: BTreeMap<ByteBuf, (u64, Envelope)> = BTreeMap::new();
-        let mut bytes = Vec::new();
+        let mut chunks = Vec::new();
         for payload in payloads {
             for envelope in payload.vouches {
                 let vouch = envelope.reread::<Vouch>();
@@ -202,17 +211,15 @@ impl Document {
                     newest.insert(root.actor, (root.seq, envelope));
                 }
             }
-            bytes.extend(payload.chunks.iter().flat_map(|chunk| chunk.iter()));
+            chunks.extend(payload.chunks);
         }
         let open = |(_, envelope): (u64, Envelope)| {
             let vouch = envelope.open::<Vouch>(Domain::DocVouch, network);
             Ok((vouch.map_err(|_invalid| Fault::BadSignature)?.into_value().root, envelope))
         };
         let vouched = newest.into_values().map(open).collect::<Result<Vec<_>, _>>()?;
-        // At once: one after the other, a record takes as long as all of them.
-        let load = || document.automerge.load_incremental(&bytes);
-        let loaded = catch_unwind(AssertUnwindSafe(load)).map_err(|_panic| Fault::Panicked)?;
-        loaded.map_err(|error| Fault::Malformed(error.to_string()))?;
+        let load = || apply::load(&mut document.automerge, &chunks);
+        catch_unwind(AssertUnwindSafe(load)).map_err(|_panic| Fault::Panicked)??;
         document.write_as(author, actor);
         document.automerge.set_actor(ActorId::from(actor.as_slice()));
         document.count(&[]);
@@ -227,9 +234,7 @@ impl Document {
 
     /// The heads, in order.
     pub(crate) fn heads(&self) -> Vec<Hash> {
-        let mut heads: Vec<Hash> = self.automerge.get_heads().iter().map(|head| Hash::new(head.0)).collect();
-        heads.sort();
-        heads
+        apply::heads(&self.automerge)
     }
 
     pub(crate) fn clock(&self) -> Vec<(ByteBuf, u64)> {
@@ -240,37 +245,16 @@ impl Document {
         self.automerge.get_change_meta_by_hash(&ChangeHash(**hash)).is_some()
     }
 
-    /// Runs an edit on the current state, or on the state at `at` and merges it. Says whether it changed
-    /// anything.
-    pub(crate) fn edit(
-        &mut self,
-        at: Option<&[Hash]>,
-        now: UnixTime,
-        edit: Edit,
-    ) -> Result<Option<Hash>, EditFault> {
-        let options = CommitOptions::default().with_time(seconds(now));
-        let automerge = &mut self.automerge;
-        let run = || {
-            let mut transaction = match at {
-                None => automerge.transaction(),
-                Some(heads) => {
-                    let heads: Vec<ChangeHash> = heads.iter().map(|head| ChangeHash(**head)).collect();
-                    let opened = automerge.transaction_at(PatchLog::inactive(), &heads);
-                    opened.map_err(|error| EditFault::Refused(error.to_string()))?
-                }
-            };
-            match edit(&mut transaction) {
-                Ok(()) => Ok(transaction.commit_with(options).0),
-                Err(why) => {
-                    transaction.rollback();
-                    Err(EditFault::Refused(why))
-                }
-            }
-        };
-        let ran = catch_unwind(AssertUnwindSafe(run)).map_err(|_panic| EditFault::Broken)?;
-        let Some(hash) = ran? else { return Ok(None) };
-        self.keep_fresh()?;
-        Ok(Some(Hash::new(hash.0)))
+    /// All but what Automerge holds.
+    fn without_automerge(&self) -> Self {
+        Self {
+            automerge: Automerge::new(),
+            vouches: self.vouches.clone(),
+            clock: self.clock.clone(),
+            operations: self.operations,
+            fresh: self.fresh.clone(),
+            imported: self.imported,
+        }
     }
 
     /// Remembers the change that was just made, until it is vouched for.
@@ -418,18 +402,29 @@ impl Document {
     ) -> Result<Applied, Fault> {
         let incoming = self.unknown(chunks)?;
         let Ready { mut changes, missing, others } = self.ready(members, incoming)?;
+        let is_copy = self.is_copy(chunks);
         let mut next = self.automerge.clone();
-        apply(&mut next, &changes)?;
+        // What comes as one document may be kept as it came, and then need not be looked at.
+        let mut gives_back = None;
+        if is_copy {
+            apply(&mut next, &changes)?;
+        } else {
+            gives_back = Some(apply_and_look(&mut next, &changes)?);
+        }
         let mut refused = false;
         if !next.get_heads().iter().all(|head| roots.contains(head)) {
             let before = changes.len();
             changes = vouched_for(changes, roots);
             refused = changes.len() < before;
             next = self.automerge.clone();
-            apply(&mut next, &changes)?;
+            gives_back = Some(apply_and_look(&mut next, &changes)?);
         }
-        let as_it_came = !refused && !missing && self.is_whole(&next, chunks);
-        if !as_it_came && !self.gives_back(&next, &changes) {
+        // What Automerge reads in a document it does not check for order: only the changes one by one make the same
+        // text of it everywhere. Where they make the same bytes again, those can be kept, and have been read back.
+        let as_it_came =
+            is_copy && !refused && !missing && chunks.iter().all(|it| next.save() == it.as_slice());
+        let look = || as_it_came || gives_back_after(&next, &[], &changes);
+        if !gives_back.unwrap_or_else(look) {
             return Err(Fault::Unfit("a change that does not come out as it went in".to_owned()));
         }
         // What nobody who may write stands for contradicts nothing.
@@ -444,31 +439,25 @@ impl Document {
         Ok(Applied { automerge: next, changes, chunks, missing, refused, forked, conflicts })
     }
 
-    /// Whether one chunk is a copy, byte for byte, and nothing was here before. What Automerge reads in a document
-    /// it does not check for order: only the changes one by one make the same text of it everywhere. Where they make
-    /// the same bytes again, those can be kept, and have been read back.
-    fn is_whole(&self, next: &Automerge, chunks: &[ByteBuf]) -> bool {
-        let is_empty = self.automerge.get_heads().is_empty();
-        is_empty && matches!(chunks, [chunk] if is_document(chunk) && next.save() == chunk.as_slice())
-    }
-
-    /// Whether a copy with more changes gives back exactly those. Automerge keeps operations and makes changes
-    /// from them anew when it is asked: of one that was malformed in a way that it does not notice, it would
-    /// make another one, or panic, much later.
-    fn gives_back(&self, next: &Automerge, changes: &[(Change, ByteBuf)]) -> bool {
-        let back = next.get_changes(&self.automerge.get_heads());
-        let back: BTreeSet<ChangeHash> = back.iter().map(Change::hash).collect();
-        back.len() == changes.len() && changes.iter().all(|(change, _)| back.contains(&change.hash()))
+    /// Whether all that came is one document, and nothing was here before.
+    fn is_copy(&self, chunks: &[ByteBuf]) -> bool {
+        self.automerge.get_heads().is_empty() && matches!(chunks, [chunk] if is_document(chunk))
     }
 
     /// The changes in the chunks that are not here yet, with the bytes of those that came by themselves.
-    fn unknown(&self, chunks: &[ByteBuf]) -> Result<Vec<(Change, ByteBuf)>, Fault> {
-        let mut incoming = Vec::new();
+    fn unknown(&self, chunks: &[ByteBuf]) -> Result<Incoming, Fault> {
         let all: Vec<u8> = chunks.iter().flat_map(|chunk| chunk.iter().copied()).collect();
         if !all.is_empty() {
             // What automerge would inflate without end, or build for ever, never reaches it.
             chunk::inspect(&all).map_err(|error| Fault::Malformed(error.to_string()))?;
         }
+        drop(all);
+        self.unknown_of_bounded(chunks)
+    }
+
+    /// The same, of chunks that were inspected.
+    fn unknown_of_bounded(&self, chunks: &[ByteBuf]) -> Result<Incoming, Fault> {
+        let mut incoming = Vec::new();
         let malformed = |error: &dyn std::fmt::Display| Fault::Malformed(error.to_string());
         for chunk in chunks {
             if is_document(chunk) {
@@ -485,6 +474,9 @@ impl Document {
                 }
             }
         }
+        if incoming.iter().any(|(change, _)| is_oversized(change)) {
+            return Err(Fault::Malformed("a change of more operations than one may have".to_owned()));
+        }
         Ok(incoming)
     }
 
@@ -492,7 +484,7 @@ impl Document {
     ///
     /// A change under a number that its actor has used is left out, with all that builds on it: automerge
     /// holds one change for each number. First come stays, unless an admin settled it.
-    fn ready(&self, members: &Members, incoming: Vec<(Change, ByteBuf)>) -> Result<Ready, Fault> {
+    fn ready(&self, members: &Members, incoming: Incoming) -> Result<Ready, Fault> {
         let mut here: BTreeMap<ChangeHash, u64> = BTreeMap::new();
         let mut clock: BTreeMap<ByteBuf, u64> = BTreeMap::new();
         let mut ready = Ready::default();
@@ -530,17 +522,18 @@ impl Document {
     }
 
     fn count(&mut self, changes: &[Change]) {
-        let mut raise = |actor: &ActorId, seq: u64| {
+        let mut raise = |actor: &ActorId, seq: u64, operations: u64| {
             let last = self.clock.entry(ByteBuf::from(actor.to_bytes())).or_default();
             *last = (*last).max(seq);
+            self.operations = self.operations.saturating_add(operations);
         };
         if changes.is_empty() {
             for change in self.automerge.get_changes_meta(&[]) {
-                raise(&change.actor, change.seq);
+                raise(&change.actor, change.seq, (change.max_op + 1).saturating_sub(change.start_op));
             }
         }
         for change in changes {
-            raise(change.actor_id(), change.seq());
+            raise(change.actor_id(), change.seq(), change.len() as u64);
         }
     }
 
@@ -575,7 +568,19 @@ impl Document {
             let too_large = changes.bytes() > bytes_max && self.is_vouched();
             if too_large { self.whole() } else { changes }
         };
-        catch_unwind(AssertUnwindSafe(beyond)).unwrap_or_default()
+        let payload = catch_unwind(AssertUnwindSafe(beyond)).unwrap_or_default();
+        // What no peer would take is not sent: that would count against this node.
+        if self.is_taken(&payload) { payload } else { Payload::default() }
+    }
+
+    /// Whether peers take it: what an older build made at once, or a history of years, may be more than they do.
+    fn is_taken(&self, payload: &Payload) -> bool {
+        let chunks: Vec<u8> = payload.chunks.iter().flat_map(|chunk| chunk.iter().copied()).collect();
+        let bounded = chunks.is_empty() || chunk::inspect(&chunks).is_ok();
+        // A document does not say how large its changes are.
+        let size = |change: &ChangeMetadata<'_>| (change.max_op + 1).saturating_sub(change.start_op);
+        let oversized = || self.automerge.get_changes_meta(&[]).iter().any(|it| size(it) > CHANGE_ROWS_MAX);
+        bounded && !(payload.chunks.iter().any(|chunk| is_document(chunk)) && oversized())
     }
 
     fn changes_beyond(&self, heads: &[Hash], clock: &[(ByteBuf, u64)]) -> Payload {
@@ -605,9 +610,18 @@ impl Document {
         catch_unwind(AssertUnwindSafe(|| question(&self.automerge))).ok()
     }
 
-    /// All of it, as one chunk.
+    /// Whether it has more than is read as one chunk.
+    pub(crate) fn is_large(&self) -> bool {
+        apply::is_large(&self.automerge)
+    }
+
+    /// All of it, as one chunk, or as its changes where that one would take too much memory to read.
     pub(crate) fn whole(&self) -> Payload {
         let vouches = self.vouches.values().map(|it| it.envelope.clone()).collect();
+        if self.is_large() {
+            let chunks = self.automerge.get_changes(&[]).iter_mut().map(packed).collect();
+            return Payload { vouches, chunks };
+        }
         let empty = self.automerge.get_heads().is_empty();
         let mut chunks = Vec::new();
         if !empty {
@@ -684,15 +698,6 @@ impl Document {
     }
 }
 
-/// Why an edit was not made. The document is as it was.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum EditFault {
-    /// The edit itself says why.
-    Refused(String),
-    /// The library failed in the middle: the document must be read again.
-    Broken,
-}
-
 struct Applied {
     automerge: Automerge,
     changes: Vec<Change>,
@@ -731,11 +736,6 @@ fn packed(change: &mut Change) -> ByteBuf {
     let too_well = raw > RATIO_FREE_BYTES && raw / (RATIO_MAX / 2) > bytes.len() as u64;
     let bytes = bytes.to_vec();
     ByteBuf::from(if too_well { change.raw_bytes().to_vec() } else { bytes })
-}
-
-fn apply(automerge: &mut Automerge, changes: &[(Change, ByteBuf)]) -> Result<(), Fault> {
-    let changes: Vec<Change> = changes.iter().map(|(change, _)| change.clone()).collect();
-    automerge.apply_changes(changes).map_err(|error| Fault::Unfit(error.to_string()))
 }
 
 /// Those among `changes`, which are in order, that a root is or builds on.

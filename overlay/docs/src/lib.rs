@@ -86,7 +86,10 @@
 //! # Bounds
 //!
 //! A frame has at most [`FRAME_BYTES_MAX`], a transfer [`PAYLOAD_BYTES_MAX`]; changes that are more are sent as the
-//! whole document, which packs them some tenfold, and one that is larger itself is not given. A document has
+//! whole document, which packs them some tenfold, and one that is larger itself is not given. A change has
+//! [`chunk::CHANGE_ROWS_MAX`] operations, and an edit here that would make a larger one is refused; a long one comes in
+//! [`Steps`]. A document of more than [`chunk::DOCUMENT_ROWS_MAX`] is written and sent as its changes, which are
+//! applied in slices: the memory is that of a slice, 120 MB, beside the document itself. A document has
 //! [`OPERATIONS_MAX`] operations, a quarter of them kept free for admins, 512 by one ticket; one transfer each
 //! way per session; [`WAITING_MAX`] requests wait for a document that is being loaded. Presence has at most
 //! [`PRESENCE_BYTES_MAX`] and [`PRESENCE_PER_SECOND`]. An open document is put away when nobody used it for a
@@ -111,7 +114,7 @@ mod row;
 mod session;
 
 pub use access::{Members, OPERATIONS_MAX, Refusal, Role};
-pub use document::{Authors, Conversation, Edit, GAP_BYTES_MAX, Read};
+pub use document::{Authors, Conversation, Edit, GAP_BYTES_MAX, Read, Steps};
 pub use message::{FRAME_BYTES_MAX, PRESENCE_BYTES_MAX, SIGNAL_BYTES_MAX};
 pub use page::FeedLog;
 pub use payload::PAYLOAD_BYTES_MAX;

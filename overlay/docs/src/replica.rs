@@ -17,16 +17,15 @@ mod together;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use serde_bytes::ByteArray;
 use wattle_types::{
     DocAccess, DocId, DocTag, Envelope, FeedId, Machine, NetworkName, NodeId, Outbox, PostId, SecretKey,
     Table, Time, UnixTime, Write, cbor, keyed,
 };
 
 use crate::access::{ControlLog, Members, Role};
-use crate::document::{Conversation, Document, Edit, Hash, Heard, Read};
+use crate::document::{Conversation, Document, Edit, Hash, Heard, Read, Steps, Work};
 use crate::feed;
-use crate::message::{Message, Nonce, frame};
+use crate::message::{Message, frame};
 use crate::page::FeedLog;
 use crate::payload::Payload;
 use crate::row::{Label, Row};
@@ -34,6 +33,7 @@ use crate::session::{Session, Standing};
 pub use event::Event;
 use feeds::Feeds;
 use forks::SUSPECTS_MAX;
+use peers::Link;
 pub use shard::Shard;
 pub use status::{DocStatus, PeerStatus};
 
@@ -102,6 +102,13 @@ pub enum Input {
         /// What it holds at first, or what is changed of that history.
         edit: Edit,
     },
+    /// A local caller makes a document that begins with more than one change takes.
+    CreateInSteps {
+        /// Who asks.
+        request: RequestId,
+        /// What it holds at first.
+        steps: Steps,
+    },
     /// A local caller came by the way to a document.
     Join {
         /// Who asks.
@@ -123,6 +130,17 @@ pub enum Input {
         at: Option<Vec<[u8; 32]>>,
         /// The change.
         edit: Edit,
+    },
+    /// A local caller changes a document by more than one change takes. All of it is saved, or nothing.
+    EditInSteps {
+        /// Who asks.
+        request: RequestId,
+        /// Which document.
+        doc: DocId,
+        /// The heads that the edit was made on; none is the current state.
+        at: Option<Vec<[u8; 32]>>,
+        /// The changes.
+        steps: Steps,
     },
     /// A local caller reads a document.
     Read {
@@ -459,7 +477,7 @@ struct Flight {
 
 /// A job that waits for a document to be read.
 enum Job {
-    Edit { request: RequestId, at: Option<Vec<Hash>>, edit: Edit },
+    Edit { request: RequestId, at: Option<Vec<Hash>>, work: Work },
     Read { request: RequestId, read: Read },
     Lower { request: RequestId, who: NodeId, stays: Option<Role> },
     Accept { peer: NodeId, payload: Payload },
@@ -504,15 +522,6 @@ enum Fetch {
     Own { feed: FeedId, seq: u64 },
     /// A removal ends the feed there.
     End { feed: FeedId, last: u64 },
-}
-
-/// A channel to a peer.
-struct Link {
-    secret: [u8; 32],
-    /// Handshakes that this node began.
-    hellos: BTreeMap<DocTag, (Nonce, Time)>,
-    /// Documents whose turn for one comes when another has been answered.
-    turns: BTreeSet<DocId>,
 }
 
 /// All documents of a node.
@@ -715,13 +724,20 @@ impl Machine for Replica {
 
     fn handle(&mut self, now: Time, input: Input, out: &mut Outbox<Output>) {
         match input {
-            Input::Create { request, history, edit } => self.create(now, request, history, edit, out),
+            Input::Create { request, history, edit } => {
+                self.create(now, request, history, Work::Edit(edit), out);
+            }
+            Input::CreateInSteps { request, steps } => {
+                self.create(now, request, None, Work::Steps(steps), out);
+            }
             Input::Join { request, access, bearer, inviter } => {
                 self.join(now, request, access, bearer, inviter, out);
             }
             Input::Edit { request, doc, at, edit } => {
-                let at = at.map(|heads| heads.into_iter().map(ByteArray::new).collect());
-                self.local_job(now, doc, request, Job::Edit { request, at, edit }, out);
+                self.local_job(now, doc, request, Job::edit(request, at, Work::Edit(edit)), out);
+            }
+            Input::EditInSteps { request, doc, at, steps } => {
+                self.local_job(now, doc, request, Job::edit(request, at, Work::Steps(steps)), out);
             }
             Input::Read { request, doc, read } => {
                 self.local_job(now, doc, request, Job::Read { request, read }, out);

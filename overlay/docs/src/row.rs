@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteArray;
-use wattle_types::{DocAccess, DocId, NodeId, Table, UnixTime, Write, cbor};
+use wattle_types::{DocAccess, DocId, KeyRange, NodeId, Table, UnixTime, Write, cbor};
 
 use crate::document::Hash;
 
@@ -13,6 +13,10 @@ const PART_BYTES: usize = 512 * 1024;
 
 /// Records since the snapshot.
 const RECORDS_MAX: u64 = 2048;
+
+/// The same of a document that is written as its changes: a snapshot of it is no shorter than they are, and takes as
+/// long as all of them. So many records take some 20 MB, and a third of a second to read.
+const RECORDS_OF_LARGE_MAX: u64 = 64 * 1024;
 
 /// Bytes that the records may hold more than the snapshot.
 const RECORDS_BYTES_MAX: u64 = 4 * 1024 * 1024;
@@ -90,8 +94,11 @@ pub(crate) struct Stored {
 impl Stored {
     /// Whether the records since the snapshot are to become part of it. Reading them takes longer than reading a
     /// snapshot, and writing one costs as much as the document is large: so many, or so much more than it holds.
-    pub(crate) fn is_due(&self) -> bool {
+    pub(crate) fn is_due(&self, is_large: bool) -> bool {
         let records = self.next.saturating_sub(self.first);
+        if is_large {
+            return records >= RECORDS_OF_LARGE_MAX;
+        }
         let eight_times = self.snapshot_bytes.saturating_mul(8).max(64 * 1024);
         let bytes_max = eight_times.min(self.snapshot_bytes.saturating_add(RECORDS_BYTES_MAX));
         records >= RECORDS_MAX || self.record_bytes > bytes_max
@@ -99,9 +106,13 @@ impl Stored {
 
     /// Every key to read, in order: the parts of the snapshot, then the records.
     pub(crate) fn keys(&self, doc: &DocId) -> Vec<(Table, Vec<u8>)> {
-        let parts = (0..self.parts).map(|part| part_key(doc, self.generation, part));
         let records = (self.first..self.next).map(|record| record_key(doc, record));
-        parts.chain(records).collect()
+        self.part_keys(doc).chain(records).collect()
+    }
+
+    fn part_keys(&self, doc: &DocId) -> impl Iterator<Item = (Table, Vec<u8>)> {
+        let (doc, generation) = (*doc, self.generation);
+        (0..self.parts).map(move |part| part_key(&doc, generation, part))
     }
 
     /// The writes of a snapshot: batches of parts, and what the row says once they are all on disk.
@@ -127,7 +138,12 @@ impl Stored {
 
     /// Removes everything that these keys name.
     pub(crate) fn removals(&self, doc: &DocId) -> Vec<Write> {
-        self.keys(doc).into_iter().map(|(table, key)| Write::Remove { table, key }).collect()
+        let parts = self.part_keys(doc).map(|(table, key)| Write::Remove { table, key });
+        let (table, from) = record_key(doc, self.first);
+        let (_, to) = record_key(doc, self.next);
+        let records = Write::RemoveRange { table, range: KeyRange::between(&from, &to) };
+        // One write whatever their number: a batch has a limit.
+        parts.chain((self.first < self.next).then_some(records)).collect()
     }
 
     /// Appends a record; gives its write.
@@ -250,5 +266,15 @@ mod tests {
         let mut rows = table(row().writes(None));
         rows.retain(|(key, _)| key.len() == 16);
         assert_eq!(Row::read_all(rows), Err("nothing says how far it is".to_owned()));
+    }
+
+    #[test]
+    fn a_large_document_is_written_anew_after_many_more_records() {
+        let of = |next, record_bytes| Stored { next, record_bytes, ..Stored::default() };
+        assert!(of(RECORDS_MAX, 0).is_due(false) && of(1, 1 << 20).is_due(false));
+        assert!(!of(RECORDS_MAX, 0).is_due(true) && !of(1, 1 << 20).is_due(true));
+        assert!(of(RECORDS_OF_LARGE_MAX, 0).is_due(true));
+        // The keys of so many would be more than a batch takes.
+        assert_eq!(of(RECORDS_OF_LARGE_MAX, 0).removals(&DocId::from_bytes([2; 16])).len(), 1);
     }
 }

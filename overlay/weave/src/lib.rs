@@ -35,6 +35,8 @@ pub fn to_docs(request: RequestId, call: Call) -> Result<Input, CallError> {
             let history = wattle_docs::chunk::load(&bytes).map_err(CallError::Malformed)?;
             Input::Create { request, history: Some(Box::new(history)), edit }
         }
+        Call::CreateInSteps { steps } => Input::CreateInSteps { request, steps },
+        Call::EditInSteps { doc, at, steps } => Input::EditInSteps { request, doc, at, steps },
         Call::Edit { doc, at, edit } => Input::Edit { request, doc, at, edit },
         Call::Read { doc, read } => {
             Input::Read { request, doc, read: Box::new(move |doc, authors| read(doc, &Vouched(authors))) }

@@ -64,13 +64,14 @@ impl Shards {
     pub fn route(&self, input: &Input) -> Route {
         let doc = match input {
             // An id that no document has: only where it is at home matters.
-            Input::Create { request, .. } => {
+            Input::Create { request, .. } | Input::CreateInSteps { request, .. } => {
                 let turn = (request.0 % u64::from(self.count)).to_be_bytes();
                 let [.., one, other] = turn;
                 return Route::One(self.at(u16::from_be_bytes([one, other])));
             }
             Input::Join { access, .. } => &access.id,
             Input::Edit { doc, .. }
+            | Input::EditInSteps { doc, .. }
             | Input::Read { doc, .. }
             | Input::Invite { doc, .. }
             | Input::Grant { doc, .. }

@@ -1,7 +1,7 @@
 //! Run-length encoded columns, counted.
 
 use super::reader::Reader;
-use super::{COLUMNS_MAX, ChunkError, ROWS_MAX};
+use super::{COLUMNS_MAX, ChunkError};
 
 const DEFLATED: u32 = 0b1000;
 
@@ -74,8 +74,8 @@ impl Column {
     }
 
     /// Counts the rows of the section that `reader` is in, and the cells of a group.
-    pub(super) fn count(self, reader: &mut Reader<'_>, rows_left: u64) -> Result<u64, ChunkError> {
-        let mut rows = Rows { rows: 0, cells: 0, left: rows_left };
+    pub(super) fn count(self, reader: &mut Reader<'_>, cap: RowCap) -> Result<u64, ChunkError> {
+        let mut rows = Rows { rows: 0, cells: 0, cap };
         match self.cell() {
             Cell::Raw => reader.skip_all()?,
             Cell::Boolean => {
@@ -93,10 +93,17 @@ impl Column {
     }
 }
 
+/// How many rows a column may still have, and of which cap that is what is left.
+#[derive(Clone, Copy)]
+pub(super) struct RowCap {
+    pub(super) left: u64,
+    pub(super) max: u64,
+}
+
 struct Rows {
     rows: u64,
     cells: u64,
-    left: u64,
+    cap: RowCap,
 }
 
 impl Rows {
@@ -141,6 +148,6 @@ impl Rows {
     }
 
     const fn bounded(&self, rows: u64) -> Result<u64, ChunkError> {
-        if rows > self.left { Err(ChunkError::Rows { max: ROWS_MAX }) } else { Ok(rows) }
+        if rows > self.cap.left { Err(ChunkError::Rows { max: self.cap.max }) } else { Ok(rows) }
     }
 }

@@ -1,19 +1,22 @@
 //! The content of changes and documents, walked in the order in which it is written.
 
-use super::columns::Column;
+use super::columns::{Column, RowCap};
 use super::reader::{Bound, Reader};
-use super::{ACTORS_MAX, CLOCK_CELLS_MAX, ChunkError, INFLATED_BYTES_MAX, ROWS_MAX, Summary, size};
+use super::{
+    ACTORS_MAX, CHANGE_ROWS_MAX, CLOCK_CELLS_MAX, ChunkError, INFLATED_BYTES_MAX, ROWS_MAX, Summary, size,
+};
 
 const HASH_BYTES: u64 = 32;
 
 /// A walk that counts against the caps.
 pub(super) struct Content<'s> {
     summary: &'s mut Summary,
+    document_rows_max: u64,
 }
 
 impl<'s> Content<'s> {
-    pub(super) const fn new(summary: &'s mut Summary) -> Self {
-        Self { summary }
+    pub(super) const fn new(summary: &'s mut Summary, document_rows_max: u64) -> Self {
+        Self { summary, document_rows_max }
     }
 
     /// Bytes that may still be inflated.
@@ -21,8 +24,10 @@ impl<'s> Content<'s> {
         INFLATED_BYTES_MAX.saturating_sub(self.summary.inflated_bytes)
     }
 
-    const fn rows_left(&self) -> u64 {
-        ROWS_MAX.saturating_sub(self.summary.rows)
+    /// What a chunk may hold that by itself may have so many rows.
+    const fn rows(&self, max: u64) -> RowCap {
+        let left = ROWS_MAX.saturating_sub(self.summary.rows);
+        if left < max { RowCap { left, max: ROWS_MAX } } else { RowCap { left: max, max } }
     }
 
     fn add_bytes(&mut self, bytes: u64) -> Result<(), ChunkError> {
@@ -49,8 +54,8 @@ impl<'s> Content<'s> {
         }
         let mut rows = 0;
         for column in columns {
-            let left = self.rows_left();
-            rows = rows.max(reader.section(column.length, |section| column.count(section, left))?);
+            let cap = self.rows(CHANGE_ROWS_MAX);
+            rows = rows.max(reader.section(column.length, |section| column.count(section, cap))?);
         }
         self.summary.rows = self.summary.rows.saturating_add(rows);
         reader.skip_all()?;
@@ -72,7 +77,9 @@ impl<'s> Content<'s> {
             return Err(ChunkError::Clocks { actors, changes });
         }
         let operations = self.columns(&of_operations, &mut reader)?;
-        self.summary.rows = self.summary.rows.saturating_add(changes.max(operations));
+        let rows = changes.max(operations);
+        self.summary.rows = self.summary.rows.saturating_add(rows);
+        self.summary.document_rows = self.summary.document_rows.max(rows);
         // Documents of the first versions end here, without the places.
         if !reader.at_end()? {
             for _ in 0..heads {
@@ -94,7 +101,7 @@ impl<'s> Content<'s> {
             } else {
                 Reader::plain(bytes)
             };
-            rows = rows.max(column.count(&mut cells, self.rows_left())?);
+            rows = rows.max(column.count(&mut cells, self.rows(self.document_rows_max))?);
             self.add_bytes(cells.inflated())?;
         }
         Ok(rows)

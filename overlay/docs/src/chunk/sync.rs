@@ -2,7 +2,7 @@
 
 use super::content::skip_hashes;
 use super::reader::{Reader, split_prefixed};
-use super::{ChunkError, Summary, inspect_into};
+use super::{ChunkError, FILE_ROWS_MAX, Summary, inspect_into};
 
 /// Filters in one message. Automerge sends one; each is asked for every change that the receiver has.
 pub const SYNC_HAVES_MAX: u64 = 8;
@@ -85,7 +85,7 @@ pub fn inspect_sync(bytes: &[u8]) -> Result<SyncSummary, SyncError> {
     let mut rest = reader.rest();
     for _ in 0..count {
         let (item, after) = split_prefixed(rest)?;
-        inspect_into(item, &mut chunks)?;
+        inspect_into(item, &mut chunks, FILE_ROWS_MAX)?;
         rest = after;
     }
     if !rest.is_empty() {

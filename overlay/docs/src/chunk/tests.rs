@@ -174,6 +174,7 @@ fn every_way_to_save_is_accepted_with_its_size() {
     assert!(saved.len() < one.save_nocompress().len());
     let (parts, deflated) = deflated_columns(&saved);
     let inflated: u64 = parts.iter().map(|part| part.len() as u64).sum();
+    assert_eq!(plain.document_rows, plain.rows);
     let expected = Summary { inflated_bytes: content(&saved) - deflated + inflated, ..plain };
     assert_eq!(inspect(&saved), Ok(expected));
     let after = inspect(&one.save_after(&before)).unwrap();
@@ -246,21 +247,41 @@ fn every_message_of_a_sync_is_accepted() {
 fn a_change_of_a_few_bytes_cannot_say_endless_operations() {
     assert_eq!(inspect_change(&chunk(CHANGE, &change(&puts(1000)))).unwrap().rows, 1000);
     assert_eq!(Change::from_bytes(chunk(CHANGE, &change(&puts(1000)))).unwrap().len(), 1000);
-    let rows = ChunkError::Rows { max: ROWS_MAX };
-    for count in [i64::try_from(ROWS_MAX).unwrap() + 1, 1 << 40, i64::MAX, i64::MIN] {
+    let rows = ChunkError::Rows { max: CHANGE_ROWS_MAX };
+    let more_than = |max: u64| [i64::try_from(max).unwrap() + 1, 1 << 40, i64::MAX, i64::MIN];
+    for count in more_than(CHANGE_ROWS_MAX) {
         let content = change(&puts(count));
         assert_eq!(inspect(&chunk(CHANGE, &content)), Err(rows.clone()));
         assert_eq!(inspect(&compressed(&content)), Err(rows.clone()));
-        assert_eq!(inspect(&chunk(DOCUMENT, &document(&[], &puts(count)))), Err(rows.clone()));
-        assert_eq!(inspect(&chunk(DOCUMENT, &document(&puts(count), &[]))), Err(rows.clone()));
     }
-    let many = i64::try_from(ROWS_MAX / 2 + 1).unwrap();
-    let two = chunk(CHANGE, &change(&puts(many))).repeat(2);
-    assert_eq!(inspect(&two), Err(rows.clone()), "the cap is on all chunks of an input");
+    let of_document = ChunkError::Rows { max: DOCUMENT_ROWS_MAX };
+    for count in more_than(DOCUMENT_ROWS_MAX) {
+        assert_eq!(inspect(&chunk(DOCUMENT, &document(&[], &puts(count)))), Err(of_document.clone()));
+        assert_eq!(inspect(&chunk(DOCUMENT, &document(&puts(count), &[]))), Err(of_document.clone()));
+    }
+    let many = i64::try_from(CHANGE_ROWS_MAX).unwrap();
+    let most = chunk(CHANGE, &change(&puts(many))).repeat(64);
+    assert_eq!(inspect(&most).map(|summary| summary.rows), Ok(ROWS_MAX));
+    let more = [most, chunk(CHANGE, &change(&puts(1)))].concat();
+    let all = ChunkError::Rows { max: ROWS_MAX };
+    assert_eq!(inspect(&more), Err(all), "the cap is on all chunks of an input");
     let nulls = vec![(66, [vec![0], unsigned(1 << 50)].concat())];
     assert_eq!(inspect(&chunk(CHANGE, &change(&nulls))), Err(rows.clone()));
     let group = vec![(112, [signed(1 << 20), unsigned(1 << 40)].concat())];
     assert_eq!(inspect(&chunk(CHANGE, &change(&group))), Err(rows));
+}
+
+/// What this machine's user or a program here brings may be as large as the largest document is.
+#[test]
+fn a_file_may_hold_more_than_a_peer_may_send_and_not_endlessly_more() {
+    let of = |count: u64| chunk(DOCUMENT, &document(&[], &puts(i64::try_from(count).unwrap())));
+    let message = |chunk: &[u8]| [&[0x43, 0, 0, 0, 1], &prefixed(chunk)[..]].concat();
+    let larger = of(DOCUMENT_ROWS_MAX + 1);
+    assert_eq!(inspect_sync(&message(&larger)).unwrap().chunks.document_rows, DOCUMENT_ROWS_MAX + 1);
+    let endless = of(FILE_ROWS_MAX + 1);
+    let rows = ChunkError::Rows { max: FILE_ROWS_MAX };
+    assert_eq!(inspect_sync(&message(&endless)), Err(rows.clone().into()));
+    assert_eq!(load(&endless).unwrap_err(), rows.to_string());
 }
 
 #[test]
@@ -398,7 +419,7 @@ proptest! {
         let Ok((chunk, _)) = Chunk::split(&bytes) else { return Ok(()) };
         // With the checksum repaired everything behind it is reached.
         let mut summary = Summary::default();
-        let mut content = Content::new(&mut summary);
+        let mut content = Content::new(&mut summary, DOCUMENT_ROWS_MAX);
         drop(content.document(chunk.content));
         drop(content.change(&mut Reader::plain(chunk.content)));
         drop(inspect(&compressed(chunk.content)));

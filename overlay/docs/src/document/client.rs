@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use automerge::sync::{ChunkList, Message, State, SyncDoc as _};
-use automerge::{Automerge, Change};
+use automerge::{Automerge, Change, ReadDoc as _};
 use serde_bytes::ByteBuf;
 
-use super::{Document, Fault, Hash, apply};
-use crate::chunk;
+use super::{Document, Fault, Hash, Incoming, apply};
+use crate::chunk::{self, CHANGE_ROWS_MAX, DOCUMENT_ROWS_MAX};
 use crate::message::HEADS_MAX;
 
 /// Bytes of changes that wait in one conversation for those that they build on. The filter of a sync message
@@ -67,19 +67,24 @@ impl Conversation {
 }
 
 /// A message that passed the bounds.
-pub(crate) struct Heard(Message);
+pub(crate) struct Heard {
+    message: Message,
+    /// Rows of the largest document in it.
+    document_rows: u64,
+}
 
 impl Heard {
     /// Reads a message after looking at all that is in it.
     pub(crate) fn read(bytes: &[u8]) -> Result<Self, Fault> {
-        chunk::inspect_sync(bytes).map_err(|error| Fault::Malformed(error.to_string()))?;
+        let inspected = chunk::inspect_sync(bytes).map_err(|error| Fault::Malformed(error.to_string()))?;
         let read = || Message::decode(bytes).map_err(|error| Fault::Malformed(error.to_string()));
-        catch_unwind(read).map_err(|_panic| Fault::Panicked)?.map(Self)
+        let message = catch_unwind(read).map_err(|_panic| Fault::Panicked)??;
+        Ok(Self { message, document_rows: inspected.chunks.document_rows })
     }
 
     /// Whether its sender has anything of the document.
     pub(crate) fn has_heads(&self) -> bool {
-        !self.0.heads.is_empty()
+        !self.message.heads.is_empty()
     }
 }
 
@@ -92,7 +97,8 @@ impl Document {
         heard: Heard,
         cut: &[Hash],
     ) -> Result<(), Fault> {
-        let Heard(mut message) = heard;
+        let Heard { mut message, document_rows } = heard;
+        self.check_rows(document_rows)?;
         let chunks = std::mem::replace(&mut message.changes, ChunkList::empty());
         let takes = !chunks.is_empty() && !conversation.sync.read_only;
         let take = || if takes { self.taken(conversation, &chunks, cut).map(Some) } else { Ok(None) };
@@ -117,6 +123,19 @@ impl Document {
         Ok(())
     }
 
+    /// A program that made more than a third of the changes sends all of the document, as one. So it may be as large as
+    /// this one, and what no peer would take is not there; to read it takes the memory that a file of it takes.
+    pub(super) fn check_rows(&self, rows: u64) -> Result<(), Fault> {
+        let here = self.automerge.stats().num_ops;
+        let max = DOCUMENT_ROWS_MAX.max(here.saturating_add(CHANGE_ROWS_MAX));
+        if rows > max {
+            let why =
+                format!("a document of {rows} operations at once (a letter is one), and {max} are taken");
+            return Err(Fault::Malformed(why));
+        }
+        Ok(())
+    }
+
     /// A copy with the changes applied, where something is new; and what is.
     fn taken(
         &self,
@@ -129,7 +148,7 @@ impl Document {
             let split = chunk::split(item).map_err(|error| Fault::Malformed(error.to_string()))?;
             chunks.extend(split.into_iter().map(|chunk| ByteBuf::from(chunk.to_vec())));
         }
-        let mut incoming = self.unknown(&chunks)?;
+        let mut incoming = self.unknown_of_bounded(&chunks)?;
         let all = incoming.len();
         let cut: BTreeSet<[u8; 32]> = cut.iter().map(|hash| **hash).collect();
         incoming.retain(|(change, _)| !cut.contains(&change.hash().0));
@@ -195,8 +214,6 @@ impl Document {
         catch_unwind(AssertUnwindSafe(say)).map_err(|_panic| Fault::Panicked)?
     }
 }
-
-type Incoming = Vec<(Change, ByteBuf)>;
 
 #[cfg(test)]
 mod tests;

@@ -1,11 +1,15 @@
 //! Whose changes a document takes.
 
-use automerge::ROOT;
+use std::ops::ControlFlow;
+
 use automerge::transaction::Transactable as _;
+use automerge::{ROOT, ReadDoc as _};
 use wattle_types::{DocAccess, ReadSecret};
 
 use super::*;
 use crate::access::{Act, ControlLog, Operation, Role};
+
+const PAYLOAD: usize = crate::PAYLOAD_BYTES_MAX;
 
 fn key(seed: u8) -> SecretKey {
     SecretKey::from_bytes(&[seed; 32])
@@ -195,4 +199,138 @@ fn who_lacks_more_changes_than_fit_is_given_the_document() {
     let accepted = accept(&mut other, &whole).unwrap();
     assert_eq!((accepted.refused, accepted.missing), (false, false));
     assert!(document.heads().iter().all(|head| other.knows(head)));
+}
+
+/// A document that was written in so many changes of so many letters each.
+fn in_changes(changes: usize, letters: usize) -> Document {
+    let mut document = empty();
+    let mut step = 0;
+    let steps: Steps = Box::new(move |tx| {
+        let text = tx.put_object(ROOT, format!("text {step}"), automerge::ObjType::Text).unwrap();
+        tx.splice_text(text, 0, 0, &"x".repeat(letters)).unwrap();
+        step += 1;
+        Ok(if step == changes { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    });
+    document.work(None, UnixTime::from_millis(0), Work::Steps(steps)).unwrap();
+    document
+}
+
+#[test]
+fn each_step_of_an_edit_is_a_change_on_top_of_the_one_before_and_one_vouch_is_for_all() {
+    let mut document = in_changes(5, 10);
+    let (doc, _) = members();
+    let payload = document.take_fresh(doc, &key(2), &NetworkName::default(), 1);
+    assert_eq!((payload.chunks.len(), payload.vouches.len(), document.operations), (5, 1, 55));
+    let mut other = empty();
+    accept(&mut other, &payload).unwrap();
+    assert_eq!((other.heads(), other.operations), (document.heads(), 55));
+    let read =
+        Document::restore(&key(2).node_id(), &[7; 16], &NetworkName::default(), vec![payload]).unwrap();
+    assert_eq!((read.heads(), read.operations), (document.heads(), 55));
+}
+
+#[test]
+fn steps_on_an_older_version_follow_each_other_and_are_merged() {
+    let mut document = in_changes(1, 3);
+    let base = document.heads();
+    let later: Edit = Box::new(|tx| tx.put(ROOT, "later", 1).map_err(|error| error.to_string()));
+    document.edit(None, UnixTime::from_millis(0), later).unwrap();
+    let mut step = 0;
+    let steps: Steps = Box::new(move |tx| {
+        assert!(tx.get(ROOT, "later").unwrap().is_none(), "it is not in the version that was edited");
+        assert!(step == 0 || tx.get(ROOT, format!("step {}", step - 1)).unwrap().is_some());
+        tx.put(ROOT, format!("step {step}"), 1).unwrap();
+        step += 1;
+        Ok(if step == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    });
+    document.work(Some(&base), UnixTime::from_millis(0), Work::Steps(steps)).unwrap();
+    assert_eq!(document.heads().len(), 2);
+    let keys: Vec<String> = document.automerge.keys(ROOT).collect();
+    assert_eq!(keys, ["later", "step 0", "step 1", "step 2", "text 0"]);
+}
+
+#[test]
+fn a_step_that_fails_takes_those_before_it_with_it() {
+    let mut document = in_changes(1, 3);
+    let before = (document.heads(), document.clock(), document.operations, document.fresh.len());
+    for panics in [false, true] {
+        let mut step = 0;
+        let steps: Steps = Box::new(move |tx| {
+            assert!(step < 2 || !panics, "it fails inside");
+            if step == 2 {
+                return Err("no further".to_owned());
+            }
+            tx.put(ROOT, "key", step).unwrap();
+            step += 1;
+            Ok(ControlFlow::Continue(()))
+        });
+        let why = if panics { "the edit failed inside the document" } else { "no further" };
+        let failed = document.work(None, UnixTime::from_millis(0), Work::Steps(steps));
+        assert_eq!(failed, Err(EditFault::Refused(why.to_owned())));
+        let after = (document.heads(), document.clock(), document.operations, document.fresh.len());
+        assert_eq!(after, before);
+    }
+}
+
+#[test]
+fn what_other_nodes_would_not_take_is_refused_where_it_is_made() {
+    assert_eq!(edit::check(CHANGE_ROWS_MAX, CHANGE_ROWS_MAX), Ok(()));
+    let why = edit::check(CHANGE_ROWS_MAX + 1, CHANGE_ROWS_MAX + 1).unwrap_err();
+    assert!(why.contains("smaller parts"), "{why}");
+    let why = edit::check(1, chunk::ROWS_MAX).unwrap_err();
+    assert!(why.contains("begin a new document"), "{why}");
+    let mut document = empty();
+    document.operations = chunk::ROWS_MAX;
+    let edit: Edit = Box::new(|tx| tx.put(ROOT, "key", 1).map_err(|error| error.to_string()));
+    assert!(document.edit(None, UnixTime::from_millis(0), edit).is_err());
+    assert!(document.heads().is_empty());
+}
+
+/// What an older build made at once is here, and peers would not take it: it would count against this node.
+#[test]
+fn a_change_that_is_too_large_opens_from_the_disk_and_is_neither_given_nor_taken() {
+    let mut automerge = Automerge::new();
+    let mut tx = automerge.transaction();
+    let text = tx.put_object(ROOT, "text", automerge::ObjType::Text).unwrap();
+    tx.splice_text(text, 0, 0, &"x".repeat(CHANGE_ROWS_MAX as usize)).unwrap();
+    tx.commit();
+    let saved = ByteBuf::from(automerge.save());
+    let stored = Payload { vouches: Vec::new(), chunks: vec![saved.clone()] };
+    let node = key(2).node_id();
+    let mut document = Document::restore(&node, &[7; 16], &NetworkName::default(), vec![stored]).unwrap();
+    assert_eq!(document.operations, CHANGE_ROWS_MAX + 1);
+    let edit: Edit = Box::new(|tx| tx.put(ROOT, "key", 1).map_err(|error| error.to_string()));
+    document.edit(None, UnixTime::from_millis(0), edit).unwrap();
+    let (doc, _) = members();
+    let vouches = document.take_fresh(doc, &key(2), &NetworkName::default(), 1).vouches;
+    assert_eq!(document.beyond(&[], &[], PAYLOAD), Payload::default());
+    let sent = Payload { vouches, chunks: vec![ByteBuf::from(document.automerge.save())] };
+    assert!(matches!(accept(&mut empty(), &sent), Err(Fault::Malformed(_))));
+}
+
+#[test]
+fn a_slice_holds_what_memory_allows_and_a_larger_change_stands_alone() {
+    let mut document = empty();
+    for letters in [100_000, 150_000, 50_000, 400_000, 10] {
+        let edit: Edit = Box::new(move |tx| {
+            let text = tx.put_object(ROOT, format!("text {letters}"), automerge::ObjType::Text).unwrap();
+            tx.splice_text(text, 0, 0, &"x".repeat(letters)).map_err(|error| error.to_string())
+        });
+        document.edit(None, UnixTime::from_millis(0), edit).unwrap();
+    }
+    let changes: Incoming =
+        document.automerge.get_changes(&[]).into_iter().map(|change| (change, ByteBuf::new())).collect();
+    let sizes: Vec<usize> = apply::slices(&changes).iter().map(|slice| slice.len()).collect();
+    assert_eq!(sizes, [2, 1, 1, 1]);
+    let mut next = Automerge::new();
+    assert!(apply_and_look(&mut next, &changes).unwrap());
+    assert_eq!(next.get_heads(), document.automerge.get_heads());
+}
+
+#[test]
+fn a_program_may_send_a_document_as_large_as_the_one_here() {
+    let document = in_changes(2, 10);
+    assert!(document.check_rows(chunk::DOCUMENT_ROWS_MAX).is_ok());
+    let refused = document.check_rows(chunk::DOCUMENT_ROWS_MAX + 1).unwrap_err();
+    assert!(refused.to_string().contains("2097153 operations"), "{refused}");
 }

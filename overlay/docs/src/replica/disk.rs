@@ -1,13 +1,13 @@
 //! What goes to the disk and comes from it.
 
-use serde_bytes::ByteArray;
+use serde_bytes::{ByteArray, ByteBuf};
 use wattle_types::{DocId, Envelope, KeyRange, Outbox, Table, Time, Write, cbor};
 
 use super::{
     DocError, Entry, Event, IDLE, Job, Outcome, Output, PersistId, Replica, RequestId, State, Waiting,
     Writing,
 };
-use crate::document::{Document, Hash, Judge, is_document};
+use crate::document::{Document, Hash, Judge, heads_of, is_document};
 use crate::payload::{PAYLOAD_BYTES_MAX, Payload};
 use crate::row::{Stored, operation_key};
 
@@ -47,25 +47,33 @@ impl Replica {
         let mut batches = operation_batches(doc, &flight.operations);
         let mut writes = batches.pop().unwrap_or_default();
         if let State::Open(document) = &entry.state {
-            let record = if empty { Vec::new() } else { cbor::encode(&flight.payload) };
-            let is_due = entry.row.tip.stored.is_due() && entry.row.tip.stored.next >= entry.unproven_until;
-            snapshot |= record.len() > RECORD_BYTES_MAX || is_due;
-            let proven = match record.as_slice() {
+            let is_large = document.is_large();
+            let stored = &entry.row.tip.stored;
+            let is_due = stored.is_due(is_large) && stored.next >= entry.unproven_until;
+            // What a document that is written as its changes gets is more of them.
+            let records = if empty { Vec::new() } else { records(&flight.payload, is_large) };
+            snapshot |= is_due || records.iter().any(|record| record.len() > RECORD_BYTES_MAX);
+            let proven = match records.as_slice() {
                 _ if !snapshot => None,
-                record if is_all_there_is(entry, &flight.payload) => Some(record.to_vec()),
+                [record] if is_all_there_is(entry, &flight.payload) => Some(record.clone()),
                 _ => proven_snapshot(document, PAYLOAD_BYTES_MAX),
             };
             if snapshot && proven.is_none() {
                 // The records stay. Trying again costs as much as the document is large.
-                entry.unproven_until = entry.row.tip.stored.next.saturating_add(TRY_AFTER_RECORDS);
+                let after = if is_large { TRY_LARGE_AFTER_RECORDS } else { TRY_AFTER_RECORDS };
+                entry.unproven_until = entry.row.tip.stored.next.saturating_add(after);
             }
             if let Some(bytes) = proven {
                 let (parts, stored) = entry.row.tip.stored.snapshot(&doc, &bytes);
                 batches.extend(parts);
                 writes.extend(entry.row.tip.stored.removals(&doc));
                 entry.row.tip.stored = stored;
-            } else if !empty {
-                writes.push(entry.row.tip.stored.append(&doc, record));
+            } else {
+                // Those before the last go first: without the row, which names them, they count for nothing.
+                let mut records: Vec<Write> =
+                    records.into_iter().map(|record| entry.row.tip.stored.append(&doc, record)).collect();
+                writes.extend(records.pop());
+                batches.extend(records.into_iter().map(|record| vec![record]));
             }
             entry.row.tip.heads = document.heads();
         }
@@ -275,12 +283,12 @@ impl Replica {
             out.push(Output::Reply { request: *request, outcome: Err(DocError::Unknown(doc)) });
         }
         Self::drop_appends(&mut entry, &DocError::Unknown(doc), out);
-        let mut writes = entry.row.tip.stored.removals(&doc);
+        let mut writes: Vec<Write> = Vec::new();
         writes.extend(entry.log.envelopes().iter().map(|envelope| Write::Remove {
             table: Table::DocControl,
             key: operation_key(&doc, &envelope.hash()),
         }));
-        for table in [Table::DocFeeds, Table::DocPosts] {
+        for table in [Table::DocChanges, Table::DocSnapshots, Table::DocFeeds, Table::DocPosts] {
             writes.push(Write::RemoveRange { table, range: KeyRange::prefix(doc.as_bytes()) });
         }
         writes.extend(entry.row.removals());
@@ -290,6 +298,9 @@ impl Replica {
         self.forgotten.insert(id, (request, entry));
     }
 }
+
+/// The same of a document that is written as its changes.
+const TRY_LARGE_AFTER_RECORDS: u64 = 64 * 1024;
 
 /// After a snapshot that did not read back, so many records are written before another is tried.
 const TRY_AFTER_RECORDS: u64 = 1024;
@@ -332,6 +343,30 @@ fn payloads(entry: &Entry, values: Vec<Option<Vec<u8>>>) -> Result<Vec<Payload>,
     snapshot.into_iter().chain(records).map(decode).collect()
 }
 
+/// A payload as records: one, or as many as it takes if it may be more. The document is what all of them hold.
+fn records(payload: &Payload, may_be_more: bool) -> Vec<Vec<u8>> {
+    if !may_be_more || payload.bytes() <= RECORD_BYTES_MAX {
+        return vec![cbor::encode(payload)];
+    }
+    let mut records = vec![Payload::default()];
+    let mut bytes = 0;
+    let mut add = |more: usize, put: &mut dyn FnMut(&mut Payload)| {
+        if bytes + more > RECORD_BYTES_MAX - RECORD_BYTES_MAX / 8 && bytes > 0 {
+            records.push(Payload::default());
+            bytes = 0;
+        }
+        bytes += more;
+        records.last_mut().into_iter().for_each(put);
+    };
+    for vouch in &payload.vouches {
+        add(cbor::encode(vouch).len() + 16, &mut |record| record.vouches.push(vouch.clone()));
+    }
+    for chunk in &payload.chunks {
+        add(chunk.len() + 16, &mut |record| record.chunks.push(chunk.clone()));
+    }
+    records.iter().map(cbor::encode).collect()
+}
+
 /// Whether nothing is on disk and all of the document came as one chunk, which was read when it came.
 fn is_all_there_is(entry: &Entry, payload: &Payload) -> bool {
     let is_one = matches!(payload.chunks.as_slice(), [chunk] if is_document(chunk));
@@ -343,19 +378,15 @@ fn is_all_there_is(entry: &Entry, payload: &Payload) -> bool {
 fn proven_snapshot(document: &Document, bytes_max: usize) -> Option<Vec<u8>> {
     let prove = || {
         let payload = document.whole();
-        let chunk = payload.chunks.first().filter(|_| payload.bytes() <= bytes_max)?;
-        reads_back(chunk, &document.heads()).then(|| cbor::encode(&payload))
+        let is_within = payload.bytes() <= bytes_max && !payload.chunks.is_empty();
+        (is_within && reads_back(&payload.chunks, &document.heads())).then(|| cbor::encode(&payload))
     };
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(prove)).ok()?
 }
 
-/// Whether bytes are a document with these heads.
-fn reads_back(bytes: &[u8], heads: &[Hash]) -> bool {
-    automerge::Automerge::load(bytes).is_ok_and(|read| {
-        let mut found: Vec<Hash> = read.get_heads().iter().map(|head| Hash::new(head.0)).collect();
-        found.sort();
-        found == heads
-    })
+/// Whether chunks are a document with these heads.
+fn reads_back(chunks: &[ByteBuf], heads: &[Hash]) -> bool {
+    heads_of(chunks).is_ok_and(|found| found == heads)
 }
 
 #[cfg(test)]

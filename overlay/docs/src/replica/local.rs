@@ -10,7 +10,7 @@ use wattle_types::{
 
 use super::{DocError, Event, Job, Outcome, Output, Replica, RequestId, State, WAITING_MAX, Waiting};
 use crate::access::{Act, Bearer, Operation, Role};
-use crate::document::{Document, Edit, EditFault, Hash, Read};
+use crate::document::{Document, EditFault, Hash, Read, Work};
 use crate::message::{Message, SIGNAL_BYTES_MAX};
 use crate::payload::Root;
 use crate::row::{Label, Row, Tip};
@@ -25,17 +25,17 @@ impl Replica {
         now: Time,
         request: RequestId,
         history: Option<Box<Automerge>>,
-        edit: Edit,
+        work: Work,
         out: &mut Outbox<Output>,
     ) {
         let (owner, id) = self.draw_owner();
         let access = DocAccess { id, read: ReadSecret::from_bytes(self.draw()), owner: None };
         let actor = self.draw();
         let made = match history {
-            Some(history) => Document::import(&self.me, &actor, *history, self.wall(now), edit),
+            Some(history) => Document::import(&self.me, &actor, *history, self.wall(now), work),
             None => {
                 let mut document = Document::new(&self.me, &actor);
-                document.edit(None, self.wall(now), edit).map(|_change| document)
+                document.work(None, self.wall(now), work).map(|_change| document)
             }
         };
         let document = match made {
@@ -182,7 +182,7 @@ impl Replica {
 
     pub(super) fn run(&mut self, now: Time, doc: DocId, job: Job, out: &mut Outbox<Output>) {
         match job {
-            Job::Edit { request, at, edit } => self.edit(now, doc, request, at.as_deref(), edit, out),
+            Job::Edit { request, at, work } => self.edit(now, doc, request, at.as_deref(), work, out),
             Job::Read { request, read } => self.read(doc, request, read, out),
             Job::Lower { request, who, stays } => self.lower(now, doc, request, (who, stays), out),
             Job::Accept { peer, payload } => self.accept(now, doc, peer, &payload, out),
@@ -201,7 +201,7 @@ impl Replica {
         doc: DocId,
         request: RequestId,
         at: Option<&[Hash]>,
-        edit: Edit,
+        work: Work,
         out: &mut Outbox<Output>,
     ) {
         let wall = self.wall(now);
@@ -216,7 +216,7 @@ impl Replica {
             return reply(Err(DocError::Refused(why)));
         }
         let before = document.heads();
-        match document.edit(at, wall, edit) {
+        match document.work(at, wall, work) {
             Ok(Some(_)) => {
                 let after = document.heads();
                 entry.writing.next.waiting.push(Waiting::Edit { request, before, after });
@@ -463,6 +463,12 @@ impl Replica {
             self.timers.remove(&(due, doc));
         }
         self.erase(request, entry, out);
+    }
+}
+
+impl Job {
+    pub(super) fn edit(request: RequestId, at: Option<Vec<[u8; 32]>>, work: Work) -> Self {
+        Self::Edit { request, at: at.map(|heads| heads.into_iter().map(ByteArray::new).collect()), work }
     }
 }
 

@@ -8,8 +8,8 @@ use wattle_types::{DocId, DocTag, Domain, Envelope, NodeId, Outbox, Time, bearer
 
 use super::feeds::ANSWER_POSTS;
 use super::{
-    Event, FIRST_WORD, HELLO_AGAIN, HELLOS_AT_ONCE, Job, Link, Output, Presence, REPEAT, Replica,
-    SUMMARY_AFTER, State, WAITING_MAX,
+    Event, FIRST_WORD, HELLO_AGAIN, HELLOS_AT_ONCE, Job, Output, Presence, REPEAT, Replica, SUMMARY_AFTER,
+    State, WAITING_MAX,
 };
 use crate::access::{Act, OPERATIONS_MAX, OpHash, Operation, Refusal};
 use crate::document::{Fault, Hash};
@@ -29,6 +29,15 @@ const GAPS_MAX: u32 = 2;
 
 /// Bytes of a message of the handshake: two nonces, a proof, a signed redemption.
 const HANDSHAKE_BYTES_MAX: usize = 1024;
+
+/// A channel to a peer.
+pub(super) struct Link {
+    secret: [u8; 32],
+    /// Handshakes that this node began.
+    hellos: BTreeMap<DocTag, (Nonce, Time)>,
+    /// Documents whose turn for one comes when another has been answered.
+    turns: BTreeSet<DocId>,
+}
 
 impl Replica {
     pub(super) fn peer_up(&mut self, now: Time, peer: NodeId, out: &mut Outbox<Output>) {

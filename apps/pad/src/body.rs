@@ -1,5 +1,7 @@
 //! Where a document's text is, and how a new one is laid out.
 
+use std::ops::ControlFlow;
+
 use automerge::transaction::{Transactable, Transaction};
 use automerge::{Automerge, ChangeHash, ObjId, ObjType, ROOT, ReadDoc, ScalarValue, Value, ValueRef};
 use wattle_types::limits::{DOCUMENT_TEXT_BYTES_MAX, SECTION_BYTES_MAX, SECTION_FILL_BYTES};
@@ -12,6 +14,10 @@ pub(crate) const SECTIONS: &str = "sections";
 
 /// Where other programs keep their text, in the order of asking.
 const FOREIGN: [&str; 2] = ["text", "content"];
+
+/// Bytes of text that one change brings or takes at most, where it is long: other nodes take a change apart at once, in
+/// some hundred bytes for each letter.
+pub(crate) const STEP_BYTES: usize = 64 * 1024;
 
 /// What a document is, in a line of a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +44,47 @@ pub fn create(tx: &mut Transaction<'_>, title: &str, text: &str) -> Result<(), P
         tx.splice_text(&id, 0, 0, section)?;
     }
     Ok(())
+}
+
+/// Lays out a new document in steps: with every call as much more of it as one change should hold, until nothing is
+/// left. The first transaction of a document is followed by those that build on it.
+///
+/// # Errors
+///
+/// [`PadError::TextTooLong`].
+pub fn create_in_steps(
+    title: String,
+    text: String,
+) -> Result<impl FnMut(&mut Transaction<'_>) -> Result<ControlFlow<()>, PadError>, PadError> {
+    check_length(text.len(), 0)?;
+    let ends = cut(&text).into_iter().scan(0, |at: &mut usize, section| {
+        *at = at.saturating_add(section.len());
+        Some(*at)
+    });
+    let ends: Vec<usize> = ends.collect();
+    let (mut list, mut index, mut start) = (None, 0, 0);
+    Ok(move |tx: &mut Transaction<'_>| {
+        let id = match &list {
+            Some(list) => ObjId::clone(list),
+            None => {
+                tx.put(ROOT, TITLE, title.as_str())?;
+                tx.put_object(ROOT, SECTIONS, ObjType::List)?
+            }
+        };
+        let mut left = STEP_BYTES;
+        while let Some(end) = ends.get(index).copied() {
+            let section = text.get(start..end).unwrap_or_default();
+            if section.len() > left {
+                list = Some(id);
+                return Ok(ControlFlow::Continue(()));
+            }
+            let object = tx.insert_object(&id, index, ObjType::Text)?;
+            tx.splice_text(&object, 0, 0, section)?;
+            left = left.saturating_sub(section.len());
+            (index, start) = (index.saturating_add(1), end);
+        }
+        Ok(ControlFlow::Break(()))
+    })
 }
 
 /// Lays out a new document from the bytes of a file.

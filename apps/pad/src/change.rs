@@ -1,6 +1,6 @@
 //! Editing a text as somebody saved it: the difference, as splices in the sections that it touches.
 
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 
 use automerge::transaction::{Transactable as _, Transaction};
 use automerge::{ObjId, ObjType, ReadDoc as _, TextEncoding};
@@ -8,7 +8,7 @@ use unicode_segmentation::UnicodeSegmentation as _;
 use wattle_types::limits::SECTION_BYTES_MAX;
 
 use crate::PadError;
-use crate::body::{Body, boundary, check_length, cut, cut_point};
+use crate::body::{Body, STEP_BYTES, boundary, check_length, cut, cut_point};
 use crate::diff::{self, Hunk};
 use crate::view::View;
 
@@ -40,37 +40,137 @@ pub struct TextChange {
 ///
 /// [`PadError::NoText`], [`PadError::OtherBase`], [`PadError::TextTooLong`], [`PadError::ForeignText`].
 pub fn change_text(tx: &mut Transaction<'_>, base: &str, new: &str) -> Result<TextChange, PadError> {
-    check_length(new.len(), base.len())?;
-    let body = Body::find(&View::now(tx)).ok_or(PadError::NoText)?;
-    let ends = ends(tx, &body, base)?;
-    let diff = diff::texts(base, new);
-    let (lines_added, lines_removed) = (diff.lines_added, diff.lines_removed);
-    let mut change = TextChange { lines_added, lines_removed, ..TextChange::default() };
-    let edit = Edit { base, new, kept: kept(&diff.edits, base.len(), new.len()) };
-    match body {
-        Body::Single(id) => {
-            let all = Part { old: 0..base.len(), new: 0..new.len() };
-            change.splices = edit.write(tx, &id, &all)?;
+    let mut changing = Changing::begin(tx, base, new)?;
+    while let Some(work) = changing.rest.pop() {
+        Edit { base, new, kept: &changing.kept }.do_work(tx, work, &mut changing.done)?;
+    }
+    Ok(changing.done)
+}
+
+/// Makes `new` of `base` in steps, as [`change_text`] does at once: with every call as much of it as one change should
+/// hold. The first transaction stands on the version that `base` is the text of, each other on the one before.
+/// `done` is told in the end what the edit did.
+///
+/// # Errors
+///
+/// Each step those of [`change_text`].
+pub fn change_text_in_steps(
+    base: String,
+    new: impl AsRef<str>,
+    done: impl Fn(TextChange),
+) -> impl FnMut(&mut Transaction<'_>) -> Result<ControlFlow<()>, PadError> {
+    let mut changing = None;
+    move |tx: &mut Transaction<'_>| {
+        let new = new.as_ref();
+        let mut going = match changing.take() {
+            Some(going) => going,
+            None => Changing::begin(tx, &base, new)?,
+        };
+        let mut left = STEP_BYTES;
+        while let Some(work) = going.rest.pop_if(|work| left == STEP_BYTES || work.bytes() <= left) {
+            left = left.saturating_sub(work.bytes().max(1));
+            Edit { base: &base, new, kept: &going.kept }.do_work(tx, work, &mut going.done)?;
         }
-        Body::Sections { list, sections } if sections.is_empty() => {
-            change.sections_added = add_sections(tx, &list, 0, new)?;
+        if going.rest.is_empty() {
+            done(going.done);
+            return Ok(ControlFlow::Break(()));
         }
-        Body::Sections { list, sections } => {
-            let parts = parts(&diff.edits, &ends, new.len());
-            // From the last to the first, so that a new section does not move those that are still to come.
-            for ((index, id), part) in sections.iter().zip(&parts).rev() {
-                let home = if must_cut(part) { edit.home(part) } else { part.new.clone() };
-                let after = new.get(home.end..part.new.end).unwrap_or_default();
-                let before = new.get(part.new.start..home.start).unwrap_or_default();
-                let spliced = edit.write(tx, id, &Part { old: part.old.clone(), new: home })?;
-                let behind = add_sections(tx, &list, index.saturating_add(1), after)?;
-                let ahead = add_sections(tx, &list, *index, before)?;
-                change.splices = change.splices.saturating_add(spliced);
-                change.sections_added = change.sections_added.saturating_add(behind).saturating_add(ahead);
-            }
+        changing = Some(going);
+        Ok(ControlFlow::Continue(()))
+    }
+}
+
+/// An edit that is under way.
+struct Changing {
+    /// The stretches that are equal before and after.
+    kept: Vec<Part>,
+    /// What is still to be done, the next at the end.
+    rest: Vec<Work>,
+    done: TextChange,
+}
+
+/// A piece of an edit. What comes before it in the text is not touched until it is done.
+enum Work {
+    /// Makes of a Text object, which holds so much of the base, so much of the new text.
+    Section { id: ObjId, part: Part, bytes: usize },
+    /// A section of the new text.
+    Add { list: ObjId, index: usize, new: Range<usize> },
+    /// A splice of the one Text object of a foreign document.
+    Splice { id: ObjId, at: usize, delete: usize, new: Range<usize> },
+    /// P2, of a Text object that was spliced.
+    Look { id: ObjId },
+}
+
+impl Work {
+    /// Letters that it brings or takes, at most.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Section { bytes, .. } => *bytes,
+            Self::Add { new, .. } => new.len(),
+            Self::Splice { delete, new, .. } => delete.saturating_add(new.len()),
+            Self::Look { .. } => 0,
         }
     }
-    Ok(change)
+}
+
+impl Changing {
+    /// Looks at what is to be done.
+    fn begin(tx: &Transaction<'_>, base: &str, new: &str) -> Result<Self, PadError> {
+        check_length(new.len(), base.len())?;
+        let body = Body::find(&View::now(tx)).ok_or(PadError::NoText)?;
+        let ends = ends(tx, &body, base)?;
+        let diff = diff::texts(base, new);
+        let (lines_added, lines_removed) = (diff.lines_added, diff.lines_removed);
+        let done = TextChange { lines_added, lines_removed, ..TextChange::default() };
+        let kept = kept(&diff.edits, base.len(), new.len());
+        let mut changing = Self { kept, rest: Vec::new(), done };
+        let rest = match body {
+            Body::Single(id) => {
+                let all = Part { old: 0..base.len(), new: 0..new.len() };
+                changing.edit(base, new).splices_in_pieces(&id, &all, tx.text_encoding())
+            }
+            Body::Sections { list, sections } if sections.is_empty() => added(&list, 0, new, 0..new.len()),
+            Body::Sections { list, sections } => {
+                let parts = parts(&diff.edits, &ends, new.len());
+                let edit = changing.edit(base, new);
+                // From the last to the first, so that a new section does not move those that are still to come.
+                let mut rest = Vec::new();
+                for ((index, id), part) in sections.into_iter().zip(parts).rev() {
+                    let home = if must_cut(&part) { edit.home(&part) } else { part.new.clone() };
+                    let (ahead, behind) = (part.new.start..home.start, home.end..part.new.end);
+                    let part = Part { old: part.old, new: home };
+                    let splices = edit.splices(&part, tx.text_encoding());
+                    let bytes = splices.iter().map(|it| it.delete.saturating_add(it.insert.len())).sum();
+                    if !splices.is_empty() {
+                        rest.push(Work::Section { id, part, bytes });
+                    }
+                    rest.extend(added(&list, index.saturating_add(1), new, behind));
+                    rest.extend(added(&list, index, new, ahead));
+                }
+                rest
+            }
+        };
+        changing.rest = rest;
+        changing.rest.reverse();
+        Ok(changing)
+    }
+
+    fn edit<'a>(&'a self, base: &'a str, new: &'a str) -> Edit<'a> {
+        Edit { base, new, kept: &self.kept }
+    }
+}
+
+/// A stretch of the new text as new sections of `list`, from `index` on.
+fn added(list: &ObjId, index: usize, new: &str, range: Range<usize>) -> Vec<Work> {
+    let text = new.get(range.clone()).unwrap_or_default();
+    let sections = if text.is_empty() { Vec::new() } else { cut(text) };
+    let mut start = range.start;
+    let add = |(index, section): (usize, &str)| {
+        let new = start..start.saturating_add(section.len());
+        start = new.end;
+        Work::Add { list: list.clone(), index, new }
+    };
+    (index..).zip(sections).map(add).collect()
 }
 
 /// Makes `new` of what the Text object `id` holds, wherever in the document it is.
@@ -78,7 +178,8 @@ pub(crate) fn change_object(tx: &mut Transaction<'_>, id: &ObjId, new: &str) -> 
     let base = View::now(tx).characters(id);
     check_length(new.len(), base.len())?;
     let diff = diff::texts(&base, new);
-    let edit = Edit { base: &base, new, kept: kept(&diff.edits, base.len(), new.len()) };
+    let kept = kept(&diff.edits, base.len(), new.len());
+    let edit = Edit { base: &base, new, kept: &kept };
     edit.write(tx, id, &Part { old: 0..base.len(), new: 0..new.len() }).map(|_splices| ())
 }
 
@@ -160,16 +261,71 @@ struct Splice<'a> {
     at: usize,
     delete: usize,
     insert: &'a str,
+    /// Where that begins in the new text.
+    start: usize,
 }
 
 /// One edit of a text.
 struct Edit<'a> {
     base: &'a str,
     new: &'a str,
-    kept: Vec<Part>,
+    kept: &'a [Part],
 }
 
 impl<'a> Edit<'a> {
+    fn do_work(&self, tx: &mut Transaction<'_>, work: Work, done: &mut TextChange) -> Result<(), PadError> {
+        match work {
+            Work::Section { id, part, .. } => {
+                done.splices = done.splices.saturating_add(self.write(tx, &id, &part)?);
+            }
+            Work::Add { list, index, new } => {
+                let id = tx.insert_object(list, index, ObjType::Text)?;
+                tx.splice_text(&id, 0, 0, self.new.get(new).unwrap_or_default())?;
+                done.sections_added = done.sections_added.saturating_add(1);
+            }
+            Work::Splice { id, at, delete, new } => {
+                let delete = isize::try_from(delete).unwrap_or(isize::MAX);
+                tx.splice_text(&id, at, delete, self.new.get(new).unwrap_or_default())?;
+                done.splices = done.splices.saturating_add(1);
+            }
+            Work::Look { id } => {
+                if View::now(tx).characters(&id) != self.new {
+                    return Err(PadError::ForeignText);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The splices of one Text object, from the last to the first, none longer than a change should be.
+    fn splices_in_pieces(&self, id: &ObjId, part: &Part, encoding: TextEncoding) -> Vec<Work> {
+        let mut pieces = Vec::new();
+        for splice in self.splices(part, encoding).into_iter().rev() {
+            let Splice { at, mut delete, insert, start } = splice;
+            while delete > STEP_BYTES {
+                pieces.push(Work::Splice { id: id.clone(), at, delete: STEP_BYTES, new: start..start });
+                delete = delete.saturating_sub(STEP_BYTES);
+            }
+            // What is inserted first stands behind what is inserted there later.
+            let mut texts = Vec::new();
+            let mut from = start;
+            let mut rest = insert;
+            while rest.len() > STEP_BYTES {
+                let (piece, after) = rest.split_at(boundary(rest, STEP_BYTES));
+                texts.push(from..from.saturating_add(piece.len()));
+                (from, rest) = (from.saturating_add(piece.len()), after);
+            }
+            texts.push(from..from.saturating_add(rest.len()));
+            for new in texts.into_iter().rev() {
+                pieces.push(Work::Splice { id: id.clone(), at, delete: std::mem::take(&mut delete), new });
+            }
+        }
+        if !pieces.is_empty() {
+            pieces.push(Work::Look { id: id.clone() });
+        }
+        pieces
+    }
+
     /// Makes of the object `id`, which holds `part.old` of the base, `part.new` of the new text.
     fn write(&self, tx: &mut Transaction<'_>, id: &ObjId, part: &Part) -> Result<usize, PadError> {
         let splices = self.splices(part, tx.text_encoding());
@@ -196,7 +352,7 @@ impl<'a> Edit<'a> {
             let delete = count(old..kept.old.start);
             let insert = self.new.get(new..kept.new.start).unwrap_or_default();
             if delete > 0 || !insert.is_empty() {
-                splices.push(Splice { at, delete, insert });
+                splices.push(Splice { at, delete, insert, start: new });
             }
             at = at.saturating_add(delete).saturating_add(count(kept.old.clone()));
             (old, new) = (kept.old.end, kept.new.end);

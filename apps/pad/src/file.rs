@@ -1,12 +1,14 @@
 //! Documents as files: what a file is, and what becomes of it.
 
+use std::ops::ControlFlow;
+
 use automerge::transaction::{Transactable as _, Transaction};
 use automerge::{Automerge, ROOT};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 use crate::body::{TITLE, text_of};
-use crate::{PadError, create, import_json, text, to_json};
+use crate::{PadError, create, create_in_steps, import_json, text, to_json};
 
 /// The four bytes that every chunk of Automerge begins with.
 const AUTOMERGE_MAGIC: [u8; 4] = [0x85, 0x6f, 0x4a, 0x83];
@@ -94,6 +96,30 @@ pub fn import(
         FileContent::Text(text) => create(tx, title.unwrap_or(name), text)?,
     }
     Ok(())
+}
+
+/// Lays out a new document from the bytes of a file that is none of Automerge, as [`import`] does; a text in steps.
+pub(crate) fn import_in_steps(
+    file: String,
+    title: Option<String>,
+    name: String,
+    bytes: Vec<u8>,
+) -> impl FnMut(&mut Transaction<'_>) -> Result<ControlFlow<()>, PadError> {
+    let mut steps = None;
+    move |tx: &mut Transaction<'_>| {
+        if steps.is_none() {
+            match recognise(&file, &bytes)? {
+                FileContent::Text(text) => {
+                    let title = title.clone().unwrap_or_else(|| name.clone());
+                    steps = Some(create_in_steps(title, text)?);
+                }
+                content => {
+                    import(tx, &content, title.as_deref(), &name)?;
+                }
+            }
+        }
+        steps.as_mut().map_or(Ok(ControlFlow::Break(())), |steps| steps(tx))
+    }
 }
 
 /// A document as the bytes of a file.

@@ -78,14 +78,39 @@ pub fn made_already(
     View::of(doc, Some(at))?;
     let at: BTreeSet<&ChangeHash> = at.iter().collect();
     let heads: Vec<ChangeHash> = at.iter().map(|hash| **hash).collect();
-    for change in doc.get_changes_meta(&heads) {
+    let changes = doc.get_changes_meta(&heads);
+    for change in &changes {
         let on_it = change.deps.iter().collect::<BTreeSet<_>>() == at;
-        if on_it && is_mine(&change.actor) && crate::text(doc, Some(&[change.hash]))?.as_deref() == Some(text)
-        {
-            return Ok(Some(change.hash));
+        if !on_it || !is_mine(&change.actor) {
+            continue;
+        }
+        for made in [change, last_step(&changes, change)] {
+            if crate::text(doc, Some(&[made.hash]))?.as_deref() == Some(text) {
+                return Ok(Some(made.hash));
+            }
         }
     }
     Ok(None)
+}
+
+/// The last change of an edit in steps that began with `first`: they are made at one time, each on the one before.
+fn last_step<'c, 'd>(
+    changes: &'c [ChangeMetadata<'d>],
+    first: &'c ChangeMetadata<'d>,
+) -> &'c ChangeMetadata<'d> {
+    let goes_on = |change: &&ChangeMetadata<'_>| {
+        (&change.actor, change.timestamp) == (&first.actor, first.timestamp) && change.seq > first.seq
+    };
+    let mut later: Vec<&ChangeMetadata<'_>> = changes.iter().filter(goes_on).collect();
+    later.sort_by_key(|change| change.seq);
+    let mut last = first;
+    for change in later {
+        if change.deps != [last.hash] {
+            break;
+        }
+        last = change;
+    }
+    last
 }
 
 fn ordered(changes: Vec<ChangeMetadata<'_>>, limit: usize) -> Vec<HistoryEntry> {

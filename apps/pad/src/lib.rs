@@ -27,6 +27,8 @@
 //! 3. Each difference becomes one splice in the section that it touches; the rest of the text is not written.
 //! 4. A section that would grow beyond the cap keeps as much as it can of what it has; the surplus goes to new
 //!    sections beside it.
+//! 5. What is long becomes several changes of 64 KiB of text, each on the one before
+//!    ([`create_in_steps`], [`change_text_in_steps`]): all of a change is in memory at once wherever it comes.
 //!
 //! # Invariants
 //!
@@ -70,11 +72,12 @@ mod wire;
 
 pub use ask::{Answer, Ask, Hash, Refusal};
 pub use blame::{Typed, blame};
-pub use body::{Summary, create, import_text, summary, text, text_of, title};
-pub use change::{TextChange, change_text};
+pub use body::{Summary, create, create_in_steps, import_text, summary, text, text_of, title};
+pub use change::{TextChange, change_text, change_text_in_steps};
 pub use difference::{PatchLine, Touched, difference, lines_changed, touched};
 pub use error::PadError;
 pub use fields::{get, import_json, set, to_json, value_of};
+pub(crate) use file::import_in_steps;
 pub use file::{FileContent, FileFormat, export, import, recognise};
 pub use history::{HistoryEntry, history, made_already};
 pub use pad::{ID, Pad};

@@ -1,8 +1,10 @@
 //! The app: each question becomes a read or an edit of one document, which runs where the document is.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use automerge::transaction::Transaction;
 use automerge::{ActorId, Automerge, ChangeHash};
 use serde_json::Value as Json;
 use wattle_app::{
@@ -39,6 +41,15 @@ struct Base {
     at: Vec<ChangeHash>,
     /// The change that made the edit already, and the version now.
     made: Option<(ChangeHash, Vec<Hash>)>,
+}
+
+/// The text that somebody saved, which is still needed where it came from.
+struct Written(Arc<String>);
+
+impl AsRef<str> for Written {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
 }
 
 /// What a read or an edit leaves behind where the document is.
@@ -115,8 +126,8 @@ impl Pad {
     fn ask(&mut self, request: RequestId, ask: Ask, cx: &mut Context<'_>) -> Result<(), PadError> {
         match ask {
             Ask::New { title, text } => {
-                crate::text_of(&text)?;
-                self.make(request, cx, move |tx| crate::import_text(tx, &title, &text));
+                let text = crate::text_of(&text)?.to_owned();
+                self.make(request, cx, crate::create_in_steps(title, text)?);
             }
             Ask::Import { name, title, bytes } => self.import(request, name, title, bytes, cx),
             Ask::Content { doc, at, path } => {
@@ -130,7 +141,7 @@ impl Pad {
             Ask::Set { doc, path, json } => {
                 let path: Path = path.parse()?;
                 let (told, _lines) = Shared::new();
-                let edit = move |tx: &mut automerge::transaction::Transaction<'_>| {
+                let edit = move |tx: &mut Transaction<'_>| {
                     let value: Json = serde_json::from_str(&json).map_err(|error| error.to_string())?;
                     crate::set(tx, &path, &value).map_err(|error| error.to_string())
                 };
@@ -191,10 +202,10 @@ impl Pad {
         &mut self,
         request: RequestId,
         cx: &mut Context<'_>,
-        make: impl FnOnce(&mut automerge::transaction::Transaction<'_>) -> Result<(), PadError> + Send + 'static,
+        mut steps: impl FnMut(&mut Transaction<'_>) -> Result<ControlFlow<()>, PadError> + Send + 'static,
     ) {
         let (here, there) = Shared::new();
-        let call = cx.create(Box::new(move |tx| make(tx).map_err(|error| tell(&there, error))));
+        let call = cx.create_in_steps(Box::new(move |tx| steps(tx).map_err(|error| tell(&there, error))));
         self.asked.insert(call, Asked::Make(request, here));
     }
 
@@ -218,10 +229,7 @@ impl Pad {
             );
             self.asked.insert(call, Asked::Make(request, here));
         } else {
-            self.make(request, cx, move |tx| {
-                let content = crate::recognise(&name, &bytes)?;
-                crate::import(tx, &content, title.as_deref(), &stem)
-            });
+            self.make(request, cx, crate::import_in_steps(name, title, stem, bytes));
         }
     }
 
@@ -294,12 +302,10 @@ impl Pad {
             );
         }
         let (here, there) = Shared::new();
-        let edit = move |tx: &mut automerge::transaction::Transaction<'_>| {
-            let change = crate::change_text(tx, &base, &new).map_err(|error| error.to_string())?;
-            there.put((change.lines_added, change.lines_removed));
-            Ok(())
-        };
-        let call = cx.edit(doc, Some(hashes(&at)), Box::new(edit));
+        let done = move |change: crate::TextChange| there.put((change.lines_added, change.lines_removed));
+        let mut steps = crate::change_text_in_steps(base, Written(new), done);
+        let steps = Box::new(move |tx: &mut Transaction<'_>| steps(tx).map_err(|error| error.to_string()));
+        let call = cx.edit_in_steps(doc, Some(hashes(&at)), steps);
         self.asked.insert(call, Asked::Change(request, here));
     }
 }

@@ -4,6 +4,7 @@ mod editing;
 mod fields;
 mod past;
 mod steps;
+mod stepwise;
 
 use automerge::transaction::{CommitOptions, Transaction};
 use automerge::{ActorId, Automerge, ChangeHash, PatchLog};

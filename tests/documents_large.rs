@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use wattle::documents::SHARDS;
-use wattle_docs::{Edit, Role, Shard};
+use wattle_docs::{Edit, Role, Shard, Steps};
 use wattle_tests::documents::put;
 use wattle_tests::honest::Honest;
 use wattle_types::DocId;
@@ -20,10 +20,11 @@ const COMES_WITHIN: Duration = Duration::from_secs(120);
 /// Edits that are made while nothing else happens.
 const CALM_EDITS: usize = 40;
 
-fn large() -> Edit {
+fn large() -> Steps {
     let line = "What is written here is long, and is read by nobody but the machine.\n";
     let text = line.repeat(LARGE / line.len());
-    Box::new(move |tx| wattle_pad::create(tx, "large", &text).map_err(|error| error.to_string()))
+    let mut steps = wattle_pad::create_in_steps("large".to_owned(), text).unwrap();
+    Box::new(move |tx| steps(tx).map_err(|error| error.to_string()))
 }
 
 /// A small document that has another home than a large one.
@@ -101,8 +102,10 @@ async fn edits_go_on_while_another_document_of_megabytes_is_made_synced_and_load
     let doc = small(&alice, None).await;
     let quiet = calm(&alice, doc).await;
     let mut made = None;
-    goes_on("making it", &alice, &[doc], quiet, async { made = Some(alice.documents.create(large()).await) })
-        .await;
+    goes_on("making it", &alice, &[doc], quiet, async {
+        made = Some(alice.documents.create_in_steps(large()).await)
+    })
+    .await;
     let big = made.unwrap().unwrap();
 
     let doc = small(&bob, Some(big)).await;

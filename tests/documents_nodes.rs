@@ -268,10 +268,10 @@ async fn an_edit_in_one_section_of_megabytes_is_at_the_other_node_in_a_moment() 
     bob.node.join(&alice.node).await;
     let line = "a line of sixty-four bytes, so that it is easy to count them all\n";
     let text = line.repeat((kilobytes << 10) / line.len());
-    let import = move |tx: &mut automerge::transaction::Transaction<'_>| {
-        wattle_pad::import_text(tx, "big", text.as_bytes()).map_err(|error| error.to_string())
-    };
-    let doc = alice.documents.create(Box::new(import)).await.unwrap();
+    let mut steps = wattle_pad::create_in_steps("big".to_owned(), text).unwrap();
+    let import =
+        move |tx: &mut automerge::transaction::Transaction<'_>| steps(tx).map_err(|error| error.to_string());
+    let doc = alice.documents.create_in_steps(Box::new(import)).await.unwrap();
     let (access, bearer) = alice.documents.invite(doc, Role::Writer, None, None).await.unwrap();
     bob.documents.join(access, Some(bearer), Some(alice.node.id())).await.unwrap();
     until("bob has the document", || async {

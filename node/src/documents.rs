@@ -25,7 +25,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wattle_app::{Answer as AppAnswer, Call, CallError, Input as AppInput};
 use wattle_docs::{
-    Authors, Config, DocError, DocStatus, Edit, Event, Input, Label, Outcome, Replica, RequestId, Role, Shard,
+    Authors, Config, DocError, DocStatus, Edit, Event, Input, Label, Outcome, Replica, RequestId, Role,
+    Shard, Steps,
 };
 use wattle_net::{ChannelKind, Overlay};
 use wattle_store::{Failure, Store};
@@ -203,6 +204,14 @@ impl Documents {
     /// [`DocError::Refused`] by the edit, [`DocError::NotSaved`].
     pub async fn create(&self, edit: Edit) -> Result<DocId, DocError> {
         opened(self.ask(move |request| Input::Create { request, history: None, edit }).await?)
+    }
+
+    /// Makes a document that begins with more than one change takes; all of it is on disk when this returns.
+    ///
+    /// # Errors
+    /// As [`Self::create`].
+    pub async fn create_in_steps(&self, steps: Steps) -> Result<DocId, DocError> {
+        opened(self.ask(move |request| Input::CreateInSteps { request, steps }).await?)
     }
 
     /// Makes a document that begins with the history of another; it is on disk when this returns. The bytes

@@ -21,8 +21,9 @@ fn run(
     let mut made: Vec<ChangeHash> = Vec::new();
     loop {
         let at: Option<Vec<ChangeHash>> = at.map(|at| made.last().map_or(at.to_vec(), |last| vec![*last]));
-        let mut tx = match &at {
-            Some(at) => doc.transaction_at(PatchLog::inactive(), at).unwrap(),
+        // As the host does: Automerge finds a place in an older version letter by letter.
+        let mut tx = match at.filter(|at| *at != doc.get_heads()) {
+            Some(at) => doc.transaction_at(PatchLog::inactive(), &at).unwrap(),
             None => doc.transaction(),
         };
         let flow = steps(&mut tx)?;

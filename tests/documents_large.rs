@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use wattle::documents::SHARDS;
-use wattle_docs::{Edit, Role, Shard, Steps};
+use wattle_docs::{Role, Shard, Steps};
 use wattle_tests::documents::put;
 use wattle_tests::honest::Honest;
 use wattle_types::DocId;
@@ -103,7 +103,7 @@ async fn edits_go_on_while_another_document_of_megabytes_is_made_synced_and_load
     let quiet = calm(&alice, doc).await;
     let mut made = None;
     goes_on("making it", &alice, &[doc], quiet, async {
-        made = Some(alice.documents.create_in_steps(large()).await)
+        made = Some(alice.documents.create_in_steps(large()).await);
     })
     .await;
     let big = made.unwrap().unwrap();

@@ -295,7 +295,7 @@ fn a_change_that_is_too_large_opens_from_the_disk_and_is_neither_given_nor_taken
     tx.splice_text(text, 0, 0, &"x".repeat(CHANGE_ROWS_MAX as usize)).unwrap();
     tx.commit();
     let saved = ByteBuf::from(automerge.save());
-    let stored = Payload { vouches: Vec::new(), chunks: vec![saved.clone()] };
+    let stored = Payload { vouches: Vec::new(), chunks: vec![saved] };
     let node = key(2).node_id();
     let mut document = Document::restore(&node, &[7; 16], &NetworkName::default(), vec![stored]).unwrap();
     assert_eq!(document.operations, CHANGE_ROWS_MAX + 1);

@@ -2,6 +2,8 @@
 //! that takes.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test ends where something is not as it must be")]
+#![expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "it measures memory and time")]
+#![expect(clippy::print_stdout, reason = "and says what it took")]
 
 #[path = "../simulated/world.rs"]
 #[expect(dead_code, reason = "the other tests of the same world use the rest of it")]

@@ -30,10 +30,12 @@ use axum::extract::{DefaultBodyLimit, MatchedPath, Request};
 use axum::http::StatusCode;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
+use axum::routing::MethodRouter;
 use tracing::Instrument as _;
-use utoipa::OpenApi as _;
+use utoipa::openapi::HttpMethod;
+use utoipa::{OpenApi as _, Path as _};
+use utoipa_axum::PathItemExt as _;
 use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
 
 use super::documents::{
     DocLine, ErrorDocument, EventLine, OrderLine, PingLine, RoomLine, TopicLine, TraceLine,
@@ -69,122 +71,176 @@ use gate::Gate;
 )]
 struct Description;
 
-fn gate_routes() -> OpenApiRouter<Arc<Gate>> {
-    OpenApiRouter::new()
-        .routes(routes!(gate::version))
-        .routes(routes!(gate::session))
-        .routes(routes!(gate::session_code))
-        .routes(routes!(gate::tokens, gate::new_token))
-        .routes(routes!(gate::revoke_token))
+/// A handler under the path and the methods that its `#[utoipa::path]` names.
+struct Route<S> {
+    path: String,
+    handler: MethodRouter<S>,
+    /// Makes what the description of the API says of it. Of all routes that is 3 MB in small pieces, so a node makes it
+    /// when somebody asks for it.
+    describe: fn() -> OpenApiRouter<S>,
 }
 
-fn node_routes() -> OpenApiRouter<Arc<Node>> {
-    OpenApiRouter::new()
-        .routes(routes!(status::status))
-        .routes(routes!(status::id))
-        .routes(routes!(status::health))
-        .routes(routes!(status::wait))
-        .routes(routes!(status::stop))
-        .routes(routes!(events::events))
-        .routes(routes!(admin::config))
-        .routes(routes!(admin::logs))
-        .routes(routes!(admin::log_level, admin::set_log_level))
-        .routes(routes!(peers::peers))
-        .routes(routes!(peers::connect))
-        .routes(routes!(peers::disconnect))
-        .routes(routes!(peers::block))
-        .routes(routes!(peers::name))
-        .routes(routes!(peers::ping))
-        .routes(routes!(peers::invite))
-        .routes(routes!(peers::join))
-        .routes(routes!(members::list))
-        .routes(routes!(members::follow))
-        .routes(routes!(members::leave))
-        .routes(routes!(members::remove))
-        .routes(routes!(faults::show, faults::set))
-        .routes(routes!(dht::get, dht::put))
-        .routes(routes!(dht::provide))
-        .routes(routes!(dht::stop_providing))
-        .routes(routes!(dht::find_providers))
-        .routes(routes!(dht::find_peer))
-        .routes(routes!(dht::closest))
-        .routes(routes!(dht::trace))
-        .routes(routes!(dht::table))
-        .routes(routes!(dht::stats))
-        .merge(document_routes())
-        .merge(order_routes())
-        .routes(routes!(rooms::list, rooms::create))
-        .routes(routes!(rooms::room))
-        .routes(routes!(rooms::messages, rooms::say))
-        .routes(routes!(rooms::follow))
-        .routes(routes!(rooms::nick))
-        .routes(routes!(rooms::topic))
-        .routes(routes!(rooms::typing))
-        .routes(routes!(rooms::leave))
-        .routes(routes!(topics::list))
-        .routes(routes!(topics::subscribe))
-        .routes(routes!(topics::publish))
-        .routes(routes!(topics::request))
+macro_rules! routes {
+    ($($module:ident :: $handler:ident),+ $(,)?) => {
+        pastey::paste! {
+            [$({
+                type Said = $module::[<__path_ $handler>];
+                let add = |router: MethodRouter<_>, method: HttpMethod| {
+                    router.on(method.to_method_filter(), $module::$handler)
+                };
+                Route {
+                    path: Said::path(),
+                    handler: Said::methods().into_iter().fold(MethodRouter::new(), add),
+                    describe: || OpenApiRouter::new().routes(utoipa_axum::routes!($module::$handler)),
+                }
+            }),+]
+        }
+    };
+}
+
+fn gate_routes() -> impl IntoIterator<Item = Route<Arc<Gate>>> {
+    routes![
+        gate::version,
+        gate::session,
+        gate::session_code,
+        gate::tokens,
+        gate::new_token,
+        gate::revoke_token,
+    ]
+}
+
+fn node_routes() -> impl IntoIterator<Item = Route<Arc<Node>>> {
+    routes![
+        status::status,
+        status::id,
+        status::health,
+        status::wait,
+        status::stop,
+        events::events,
+        admin::config,
+        admin::logs,
+        admin::log_level,
+        admin::set_log_level,
+        peers::peers,
+        peers::connect,
+        peers::disconnect,
+        peers::block,
+        peers::name,
+        peers::ping,
+        peers::invite,
+        peers::join,
+        members::list,
+        members::follow,
+        members::leave,
+        members::remove,
+        faults::show,
+        faults::set,
+        dht::get,
+        dht::put,
+        dht::provide,
+        dht::stop_providing,
+        dht::find_providers,
+        dht::find_peer,
+        dht::closest,
+        dht::trace,
+        dht::table,
+        dht::stats,
+        rooms::list,
+        rooms::create,
+        rooms::room,
+        rooms::messages,
+        rooms::say,
+        rooms::follow,
+        rooms::nick,
+        rooms::topic,
+        rooms::typing,
+        rooms::leave,
+        topics::list,
+        topics::subscribe,
+        topics::publish,
+        topics::request,
+    ]
+    .into_iter()
+    .chain(order_routes())
 }
 
 /// Routes about the ordered log.
-fn order_routes() -> OpenApiRouter<Arc<Node>> {
-    OpenApiRouter::new()
-        .routes(routes!(order::join))
-        .routes(routes!(order::list, order::submit))
-        .routes(routes!(order::get))
-        .routes(routes!(order::follow))
-        .routes(routes!(order::status))
-        .routes(routes!(order::validators))
-        .routes(routes!(order::verify))
+fn order_routes() -> impl IntoIterator<Item = Route<Arc<Node>>> {
+    routes![
+        order::join,
+        order::list,
+        order::submit,
+        order::get,
+        order::follow,
+        order::status,
+        order::validators,
+        order::verify,
+    ]
 }
 
 /// Routes about documents: a whole text, or a file, is one body.
-fn document_routes() -> OpenApiRouter<Arc<Node>> {
-    OpenApiRouter::new()
-        .routes(routes!(docs::list, docs::create))
-        .routes(routes!(docs::one))
-        .routes(routes!(docs::join))
-        .routes(routes!(past::import))
-        .routes(routes!(docs::content))
-        .routes(routes!(docs::text))
-        .routes(routes!(docs::field))
-        .routes(routes!(docs::share))
-        .routes(routes!(docs::members))
-        .routes(routes!(docs::remove))
-        .routes(routes!(docs::forget))
-        .routes(routes!(past::history))
-        .routes(routes!(past::diff))
-        .routes(routes!(past::changes))
-        .routes(routes!(past::export))
-        .routes(routes!(sync::sync))
-        .layer(DefaultBodyLimit::max(DOCUMENT_BODY_BYTES_MAX))
+fn document_routes() -> impl IntoIterator<Item = Route<Arc<Node>>> {
+    routes![
+        docs::list,
+        docs::create,
+        docs::one,
+        docs::join,
+        past::import,
+        docs::content,
+        docs::text,
+        docs::field,
+        docs::share,
+        docs::members,
+        docs::remove,
+        docs::forget,
+        past::history,
+        past::diff,
+        past::changes,
+        past::export,
+        sync::sync,
+    ]
 }
 
 /// What probes and scrapers ask for, where they expect it.
-fn open_gate_routes() -> OpenApiRouter<Arc<Gate>> {
-    OpenApiRouter::new().routes(routes!(gate::healthz))
+fn open_gate_routes() -> impl IntoIterator<Item = Route<Arc<Gate>>> {
+    routes![gate::healthz]
 }
 
-fn open_node_routes() -> OpenApiRouter<Arc<Node>> {
-    OpenApiRouter::new().routes(routes!(status::readyz)).routes(routes!(status::metrics))
+fn open_node_routes() -> impl IntoIterator<Item = Route<Arc<Node>>> {
+    routes![status::readyz, status::metrics]
+}
+
+fn router_of<S: Clone + Send + Sync + 'static>(routes: impl IntoIterator<Item = Route<S>>) -> Router<S> {
+    routes.into_iter().fold(Router::new(), |router, route| router.route(&route.path, route.handler))
+}
+
+fn described<S>(routes: impl IntoIterator<Item = Route<S>>) -> OpenApiRouter<S>
+where
+    S: Clone + Send + Sync + 'static,
+{
+    routes.into_iter().fold(OpenApiRouter::new(), |all, route| all.merge((route.describe)()))
 }
 
 /// The description of the API: OpenAPI 3.1, as committed in `node/openapi.json`.
 #[must_use]
 pub fn openapi() -> utoipa::openapi::OpenApi {
     let gate = OpenApiRouter::with_openapi(Description::openapi())
-        .nest("/api/v1", gate_routes())
-        .merge(open_gate_routes())
+        .nest("/api/v1", described(gate_routes()))
+        .merge(described(open_gate_routes()))
         .into_openapi();
-    let node = OpenApiRouter::new().nest("/api/v1", node_routes()).merge(open_node_routes()).into_openapi();
+    let node = OpenApiRouter::new()
+        .nest("/api/v1", described(node_routes().into_iter().chain(document_routes())))
+        .merge(described(open_node_routes()))
+        .into_openapi();
     gate.merge_from(node).merge_from(crate::cli::documents::Documents::openapi())
 }
 
 /// The whole API.
 pub fn router(node: Arc<Node>, gate: Arc<Gate>) -> Router {
-    let routes = OpenApiRouter::new().nest("/api/v1", node_routes()).merge(open_node_routes());
-    let (routes, _) = routes.split_for_parts();
+    let documents = router_of(document_routes()).layer(DefaultBodyLimit::max(DOCUMENT_BODY_BYTES_MAX));
+    let routes = Router::new()
+        .nest("/api/v1", router_of(node_routes()).merge(documents))
+        .merge(router_of(open_node_routes()));
     let metrics = Arc::clone(&node.metrics);
     finish(gate_router(&gate).merge(routes.with_state(node)), gate, Some(metrics))
 }
@@ -196,8 +252,7 @@ pub fn gate_only(gate: Arc<Gate>) -> Router {
 }
 
 fn gate_router(gate: &Arc<Gate>) -> Router {
-    let routes = OpenApiRouter::new().nest("/api/v1", gate_routes()).merge(open_gate_routes());
-    let (routes, _) = routes.split_for_parts();
+    let routes = Router::new().nest("/api/v1", router_of(gate_routes())).merge(router_of(open_gate_routes()));
     let description = axum::routing::get(gate::openapi_json);
     routes.route("/api/v1/openapi.json", description).with_state(Arc::clone(gate))
 }

@@ -14,7 +14,7 @@ use wattle_tests::documents::{Message, Speaker, frame, is_data, put, unframe};
 use wattle_tests::honest::Honest;
 use wattle_tests::hostile::resident_bytes;
 use wattle_tests::local::size;
-use wattle_tests::overlay::{Node, PATIENCE, key, until};
+use wattle_tests::overlay::{Node, PATIENCE, key, until, until_within};
 use wattle_types::{DocId, DocTag, NodeId, ProviderKey, ReadSecret};
 
 /// Two honest nodes that share a document, one of them its owner.
@@ -274,7 +274,9 @@ async fn an_edit_in_one_section_of_megabytes_is_at_the_other_node_in_a_moment() 
     let doc = alice.documents.create_in_steps(Box::new(import)).await.unwrap();
     let (access, bearer) = alice.documents.invite(doc, Role::Writer, None, None).await.unwrap();
     bob.documents.join(access, Some(bearer), Some(alice.node.id())).await.unwrap();
-    until("bob has the document", || async {
+    // A megabyte takes some two seconds.
+    let patience = PATIENCE + Duration::from_millis(kilobytes as u64 * 6);
+    until_within(patience, "bob has the document", || async {
         !bob.heads(doc).await.is_empty() && bob.heads(doc).await == alice.heads(doc).await
     })
     .await;

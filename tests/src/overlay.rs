@@ -167,14 +167,26 @@ pub(crate) fn fail(what: &str) -> ! {
 ///
 /// # Panics
 /// When it does not, saying what was waited for.
-pub async fn until<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
-    let waited = tokio::time::timeout(PATIENCE, async {
+pub async fn until<F: Future<Output = bool>>(what: &str, condition: impl FnMut() -> F) {
+    until_within(PATIENCE, what, condition).await;
+}
+
+/// Waits as [`until`] does, for as long as is said.
+///
+/// # Panics
+/// As [`until`].
+pub async fn until_within<F: Future<Output = bool>>(
+    patience: Duration,
+    what: &str,
+    mut condition: impl FnMut() -> F,
+) {
+    let waited = tokio::time::timeout(patience, async {
         while !condition().await {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     });
     if waited.await.is_err() {
-        fail(&format!("waited {PATIENCE:?} in vain for: {what}"));
+        fail(&format!("waited {patience:?} in vain for: {what}"));
     }
 }
 

@@ -47,6 +47,8 @@ impl Payloads {
     pub(super) fn on_epoch(&mut self, committee: Arc<Committee>) {
         self.seat = committee.seat(&self.config.me);
         self.committee = committee;
+        // Who votes now hands nothing on; who does not any more begins anew.
+        (self.hands_at, self.handed) = (None, BTreeSet::new());
         self.chain.blocks.retain(|_, known| known.committed);
         let offered = self.mempool.offered();
         self.mempool.take_back(offered);

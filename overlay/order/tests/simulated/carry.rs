@@ -54,6 +54,8 @@ pub(crate) struct Carried {
     writing: BTreeMap<Seq, Arc<Batch>>,
     named: BTreeMap<BlockId, Vec<Digest>>,
     wake: Option<Time>,
+    /// How often it woke at one moment.
+    woke: (Option<Time>, u32),
     pub(crate) lie: Option<Lie>,
     pub(crate) answers: BTreeMap<u64, Result<Digest, NotTaken>>,
     pub(crate) expired: BTreeSet<Digest>,
@@ -253,9 +255,14 @@ impl World {
             }
             Event::Range(event) => self.ranged(place, event),
             Event::Wake => {
-                self.places[place].carried.wake = None;
-                let due = self.places[place].carried.machine.as_ref().and_then(Payloads::deadline);
-                if due.is_some_and(|due| due <= self.now) {
+                let now = self.now;
+                let here = &mut self.places[place].carried;
+                here.wake = None;
+                here.woke =
+                    if here.woke.0 == Some(now) { (Some(now), here.woke.1 + 1) } else { (Some(now), 1) };
+                let due = here.machine.as_ref().and_then(Payloads::deadline);
+                assert!(here.woke.1 < 1000, "place {place} wakes again and again for {due:?}");
+                if due.is_some_and(|due| due <= now) {
                     self.tell_payloads(place, Input::Wake);
                 } else {
                     self.wake_payloads(place);

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use wattle_order::payloads::{Input, SubmitId, Submitter};
-use wattle_order::{Alarm, Digest, Payload};
+use wattle_order::{Alarm, Digest, Epoch, Payload};
 
 use crate::carry::{Lie, entry, wall};
+use crate::epochs::{change, with_followers};
 use crate::faults::skipping;
 use crate::world::{Options, World};
 use crate::{MILLI, SECOND, seeds};
@@ -219,6 +220,22 @@ fn one_whose_disk_takes_no_batch_says_nothing_of_them_and_the_others_go_on() {
     assert!(world.places[0].height() > before + 100, "{}", world.places[0].height());
     let batches = shapes(&world).1;
     assert!(batches > 50, "{batches}");
+}
+
+#[test]
+fn validators_change_under_load_and_followers_hand_in_too() {
+    for seed in seeds(2) {
+        let mut world = with_followers(Options { loss: 5, ..options(seed, 4, MUCH) });
+        world.run(500 * MILLI);
+        change(&mut world, 0, 3..7, 2);
+        world.run(700 * MILLI);
+        change(&mut world, 3, 0..4, 3);
+        world.run(500 * MILLI);
+        all_is_everywhere(&mut world, 30 * SECOND);
+        let handed: usize = world.places[4..].iter().map(|place| place.carried.answers.len()).sum();
+        assert!(handed > 200, "{handed}");
+        assert_eq!(world.places[0].core.as_ref().unwrap().status().epoch, Epoch(3));
+    }
 }
 
 /// The minority commits nothing, and says of each entry when its time is over; after it heals all goes on.

@@ -14,7 +14,9 @@ use std::time::Duration;
 
 use serde_bytes::{ByteArray, ByteBuf};
 use wattle_net::datagrams::{BootKey, Sealer};
-use wattle_order::{BlockId, ChainId, Height, Message as OrderMessage};
+use wattle_order::catch_up::{Answer as RangeAnswer, Range};
+use wattle_order::payloads::Message as PayloadMessage;
+use wattle_order::{BlockId, ChainId, Digest, Entry as LogEntry, Epoch, Height, Message as OrderMessage};
 use wattle_swim::{
     Body, Claim, Coordinate, Description, Entry, Incarnation, Message, More, Packet, Reach, Rumor, ShortId,
     Signed, Version,
@@ -24,7 +26,7 @@ use wattle_types::{
     ReadSecret, Record, RecordBody, RecordKey, SecretKey, Ticket, TicketDocument, TopicMessage, TraceContext,
     UnixTime, cbor,
 };
-use wattle_weave::order::{Answer, Ask, Entry as LogEntry, Frame};
+use wattle_weave::order::{Answer, Ask, Frame};
 
 const NOW: UnixTime = UnixTime::from_millis(1_800_000_000_000);
 
@@ -271,7 +273,7 @@ fn frames_of_the_ordered_log_are_written_as_ever() {
     let frames = [
         ("hello", Frame::Hello(chain)),
         ("message", Frame::Message(Box::new(fetch))),
-        ("entries", Frame::Entries(vec![ByteBuf::from(bytes.clone())])),
+        ("payload", Frame::Payload(PayloadMessage::Entries(vec![ByteBuf::from(bytes.clone())]))),
     ];
     for (name, frame) in frames {
         let bytes = frame.encode();
@@ -280,7 +282,9 @@ fn frames_of_the_ordered_log_are_written_as_ever() {
     }
     let asks = [
         ("blocks", Ask::Blocks { chain, above: Height(411), wait_ms: 20_000 }),
-        ("submit", Ask::Submit { chain, entries: vec![ByteBuf::from(bytes)] }),
+        ("range", Ask::Range { chain, range: Range { epoch: Epoch(1), above: Height(411), count: 64 } }),
+        ("batch", Ask::Batch { chain, batch: Digest::from_bytes([0xd1; 32]) }),
+        ("submit", Ask::Submit { chain, entries: vec![ByteBuf::from(bytes.clone())] }),
     ];
     for (name, ask) in asks {
         let bytes = ask.encode();
@@ -289,6 +293,9 @@ fn frames_of_the_ordered_log_are_written_as_ever() {
     }
     let answers = [
         ("blocks", Answer::Blocks { blocks: Vec::new(), end: None, height: Height(411) }),
+        ("range", Answer::Range(RangeAnswer { blocks: Vec::new(), end: None })),
+        ("batch", Answer::Batch(Some(vec![ByteBuf::from(bytes)]))),
+        ("batch_lacking", Answer::Batch(None)),
         ("taken", Answer::Taken),
         ("refused", Answer::Refused("this node does not vote".to_owned())),
     ];

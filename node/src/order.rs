@@ -7,7 +7,6 @@ mod disk;
 mod driver;
 mod follow;
 mod links;
-mod pool;
 mod quorum;
 pub mod receipts;
 mod view;
@@ -20,22 +19,24 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wattle_net::{AlreadyAccepted, Overlay};
+use wattle_order::catch_up::{self, CatchUp};
+use wattle_order::payloads::{self, NotTaken, Payloads};
 use wattle_order::{
-    ChainId, Checked, Checker, Committee, Config, Core, Corrupt, Genesis, Height, Input, Proposal, Receipt,
-    Recovered, Round, Seat, Seen, Sound,
+    ChainId, Checked, Checker, Committee, Config, Core, Corrupt, Digest, Genesis, Height, InvalidEntry,
+    Proposal, Receipt, Recovered, Round, Seat, Seen, Sound,
 };
 use wattle_store::{CommitError, Store};
 use wattle_types::{NodeId, SecretKey, UnixTime};
+use wattle_weave::order::{Input, Machines};
 
 pub use disk::{DiskError, Place};
 pub use driver::Fate;
 pub use links::Reach;
-pub use pool::NotTaken;
 pub use quorum::{Quorum, quorum};
 pub use view::{HighQc, ValidatorView, View};
 
-use disk::Disk;
-use driver::{Driver, Request, State};
+use disk::{Disk, Found};
+use driver::{Before, Driver, Request, State};
 use follow::{Follower, Keeper};
 use links::Links;
 
@@ -48,13 +49,14 @@ const EVENTS_MAX: usize = 1024;
 /// How long a leader waits for something to order while nothing is in a hurry. Every empty block costs each node half a
 /// dozen messages, two writes and two kilobytes for ever, and whatever comes meanwhile is proposed at once.
 const REST: Duration = Duration::from_secs(30);
+/// How long a keeper has to answer for a range of blocks, and how long one that did not is not asked.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+const REST_AFTER: Duration = Duration::from_secs(2);
 
 /// What the task of the machine hears.
 enum Heard {
     /// Something for the machine.
-    Input(Input),
-    /// Entries that a validator hands on.
-    Entries { from: NodeId, entries: Vec<ByteBuf> },
+    Log(Input),
     /// Blocks by height, checked, with the certificate for the last of them.
     Synced { blocks: Vec<Checked<Proposal>>, proof: Option<Sound> },
     /// A validator said what no honest one says.
@@ -152,7 +154,7 @@ struct Start {
     overlay: Overlay,
     store: Arc<Store>,
     key: SecretKey,
-    config: Config,
+    config: Timing,
     started: Instant,
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -173,7 +175,6 @@ pub struct Log {
     committee: Arc<Committee>,
     seat: Option<Seat>,
     requests: mpsc::Sender<Request>,
-    follower: Follower,
     disk: Disk,
     tip: watch::Receiver<Height>,
 }
@@ -186,7 +187,7 @@ impl Order {
         overlay: &Overlay,
         store: &Arc<Store>,
         key: &SecretKey,
-        config: Config,
+        config: Timing,
         stop: &CancellationToken,
         tasks: &TaskTracker,
     ) -> Self {
@@ -292,33 +293,37 @@ impl Order {
             return Err(DiskError::Damaged { what: "safety record" }.into());
         }
         let committee = Arc::new(Committee::genesis(&genesis));
-        let tip_time = disk.block(found.tip)?.map_or(genesis.created, |block| block.header().time);
+        let tip_time = disk.block(found.told.height)?.map_or(genesis.created, |block| block.header().time);
         let recovered = Recovered::read(Arc::clone(&committee), &mut Seen::new(), found.records)?;
-        let core = Core::new(config.clone(), key.clone(), recovered);
+        let first = disk.block(found.again_above.next())?;
+        let me = overlay.id();
+        let catching = catch_up::Config { me, answer_within: ANSWER_WITHIN, rest: REST_AFTER };
+        let machines = Machines {
+            core: Core::new(config.core.clone(), key.clone(), recovered),
+            payloads: Payloads::new((config.payloads)(me), Arc::clone(&committee), first.as_ref()),
+            catch_up: CatchUp::new(catching, Arc::clone(&committee)),
+        };
         let (heard, hears) = mpsc::channel(HEARD_MAX);
         let (requests, asked) = mpsc::channel(REQUESTS_MAX);
-        let (tip, height) = watch::channel(found.tip);
+        let (tip, height) = watch::channel(found.told.height);
         let (chain, checker) = (committee.chain(), Checker::new(Arc::clone(&committee)));
-        let seat = committee.seat(&overlay.id());
-        let links =
-            links::Start { overlay, chain, checker: checker.clone(), heard: heard.clone(), stop, tasks };
+        let seat = committee.seat(&me);
+        let follower =
+            Follower::new(overlay, chain, checker.clone(), heard.clone(), height.clone(), stop, tasks);
+        let links = links::Start { overlay, chain, checker, heard: heard.clone(), stop, tasks };
         let links = if seat.is_some() { Links::start(links)? } else { Links::none() };
-        let follower = Follower::new(overlay, chain, checker, heard.clone(), height.clone(), stop, tasks);
         let keeper = Keeper {
             chain,
             disk: disk.clone(),
             tip: height.clone(),
-            submits: requests.clone(),
+            heard: heard.clone(),
             takes: seat.is_some(),
         };
         keeper.start(overlay, stop, tasks)?;
-        if seat.is_none() {
-            tasks.spawn(stop.clone().run_until_cancelled_owned(follower.clone().follow()));
-        }
-        let driver = Driver {
-            core,
+        let mut driver = Driver {
+            log: wattle_weave::order::Log::new(machines, (found.told.height, found.told.root)),
             started: *started,
-            me: overlay.id(),
+            me,
             committee: Arc::clone(&committee),
             links,
             disk: disk.clone(),
@@ -330,9 +335,23 @@ impl Order {
             tasks: tasks.clone(),
             state: State::new(tip_time),
         };
+        let Found { again_above, roots, free, .. } = found;
+        driver.begin(Before { again_above, roots, free })?;
+        if seat.is_none() {
+            tasks.spawn(stop.clone().run_until_cancelled_owned(follower.follow()));
+        }
         tasks.spawn(driver.run(hears, asked, stop.clone()));
-        Ok(Log { genesis, committee, seat, requests, follower, disk, tip: height })
+        Ok(Log { genesis, committee, seat, requests, disk, tip: height })
     }
+}
+
+/// A committed block with what it orders.
+#[derive(Clone, Debug)]
+pub struct WholeBlock {
+    /// The block.
+    pub block: Proposal,
+    /// Its entries, in order.
+    pub entries: Vec<(Place, ByteBuf)>,
 }
 
 /// Why an entry was not submitted. Nothing changed but where it says so.
@@ -341,23 +360,12 @@ pub enum SubmitError {
     /// It is not taken.
     #[error(transparent)]
     NotTaken(#[from] NotTaken),
-    /// No validator took it from this node, which only follows; one may have, and not answered.
-    #[error("no validator took it: {0}")]
-    NotHandedOn(String),
     /// The disk's.
     #[error(transparent)]
     Disk(#[from] DiskError),
     /// The node stops.
     #[error("the node stops")]
     Stopped,
-}
-
-/// Gives an entry to the machine; how it ends.
-async fn submit(requests: &mpsc::Sender<Request>, bytes: ByteBuf) -> Result<(), String> {
-    let (taken, answer) = oneshot::channel();
-    let stopped = || "the node stops".to_owned();
-    requests.send(Request::Submit { bytes, taken, fate: None }).await.map_err(|_closed| stopped())?;
-    answer.await.map_err(|_closed| stopped())?.map_err(|why| why.to_string())
 }
 
 impl Log {
@@ -403,21 +411,24 @@ impl Log {
     /// # Errors
     /// [`SubmitError`].
     pub async fn submit(&self, bytes: Vec<u8>) -> Result<oneshot::Receiver<Fate>, SubmitError> {
-        let (bytes, hash) = (ByteBuf::from(bytes.clone()), wattle_order::transaction_hash(&bytes));
-        let (fate, told) = oneshot::channel();
-        if let Some(place) = self.read(move |disk| disk.place(&hash)).await? {
-            // Ignored because it is received a few lines below.
+        let hash = wattle_order::transaction_hash(&bytes);
+        let ((fate, told), (taken, answer)) = (oneshot::channel(), oneshot::channel());
+        let request = Request::Submit { bytes, taken, fate };
+        self.requests.send(request).await.map_err(|_closed| SubmitError::Stopped)?;
+        let why = match answer.await.map_err(|_closed| SubmitError::Stopped)? {
+            Ok(()) => return Ok(told),
+            Err(why) => why,
+        };
+        // What is over its time may have been ordered before; only the disk remembers it for so long.
+        if let NotTaken::Invalid(InvalidEntry::Expired { .. }) = why
+            && let Some(place) = self.read(move |disk| disk.place(&hash)).await?
+        {
+            let (fate, told) = oneshot::channel();
+            // Ignored because it is received by whoever is given the other end.
             drop(fate.send(Fate::Ordered(place)));
             return Ok(told);
         }
-        let (taken, answer) = oneshot::channel();
-        let request = Request::Submit { bytes: bytes.clone(), taken, fate: Some(fate) };
-        self.requests.send(request).await.map_err(|_closed| SubmitError::Stopped)?;
-        answer.await.map_err(|_closed| SubmitError::Stopped)??;
-        if self.seat.is_none() {
-            self.follower.hand_on(bytes).await.map_err(SubmitError::NotHandedOn)?;
-        }
-        Ok(told)
+        Err(why.into())
     }
 
     async fn read<T: Send + 'static>(
@@ -429,28 +440,51 @@ impl Log {
         reading.unwrap_or(Err(DiskError::Damaged { what: "disk" }))
     }
 
-    /// Committed blocks above a height, so many at most.
+    /// Committed blocks above a height, so many at most, as far as all that they order is here.
     ///
     /// # Errors
     /// [`DiskError`].
     pub async fn blocks(&self, above: Height, limit: usize) -> Result<Vec<Proposal>, DiskError> {
+        let tip = *self.tip.borrow();
+        let limit = limit.min(usize::try_from(tip.0.saturating_sub(above.0)).unwrap_or(usize::MAX));
+        if limit == 0 {
+            return Ok(Vec::new());
+        }
         self.read(move |disk| disk.committed(above, limit)).await
     }
 
-    /// A committed block.
+    /// The same with what they order, each entry with its place.
     ///
     /// # Errors
     /// [`DiskError`].
-    pub async fn block(&self, height: Height) -> Result<Option<Proposal>, DiskError> {
-        self.read(move |disk| disk.block(height)).await
+    pub async fn blocks_whole(&self, above: Height, limit: usize) -> Result<Vec<WholeBlock>, DiskError> {
+        let blocks = self.blocks(above, limit).await?;
+        let whole = |disk: &Disk, block: Proposal| Ok(WholeBlock { entries: disk.entries(&block)?, block });
+        self.read(move |disk| blocks.into_iter().map(|block| whole(disk, block)).collect()).await
+    }
+
+    /// A committed block, if all that it orders is here.
+    ///
+    /// # Errors
+    /// [`DiskError`].
+    pub async fn block(&self, height: Height) -> Result<Option<WholeBlock>, DiskError> {
+        let above = Height(height.0.saturating_sub(1));
+        if height == Height(0) { Ok(None) } else { Ok(self.blocks_whole(above, 1).await?.pop()) }
     }
 
     /// Where the entry with this hash stands, if it is ordered.
     ///
     /// # Errors
     /// [`DiskError`].
-    pub async fn place(&self, hash: wattle_order::Digest) -> Result<Option<Place>, DiskError> {
-        self.read(move |disk| disk.place(&hash)).await
+    pub async fn place(&self, hash: Digest) -> Result<Option<Place>, DiskError> {
+        let found = self.read(move |disk| disk.place(&hash)).await?;
+        if found.is_some() {
+            return Ok(found);
+        }
+        // The disk may not have it yet.
+        let (reply, answer) = oneshot::channel();
+        let asked = self.requests.send(Request::Recent(hash, reply)).await;
+        Ok(if asked.is_ok() { answer.await.unwrap_or_default() } else { None })
     }
 
     /// The proof that an entry stands there, with the entry.
@@ -463,9 +497,17 @@ impl Log {
     }
 }
 
-/// The machine's timing for a profile of the overlay.
+/// How fast things happen.
+#[derive(Clone, Debug)]
+pub struct Timing {
+    core: Config,
+    payloads: fn(NodeId) -> payloads::Config,
+}
+
+/// The machines' timing for a profile of the overlay.
 #[must_use]
-pub const fn timing(lan: bool) -> Config {
-    let config = if lan { Config::lan() } else { Config::wan() };
-    Config { idle: REST, ..config }
+pub fn timing(lan: bool) -> Timing {
+    let (core, payloads): (Config, fn(NodeId) -> payloads::Config) =
+        if lan { (Config::lan(), payloads::Config::lan) } else { (Config::wan(), payloads::Config::wan) };
+    Timing { core: Config { idle: REST, ..core }, payloads }
 }

@@ -7,8 +7,8 @@
 //! ```
 //!
 //! Entries are submitted to all nodes in turn at an even rate, whatever became of those before; rate 0 is as fast as
-//! they are ordered. Latency is from the moment at which one should have been submitted until its answer is here. All is
-//! measured with four validators and then with three of the four.
+//! they are ordered. Latency is from the moment at which one should have been submitted until its answer is here. All
+//! is measured with four validators and then with three of the four.
 //!
 //! Without `--inside` the nodes are processes, each entry is a request to their API, and the answer has the receipt;
 //! processor time is that of the nodes. With it the four are in this process and there is no API: processor time is

@@ -3,31 +3,52 @@
 //! ```text
 //! order          genesis -> what the log began with        safety -> what this key signed last, with its checksum
 //!                tip     -> the committed height, and what the tree stands on from there
+//!                told    -> up to where everything that is ordered is here and indexed
+//!                root, height  -> the digest of everything ordered up to there, for the last few heights
+//!                free, digest  -> nothing: a batch that no block has ordered
 //! order_blocks   height, id -> block       up to the tip there is one for each height
 //! order_proofs   height     -> the certificate that commits the block there and all before it
+//! order_batches  digest     -> entries that blocks order by that digest
 //! order_entries  hash       -> height, place
 //! ```
 //!
 //! The rows of one record are one batch, so a crash finds all of it or nothing. What the machine says leaves only
 //! after the batch is on disk.
+//!
+//! An entry's place in a block is a number: that of its batch times [`BATCH_PLACES`], and its place in what the block
+//! orders of the batch. Entries that are in the block itself are one batch.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use wattle_order::limits::{KEPT_BLOCKS_MAX, MESSAGE_BYTES_MAX};
+use serde_bytes::ByteBuf;
+use wattle_order::limits::{
+    BATCH_COUNT_MAX, ENTRY_LIFE_MAX_MS, KEPT_BLOCKS_MAX, MESSAGE_BYTES_MAX, RANGE_BLOCKS_MAX,
+};
+use wattle_order::payloads::{Batch, Ordered};
 use wattle_order::{
-    BlockId, ChainEnd, ChainId, Committee, Digest, Genesis, Height, Proposal, Qc, Receipt, Record, Root,
-    SafetyRecord, transaction_hash,
+    BlockId, ChainEnd, ChainId, Committee, Digest, Genesis, Height, Payload, Position, Proposal, Qc, Receipt,
+    Record, Root, SafetyRecord, catch_up, transaction_hash,
 };
 use wattle_store::{Failure, Store};
-use wattle_types::{KeyRange, NodeId, Table, Write, cbor};
-use wattle_weave::order::{ANSWER_BLOCKS_MAX, ANSWER_BYTES_MAX, entries};
+use wattle_types::{KeyRange, NodeId, Table, UnixTime, Write, cbor};
+use wattle_weave::order::{ANSWER_BLOCKS_MAX, ANSWER_BYTES_MAX};
 
 const GENESIS: &[u8] = b"genesis";
 const SAFETY: &[u8] = b"safety";
 const TIP: &[u8] = b"tip";
+const TOLD: &[u8] = b"told";
+const ROOT: &[u8] = b"root";
+const FREE: &[u8] = b"free";
+/// Places of a block for each of its batches.
+pub(super) const BATCH_PLACES: u32 = 8 * 1024;
+const _: () = assert!(BATCH_PLACES as usize >= BATCH_COUNT_MAX, "places overlap");
+/// Heights whose root is kept: a block vouches for one that lies a few back.
+const ROOTS_KEPT: u64 = 64;
+/// Rows of one write; a block with more entries is written in parts.
+const ROWS_MAX: usize = 4096;
 /// Blocks that are read at once for an answer, which may be full before the last of them.
 const READ_AT_ONCE: usize = 8;
 
@@ -38,6 +59,21 @@ pub struct Place {
     pub height: Height,
     /// At which place of it, from 0.
     pub index: u32,
+}
+
+impl Place {
+    /// Of an entry of a batch of that block.
+    #[must_use]
+    pub fn new(height: Height, batch: u64, index: u64) -> Self {
+        let index = batch.saturating_mul(u64::from(BATCH_PLACES)).saturating_add(index);
+        Self { height, index: u32::try_from(index).unwrap_or(u32::MAX) }
+    }
+}
+
+impl From<Position> for Place {
+    fn from(at: Position) -> Self {
+        Self::new(at.height, at.batch, at.index)
+    }
 }
 
 /// Why what is on disk is no log.
@@ -62,16 +98,29 @@ struct TipRow {
     root: Root,
 }
 
+/// Up to where all that is ordered is here, and its digest.
+#[derive(Clone, Copy, Default, Serialize, Deserialize)]
+pub(super) struct Told {
+    pub(super) height: Height,
+    pub(super) root: Digest,
+}
+
 /// What the disk has when the node starts.
 pub(super) struct Found {
     /// As the machine reads them.
     pub(super) records: Vec<Record>,
-    /// The committed height.
-    pub(super) tip: Height,
-    /// Blocks above it.
+    /// Blocks above the committed height.
     pub(super) pending: BTreeMap<BlockId, Height>,
     /// What this key signed last is there and cannot be read.
     pub(super) safety_damaged: bool,
+    /// Up to where everything is indexed.
+    pub(super) told: Told,
+    /// The digests up to there, for the last heights.
+    pub(super) roots: Vec<(Height, Digest)>,
+    /// Committed blocks above this height are to be told of again, or for the first time.
+    pub(super) again_above: Height,
+    /// Batches that no block has ordered.
+    pub(super) free: Vec<Batch>,
 }
 
 /// Committed blocks as they are told to others.
@@ -179,7 +228,123 @@ impl Disk {
         let safety = self.store.get(Table::Order, SAFETY)?.map(|row| unsealed(&row));
         let safety_damaged = matches!(safety, Some(Err(_)));
         records.extend(safety.and_then(Result::ok).map(|safety| Record::Safety(Box::new(safety))));
-        Ok(Found { records, tip: height, pending, safety_damaged })
+        let told = self.told()?;
+        let again_above = self.window(height, told.height)?;
+        let (roots, free) = (self.roots()?, self.free()?);
+        Ok(Found { records, pending, safety_damaged, told, roots, again_above, free })
+    }
+
+    /// Up to where all that is ordered is here and indexed.
+    pub(super) fn told(&self) -> Result<Told, DiskError> {
+        let row = self.store.get(Table::Order, TOLD)?;
+        Ok(row.map(|row| read("index of entries", &row)).transpose()?.unwrap_or_default())
+    }
+
+    /// Above which height committed blocks are told of again: their entries could come again, or are not indexed.
+    fn window(&self, tip: Height, told: Height) -> Result<Height, DiskError> {
+        let Some(last) = self.block(tip)? else { return Ok(tip) };
+        let time = last.header().time.as_millis();
+        let least = UnixTime::from_millis(time.saturating_sub(ENTRY_LIFE_MAX_MS));
+        let mut upto = tip;
+        while upto > Height(0) {
+            let above = Height(upto.0.saturating_sub(KEPT_BLOCKS_MAX as u64));
+            let blocks = self.blocks(between(above, upto), usize::MAX)?;
+            let over = |block: &&Proposal| block.header().time < least && block.header().height <= told;
+            if let Some(block) = blocks.iter().rev().find(over) {
+                return Ok(block.header().height);
+            }
+            upto = above;
+        }
+        Ok(upto)
+    }
+
+    /// Some committed blocks above a height, with the certificate for the last of them.
+    pub(super) fn proven(&self, above: Height) -> Result<(Vec<Proposal>, Option<ChainEnd>), DiskError> {
+        let tip = self.height()?;
+        let mut blocks = self.committed(above, KEPT_BLOCKS_MAX)?;
+        let reaches_tip = blocks.last().is_none_or(|last| last.header().height >= tip);
+        if !reaches_tip && let Some(next) = blocks.pop() {
+            return Ok((blocks, Some(ChainEnd::Certified(Box::new(next.block.qc)))));
+        }
+        let damaged = DiskError::Damaged { what: "chain of blocks" };
+        let Some((_, proof)) = self.proof(tip)?.filter(|_| !blocks.is_empty()) else {
+            return Ok((Vec::new(), None));
+        };
+        // The certificate in the block that commits the tip is the one for the tip.
+        let row = self.store.get(Table::OrderBlocks, &block_key(tip.next(), &proof.data.block))?;
+        let next: Proposal = read("block", &row.ok_or(damaged)?)?;
+        Ok((blocks, Some(ChainEnd::Certified(Box::new(next.block.qc)))))
+    }
+
+    fn roots(&self) -> Result<Vec<(Height, Digest)>, DiskError> {
+        let damaged = DiskError::Damaged { what: "digests of what is ordered" };
+        let rows = self.store.range(Table::Order, &KeyRange::prefix(ROOT), usize::MAX)?;
+        let root = |(key, row): &(Vec<u8>, Vec<u8>)| -> Result<(Height, Digest), DiskError> {
+            let height = key.strip_prefix(ROOT).and_then(|height| height.try_into().ok());
+            let height = height.map(u64::from_be_bytes).ok_or(damaged.clone())?;
+            Ok((Height(height), read("digests of what is ordered", row)?))
+        };
+        rows.iter().map(root).collect()
+    }
+
+    /// Batches that no block has ordered.
+    fn free(&self) -> Result<Vec<Batch>, DiskError> {
+        let rows = self.store.range(Table::Order, &KeyRange::prefix(FREE), usize::MAX)?;
+        let mut free = Vec::new();
+        for (key, _) in rows {
+            let row = key.strip_prefix(FREE).map(|digest| self.store.get(Table::OrderBatches, digest));
+            if let Some(row) = row.transpose()?.flatten() {
+                free.push(Batch::decode(&row).map_err(|_damaged| DiskError::Damaged { what: "batch" })?);
+            }
+        }
+        Ok(free)
+    }
+
+    /// A batch, if it is here.
+    pub(super) fn batch(&self, digest: &Digest) -> Result<Option<Batch>, DiskError> {
+        let row = self.store.get(Table::OrderBatches, digest.as_bytes())?;
+        let damaged = |_damaged| DiskError::Damaged { what: "batch" };
+        row.map(|row| Batch::decode(&row).map_err(damaged)).transpose()
+    }
+
+    /// What a block orders, each entry with its place.
+    pub(super) fn entries(&self, block: &Proposal) -> Result<Vec<(Place, ByteBuf)>, DiskError> {
+        let height = block.header().height;
+        let mut all = Vec::new();
+        for (batch, entries) in (0..).zip(self.batches(block)?) {
+            let placed = |(index, entry)| (Place::new(height, batch, index), entry);
+            all.extend((0..).zip(entries).map(placed));
+        }
+        Ok(all)
+    }
+
+    /// What a block orders, by its batches.
+    fn batches(&self, block: &Proposal) -> Result<Vec<Vec<ByteBuf>>, DiskError> {
+        let parts = match &block.block.payload {
+            Payload::Inline(entries) => return Ok(vec![entries.clone()]),
+            Payload::Batches(parts) => parts,
+        };
+        let mut all = Vec::new();
+        for part in parts {
+            let batch = self.batch(&part.batch)?.ok_or(DiskError::Damaged { what: "batch of a block" })?;
+            let entries = batch.transactions().map(|entry| ByteBuf::from(entry.to_vec()));
+            all.push(part.select(entries));
+        }
+        Ok(all)
+    }
+
+    /// What is here of a range of committed blocks.
+    pub(super) fn range(&self, range: &catch_up::Range) -> Result<catch_up::Answer, DiskError> {
+        // One more, whose certificate proves the last.
+        let most = usize::from(range.count).min(RANGE_BLOCKS_MAX).saturating_add(1);
+        let blocks = self.committed(range.above, most)?;
+        Ok(catch_up::Answer::of(range, &blocks, None))
+    }
+
+    /// The certificate that commits the tip.
+    pub(super) fn tip_proof(&self) -> Result<Option<Qc>, DiskError> {
+        let height = self.height()?;
+        Ok(self.proof(height)?.map(|(_, proof)| proof))
     }
 
     fn blocks(&self, range: KeyRange, limit: usize) -> Result<Vec<Proposal>, DiskError> {
@@ -229,8 +394,10 @@ impl Disk {
         place: Place,
     ) -> Result<Option<(Receipt, Vec<u8>)>, DiskError> {
         let Some(block) = self.block(place.height)? else { return Ok(None) };
-        let here = entries(&block.block.payload);
-        let index = usize::try_from(place.index).unwrap_or(usize::MAX);
+        let number = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
+        let (batch, index) = (number(place.index / BATCH_PLACES), number(place.index % BATCH_PLACES));
+        let batches = self.batches(&block)?;
+        let Some(here) = batches.get(batch) else { return Ok(None) };
         let Some(entry) = here.get(index) else { return Ok(None) };
         let Some((last, commit)) = self.proof(place.height)? else {
             return Err(DiskError::Damaged { what: "certificate" });
@@ -239,7 +406,7 @@ impl Disk {
         let links = links.iter().map(|block| block.header().clone()).collect();
         let of = (block.header(), &block.block.payload);
         let entries = here.iter().map(|entry| entry.as_slice());
-        let receipt = Receipt::new(chain, Vec::new(), of, (0, index), entries, (links, commit));
+        let receipt = Receipt::new(chain, Vec::new(), of, (batch, index), entries, (links, commit));
         Ok(receipt.map(|receipt| (receipt, entry.to_vec())))
     }
 
@@ -290,12 +457,54 @@ impl Disk {
     }
 }
 
-/// The rows of a record. `pending` are the blocks above the committed height, and `hashes` says what is in one.
-pub(super) fn rows(
-    record: &Record,
-    pending: &mut BTreeMap<BlockId, Height>,
-    hashes: impl Fn(&BlockId) -> Vec<Digest>,
-) -> Vec<Write> {
+/// The rows of a batch.
+pub(super) fn batch_rows(batch: &Batch) -> Vec<Write> {
+    let digest = batch.digest();
+    let free = [FREE, digest.as_bytes()].concat();
+    vec![
+        put(Table::OrderBatches, digest.as_bytes().to_vec(), batch.encode()),
+        put(Table::Order, free, Vec::new()),
+    ]
+}
+
+/// Without a batch that no block will have.
+pub(super) fn forget_rows(batch: &Digest) -> Vec<Write> {
+    let free = [FREE, batch.as_bytes()].concat();
+    vec![
+        Write::Remove { table: Table::OrderBatches, key: batch.as_bytes().to_vec() },
+        Write::Remove { table: Table::Order, key: free },
+    ]
+}
+
+/// The rows of what a block orders, in parts that are written one after the other; the last says that all is there.
+pub(super) fn ordered_rows(block: &Proposal, entries: &[Ordered], root: Digest) -> Vec<Vec<Write>> {
+    let height = block.header().height;
+    let mut parts: Vec<Vec<Write>> = Vec::new();
+    for some in entries.chunks(ROWS_MAX) {
+        let row = |ordered: &Ordered| {
+            let place = Place::new(height, ordered.batch, ordered.index);
+            let place = [height.0.to_be_bytes().as_slice(), &place.index.to_be_bytes()].concat();
+            put(Table::OrderEntries, ordered.transaction.as_bytes().to_vec(), place)
+        };
+        parts.push(some.iter().map(row).collect());
+    }
+    let mut last = parts.pop().unwrap_or_default();
+    if let Payload::Batches(batches) = &block.block.payload {
+        let free = batches.iter().map(|part| [FREE, part.batch.as_bytes()].concat());
+        last.extend(free.map(|key| Write::Remove { table: Table::Order, key }));
+    }
+    let root_key = |height: Height| [ROOT, height.0.to_be_bytes().as_slice()].concat();
+    last.push(put(Table::Order, root_key(height), cbor::encode(&root)));
+    if let Some(old) = height.0.checked_sub(ROOTS_KEPT) {
+        last.push(Write::Remove { table: Table::Order, key: root_key(Height(old)) });
+    }
+    last.push(put(Table::Order, TOLD.to_vec(), cbor::encode(&Told { height, root })));
+    parts.push(last);
+    parts
+}
+
+/// The rows of a record. `pending` are the blocks above the committed height.
+pub(super) fn rows(record: &Record, pending: &mut BTreeMap<BlockId, Height>) -> Vec<Write> {
     match record {
         Record::Safety(safety) => vec![put(Table::Order, SAFETY.to_vec(), sealed(safety))],
         Record::Block(block) => {
@@ -310,11 +519,7 @@ pub(super) fn rows(
                 put(Table::OrderProofs, height_key(*height), cbor::encode(proof)),
             ];
             for id in blocks {
-                let Some(at) = pending.remove(id) else { continue };
-                for (hash, index) in hashes(id).iter().zip(0u32..) {
-                    let place = [at.0.to_be_bytes().as_slice(), &index.to_be_bytes()].concat();
-                    writes.push(put(Table::OrderEntries, hash.as_bytes().to_vec(), place));
-                }
+                pending.remove(id);
             }
             // What the commit went past is in no chain any more.
             let gone: Vec<_> =

@@ -4,26 +4,25 @@
 //! is asked of the disk is asked by tasks of their own. One write is under way at a time and takes along whatever
 //! gathered since; what it covers leaves when it is on disk.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde_bytes::ByteBuf;
-use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use wattle_order::payloads::{Busy, NotTaken, Ordered, SubmitId, Submitter};
 use wattle_order::{
-    Alarm, BlockId, Checked, Committee, Core, Digest, Height, Input, Message, Output, Proposal, Qc, Record,
-    Seq, To,
+    Alarm, BlockId, Checked, Checker, Committee, Digest, Entry, Height, Message, Proposal, Qc, Record, Seen,
+    Seq, To, payloads, transaction_hash,
 };
-use wattle_store::CommitError;
+use wattle_store::{BATCH_WRITES_MAX, CommitError};
 use wattle_types::{Machine as _, NodeId, Outbox, Time, UnixTime, Write};
-use wattle_weave::order::{Frame, Open, entries, judge};
+use wattle_weave::order::{Frame, Input, Log, Output};
 
-use super::disk::{self, Disk, Place};
+use super::disk::{self, Disk, DiskError, Place};
 use super::follow::Follower;
-use super::links::Links;
-use super::pool::{NotTaken, Pool};
+use super::links::{Links, Weight};
 use super::view::{Figures, View};
 use super::{Event, Heard, Told};
 use crate::clock::unix_now;
@@ -32,16 +31,16 @@ use crate::clock::unix_now;
 const TOGETHER: usize = 64;
 /// Bytes of one write; what is beyond goes with the next.
 const WRITE_BYTES_MAX: usize = 512 * 1024;
-/// Blocks whose time is ahead of this clock, and which wait for it. Beyond it their verdict is never given.
-const EARLY_MAX: usize = 64;
-/// How far the time of a block may be ahead of the clock of who votes for it.
-const DRIFT_MAX: Duration = Duration::from_secs(2);
-/// The longest wait for a clock.
-const EARLY_FOR: Duration = Duration::from_secs(60);
 /// Answers that somebody waits for. Beyond it the next is told that too much waits.
 const WAITERS_MAX: usize = 16 * 1024;
 /// Alarms that are remembered; the first say most.
 const ALARMS_MAX: usize = 16;
+/// Entries whose place is remembered until the disk has it, many times over.
+const RECENT_MAX: usize = 64 * 1024;
+/// How often it is looked for what nobody waits for any more, in time of the log.
+const EXPIRE_EVERY: Duration = Duration::from_secs(1);
+/// The wall clock was set when it is off by this.
+const CLOCK_SET: Duration = Duration::from_millis(50);
 
 /// What became of an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,35 +55,58 @@ pub enum Fate {
 pub(super) enum Request {
     /// Order this.
     Submit {
-        bytes: ByteBuf,
+        bytes: Vec<u8>,
         taken: oneshot::Sender<Result<(), NotTaken>>,
         /// Told when its fate is known.
-        fate: Option<oneshot::Sender<Fate>>,
+        fate: oneshot::Sender<Fate>,
     },
+    /// Where does this stand, if it was ordered a moment ago?
+    Recent(Digest, oneshot::Sender<Option<Place>>),
     /// How does it do?
     View(oneshot::Sender<Box<View>>),
 }
 
-/// Writes on their way to the disk, by record.
+/// What a write covers.
+#[derive(Clone, Copy)]
+enum Covers {
+    Record(Seq),
+    Batch(Seq),
+    /// Nothing that anybody waits for.
+    Rest,
+}
+
+/// What was covered by a write, up to which number of each.
+#[derive(Clone, Copy, Default)]
+struct Covered {
+    record: Option<Seq>,
+    batch: Option<Seq>,
+}
+
+/// Writes on their way to the disk, in their order.
 #[derive(Default)]
 struct Writes {
-    waiting: VecDeque<(Seq, Vec<Write>)>,
+    waiting: VecDeque<(Covers, Vec<Write>)>,
     busy: bool,
 }
 
 impl Writes {
-    /// As much as goes at once, and up to which record it reaches. Of the safety records in it only the last is
-    /// written: it replaces the others in the same step.
-    fn take(&mut self) -> Option<(Seq, Vec<Write>)> {
-        let (mut upto, mut batch, mut bytes) = (None, Vec::new(), 0);
+    /// As much as goes at once, and what it covers. Of the safety records in it only the last is written: it replaces
+    /// the others in the same step.
+    fn take(&mut self) -> Option<(Covered, Vec<Write>)> {
+        let (mut covered, mut batch, mut bytes) = (Covered::default(), Vec::new(), 0);
         while let Some((_, writes)) = self.waiting.front() {
             let more: usize = writes.iter().map(size).sum();
-            if upto.is_some() && bytes + more > WRITE_BYTES_MAX {
+            let full = bytes + more > WRITE_BYTES_MAX || batch.len() + writes.len() > BATCH_WRITES_MAX;
+            if full && !batch.is_empty() {
                 break;
             }
-            let Some((seq, writes)) = self.waiting.pop_front() else { break };
+            let Some((covers, writes)) = self.waiting.pop_front() else { break };
             bytes += more;
-            upto = Some(seq);
+            match covers {
+                Covers::Record(seq) => covered.record = Some(seq),
+                Covers::Batch(seq) => covered.batch = Some(seq),
+                Covers::Rest => {}
+            }
             batch.extend(writes);
         }
         let last = batch.iter().rposition(disk::is_safety);
@@ -93,7 +115,8 @@ impl Writes {
             let at = at.next();
             !disk::is_safety(write) || at == last
         });
-        upto.map(|upto| (upto, batch))
+        // A record may have no rows; what it covers is as durable as what was before it.
+        (!batch.is_empty() || covered.record.is_some() || covered.batch.is_some()).then_some((covered, batch))
     }
 }
 
@@ -113,7 +136,7 @@ struct Waiter {
 
 /// What the task is started with.
 pub(super) struct Driver {
-    pub(super) core: Core,
+    pub(super) log: Log,
     pub(super) started: Instant,
     pub(super) me: NodeId,
     pub(super) committee: Arc<Committee>,
@@ -130,42 +153,79 @@ pub(super) struct Driver {
 
 /// What it begins with nothing of.
 pub(super) struct State {
-    pool: Pool,
-    open: Open,
-    /// Entries that are committed; the disk may not have their place yet.
+    /// Entries that are ordered; the disk may not have their place yet.
     recent: BTreeMap<Digest, Place>,
     recent_order: VecDeque<Digest>,
     waiters: BTreeMap<Digest, Vec<Waiter>>,
     waiting: usize,
+    submits: u64,
+    answers: BTreeMap<SubmitId, Result<Digest, NotTaken>>,
     writes: Writes,
     figures: Figures,
     alarms: Vec<String>,
-    early: Arc<Semaphore>,
-    told_waiting: bool,
     tip_time: UnixTime,
+    expired_at: UnixTime,
+    /// The wall clock as the machine has it, and when it was told.
+    clock: (UnixTime, Instant),
 }
 
 impl State {
     /// `tip_time` is that of the committed tip.
     pub(super) fn new(tip_time: UnixTime) -> Self {
         Self {
-            pool: Pool::default(),
-            open: Open::default(),
             recent: BTreeMap::new(),
             recent_order: VecDeque::new(),
             waiters: BTreeMap::new(),
             waiting: 0,
+            submits: 0,
+            answers: BTreeMap::new(),
             writes: Writes::default(),
             figures: Figures::new(),
             alarms: Vec::new(),
-            early: Arc::new(Semaphore::new(EARLY_MAX)),
-            told_waiting: false,
             tip_time,
+            expired_at: tip_time,
+            clock: (UnixTime::from_millis(0), Instant::now()),
         }
     }
 }
 
+/// What the machine hears before it wakes.
+pub(super) struct Before {
+    /// Committed blocks above this height are told of again.
+    pub(super) again_above: Height,
+    /// The digests of what is ordered, for the last heights.
+    pub(super) roots: Vec<(Height, Digest)>,
+    /// Batches that no block has ordered.
+    pub(super) free: Vec<payloads::Batch>,
+}
+
 impl Driver {
+    /// Tells the machine what the disk has.
+    ///
+    /// # Errors
+    /// [`DiskError`].
+    pub(super) fn begin(&mut self, before: Before) -> Result<(), DiskError> {
+        let Before { mut again_above, roots, free } = before;
+        self.tell_clock();
+        for (height, root) in roots {
+            self.feed(Input::Core(wattle_order::Input::Executed { height, root }));
+        }
+        for batch in free {
+            let (digest, content) = (batch.digest(), Some(Arc::new(batch)));
+            self.feed(Input::Payloads(payloads::Input::Loaded { batch: digest, content }));
+        }
+        let (checker, mut seen) = (Checker::new(Arc::clone(&self.committee)), Seen::new());
+        loop {
+            let (blocks, end) = self.disk.proven(again_above)?;
+            let (Some(end), Some(last)) = (end, blocks.last()) else { return Ok(()) };
+            again_above = last.header().height;
+            let checked = checker.check_chain(&mut seen, blocks, &end);
+            let damaged = |_damaged| DiskError::Damaged { what: "chain of blocks" };
+            let blocks = checked.map_err(damaged)?;
+            self.feed(Input::Payloads(payloads::Input::Commit { blocks, proof: None }));
+        }
+    }
+
     /// Runs until the node stops.
     pub(super) async fn run(
         mut self,
@@ -178,7 +238,7 @@ impl Driver {
         let mut together = Vec::new();
         loop {
             self.write(&written);
-            let due = self.core.deadline().map(|at| self.started + Duration::from_micros(at.as_micros()));
+            let due = self.log.deadline().map(|at| self.started + Duration::from_micros(at.as_micros()));
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
@@ -199,7 +259,7 @@ impl Driver {
                 let Ok(request) = asked.try_recv() else { break };
                 self.on_request(request);
             }
-            self.tell_waiting();
+            self.tell_clock();
         }
     }
 
@@ -207,35 +267,46 @@ impl Driver {
         Time::since_start(self.started.elapsed())
     }
 
+    /// Tells the machine what time it is, if it cannot know.
+    fn tell_clock(&mut self) {
+        let (told, at) = self.state.clock;
+        let (now, expected) = (unix_now(), told.after(at.elapsed()));
+        if now.since(expected).max(expected.since(now)) > CLOCK_SET {
+            self.state.clock = (now, Instant::now());
+            self.feed(Input::Payloads(payloads::Input::Clock(now)));
+        }
+    }
+
     /// Gives the machine an input, and does what it says.
     fn feed(&mut self, input: Input) {
         let mut out = Outbox::new();
-        let mut next = VecDeque::from([input]);
-        while let Some(input) = next.pop_front() {
-            self.core.handle(self.now(), input, &mut out);
-            if cfg!(debug_assertions) {
-                self.core.check_invariants();
-            }
-            for output in out.drain() {
-                self.on_output(output, &mut next);
-            }
+        self.log.handle(self.now(), input, &mut out);
+        if cfg!(debug_assertions) {
+            self.log.machines().core.check_invariants();
         }
-        self.state.figures.note_timeouts(self.core.counts().timeouts);
+        for output in out.drain() {
+            self.on_output(output);
+        }
+        self.state.figures.note_timeouts(self.log.machines().core.counts().timeouts);
     }
 
-    fn on_output(&mut self, output: Output, next: &mut VecDeque<Input>) {
+    fn on_output(&mut self, output: Output) {
         match output {
             Output::Persist { seq, record } => self.persist(seq, &record),
-            Output::Send { to, message } => self.send(to, &message),
-            Output::Build { round, parent } => {
-                let time = self.state.open.time(&parent).unwrap_or(self.state.tip_time).max(unix_now());
-                let payload = self.state.pool.payload(time, &self.state.open.taken(&parent));
-                next.push_back(Input::Built { round, payload, time, next: None });
+            Output::Store { seq, batch } => {
+                self.state.writes.waiting.push_back((Covers::Batch(seq), disk::batch_rows(&batch)));
             }
-            Output::Validate { block } => self.validate(block, next),
-            Output::Commit { blocks, proof } => self.on_commit(&blocks, &proof),
-            Output::Behind { above, target } => {
-                self.follower.fetch(above, target.signers.seats().filter_map(|seat| self.committee.id(seat)));
+            Output::Forget { batch } => {
+                self.state.writes.waiting.push_back((Covers::Rest, disk::forget_rows(&batch)));
+            }
+            Output::Load { batch } => self.load(batch),
+            Output::Send { to, message } => self.send(to, &message),
+            Output::Say { to, message } => self.say(to, message),
+            Output::Ask { peer, id, range } => self.follower.fetch(peer, id, range),
+            Output::Committed { blocks, proof } => self.on_committed(&blocks, &proof),
+            Output::Ordered { block, entries, root } => self.on_ordered(&block, &entries, root),
+            Output::Answer { id, result } => {
+                self.state.answers.insert(id, result);
             }
             Output::EpochEnded { .. } => {
                 // Blocks that end an epoch are not voted for, so a third and more of the validators lie.
@@ -255,142 +326,134 @@ impl Driver {
     }
 
     fn persist(&mut self, seq: Seq, record: &Record) {
-        if let Record::Block(block) = record {
-            self.state.open.note(block);
-        }
-        let open = &self.state.open;
-        let hashes = |id: &BlockId| open.hashes(id).unwrap_or_default().to_vec();
-        let writes = disk::rows(record, &mut self.pending, hashes);
-        self.state.writes.waiting.push_back((seq, writes));
+        let writes = disk::rows(record, &mut self.pending);
+        self.state.writes.waiting.push_back((Covers::Record(seq), writes));
     }
 
     /// Begins a write, if none is under way.
-    fn write(&mut self, written: &mpsc::Sender<(Seq, Result<(), CommitError>)>) {
+    fn write(&mut self, written: &mpsc::Sender<(Covered, Result<(), CommitError>)>) {
         if self.state.writes.busy {
             return;
         }
-        let Some((upto, batch)) = self.state.writes.take() else { return };
+        let Some((covered, batch)) = self.state.writes.take() else { return };
         self.state.writes.busy = true;
         let (store, written) = (Arc::clone(self.disk.store()), written.clone());
         self.tasks.spawn(async move {
             let outcome = store.commit(batch).await;
             // Ignored because the node stops.
-            drop(written.send((upto, outcome)).await);
+            drop(written.send((covered, outcome)).await);
         });
     }
 
-    fn on_written(&mut self, (upto, outcome): (Seq, Result<(), CommitError>)) {
+    fn on_written(&mut self, (covered, outcome): (Covered, Result<(), CommitError>)) {
         self.state.writes.busy = false;
         match outcome {
-            Ok(()) => self.feed(Input::Persisted { upto }),
+            Ok(()) => {
+                if let Some(upto) = covered.record {
+                    self.feed(Input::Core(wattle_order::Input::Persisted { upto }));
+                }
+                if let Some(upto) = covered.batch {
+                    self.feed(Input::Payloads(payloads::Input::Persisted { upto }));
+                }
+            }
             Err(error) => {
                 // What this covers, and all after it, is never said.
                 tracing::error!(%error, "the ordered log is not written any more: this node signs nothing in it");
                 self.state.writes.waiting.clear();
-                self.feed(Input::NotPersisted);
+                self.feed(Input::Payloads(payloads::Input::NotPersisted));
+                self.feed(Input::Core(wattle_order::Input::NotPersisted));
             }
         }
+    }
+
+    /// Looks on the disk for a batch. A disk that fails stops the node.
+    fn load(&self, batch: Digest) {
+        let (disk, heard) = (self.disk.clone(), self.heard.clone());
+        self.tasks.spawn(async move {
+            let found = tokio::task::spawn_blocking(move || disk.batch(&batch)).await;
+            let content = match found {
+                Ok(Ok(found)) => found.map(Arc::new),
+                Ok(Err(error)) => {
+                    tracing::error!(%error, %batch, "a batch of the ordered log cannot be read: others are asked");
+                    None
+                }
+                Err(_stopped) => return,
+            };
+            let loaded = Input::Payloads(payloads::Input::Loaded { batch, content });
+            // Ignored because the node stops.
+            drop(heard.send(Heard::Log(loaded)).await);
+        });
     }
 
     fn send(&self, to: To, message: &Message) {
         let frame: Arc<[u8]> = Frame::Message(Box::new(message.clone())).encode().into();
         match to {
-            To::One(peer) => self.links.send(&peer, &frame),
-            To::All => self.links.send_all(&frame),
+            To::One(peer) => self.links.send(&peer, &frame, Weight::Light),
+            To::All => self.links.send_all(&frame, Weight::Light),
         }
     }
 
-    /// Rule V6, and V7 as far as the clock goes. What is empty is judged at once; for anything else the disk is asked
-    /// whether it was ordered before.
-    fn validate(&mut self, block: Checked<Proposal>, next: &mut VecDeque<Input>) {
-        self.state.open.note(&block);
-        self.state.figures.certificate(&self.committee, &block.block.qc);
-        let early = block.header().time.since(unix_now()).saturating_sub(DRIFT_MAX);
-        if entries(&block.block.payload).is_empty() && early.is_zero() {
-            let verdict = judge(&block, &BTreeSet::new(), |_| false);
-            next.push_back(Input::Judged { block: block.id(), verdict });
+    /// Over the streams of a validator; a node that follows asks instead.
+    fn say(&self, to: To, message: payloads::Message) {
+        if self.committee.seat(&self.me).is_none() {
+            if let To::One(peer) = to {
+                self.follower.say(peer, message);
+            }
             return;
         }
-        let place = Arc::clone(&self.state.early).try_acquire_owned().ok().filter(|_| !early.is_zero());
-        if !early.is_zero() {
-            tracing::warn!(block = %block.id(), ?early, "a block is ahead of this clock: whose is wrong?");
-            if place.is_none() || early > EARLY_FOR {
-                return;
-            }
-        }
-        let taken = self.state.open.taken(&block.header().parent);
-        let is_recent: BTreeSet<Digest> = self
-            .state
-            .open
-            .hashes(&block.id())
-            .unwrap_or_default()
-            .iter()
-            .copied()
-            .filter(|hash| self.state.recent.contains_key(hash))
-            .collect();
-        let (disk, heard) = (self.disk.clone(), self.heard.clone());
-        self.tasks.spawn(async move {
-            tokio::time::sleep(early).await;
-            drop(place);
-            let id = block.id();
-            let judging = move || {
-                let on_disk = |hash: &Digest| disk.place(hash);
-                let mut failed = false;
-                let verdict = judge(&block, &taken, |hash| {
-                    is_recent.contains(hash)
-                        || on_disk(hash).map_or_else(
-                            |_failed| {
-                                failed = true;
-                                false
-                            },
-                            |place| place.is_some(),
-                        )
-                });
-                (verdict, failed)
-            };
-            // A disk that fails stops the node; until then it convicts nobody.
-            if let Ok((verdict, false)) = tokio::task::spawn_blocking(judging).await {
-                // Ignored because the node stops.
-                drop(heard.send(Heard::Input(Input::Judged { block: id, verdict })).await);
-            }
-        });
-    }
-
-    fn on_commit(&mut self, blocks: &[Checked<Proposal>], proof: &Checked<Qc>) {
-        let told = *self.tip.borrow();
-        for block in blocks.iter().filter(|block| block.header().height > told) {
-            let header = block.header();
-            let hashes = self.state.open.hashes(&block.id()).unwrap_or_default().to_vec();
-            for (hash, index) in hashes.iter().zip(0u32..) {
-                self.ordered(*hash, Place { height: header.height, index });
-            }
-            self.state.tip_time = header.time;
-            self.state.figures.committed(hashes.len(), header.time, proof);
-            if !hashes.is_empty() {
-                self.tell(Event::Committed {
-                    height: header.height,
-                    round: header.round,
-                    entries: hashes.len(),
-                    leader: self.committee.id(header.author),
-                });
-            }
-        }
-        let Some(last) = blocks.last().map(|block| block.header().height).filter(|last| *last > told) else {
-            return;
+        let weight = match &message {
+            payloads::Message::Batch(_) | payloads::Message::Fetched(_) => Weight::Heavy,
+            _ => Weight::Light,
         };
-        self.state.open.prune(last);
-        self.expire();
-        self.tip.send_replace(last);
+        let frame: Arc<[u8]> = Frame::Payload(message).encode().into();
+        match to {
+            To::One(peer) => self.links.send(&peer, &frame, weight),
+            To::All => self.links.send_all(&frame, weight),
+        }
     }
 
-    fn ordered(&mut self, hash: Digest, place: Place) {
+    fn on_committed(&mut self, blocks: &[Checked<Proposal>], proof: &Checked<Qc>) {
+        for block in blocks {
+            self.state.figures.certificate(&self.committee, &block.block.qc);
+        }
+        self.state.figures.committed(proof);
+    }
+
+    fn on_ordered(&mut self, block: &Checked<Proposal>, entries: &[Ordered], root: Digest) {
+        let header = block.header();
+        if header.height <= *self.tip.borrow() {
+            // Told again after a start, so that nothing is ordered again.
+            return;
+        }
+        for part in disk::ordered_rows(block, entries, root) {
+            self.state.writes.waiting.push_back((Covers::Rest, part));
+        }
+        for ordered in entries {
+            self.place(ordered.transaction, Place::new(header.height, ordered.batch, ordered.index));
+        }
+        self.state.tip_time = header.time;
+        self.state.figures.ordered(entries.len(), header.time);
+        if !entries.is_empty() {
+            self.tell(Event::Committed {
+                height: header.height,
+                round: header.round,
+                entries: entries.len(),
+                leader: self.committee.id(header.author),
+            });
+        }
+        if header.time.since(self.state.expired_at) >= EXPIRE_EVERY {
+            self.state.expired_at = header.time;
+            self.expire();
+        }
+        self.tip.send_replace(header.height);
+    }
+
+    fn place(&mut self, hash: Digest, place: Place) {
         let state = &mut self.state;
-        state.pool.remove(&hash);
         if state.recent.insert(hash, place).is_none() {
             state.recent_order.push_back(hash);
         }
-        // As long as it takes until the disk has its place, many times over.
-        while state.recent_order.len() > 64 * 1024 {
+        while state.recent_order.len() > RECENT_MAX {
             if let Some(oldest) = state.recent_order.pop_front() {
                 state.recent.remove(&oldest);
             }
@@ -403,10 +466,9 @@ impl Driver {
         }
     }
 
-    /// What no block may have any more is let go, and whoever waits for it is told once the log went past it.
+    /// Whoever waits for what no block may have any more is told once the log went past it.
     fn expire(&mut self) {
         let state = &mut self.state;
-        state.pool.expire(unix_now().max(state.tip_time));
         let over = state.tip_time;
         state.waiters.retain(|_, waiters| {
             for waiter in waiters.extract_if(.., |waiter| waiter.until < over || waiter.fate.is_closed()) {
@@ -420,31 +482,15 @@ impl Driver {
 
     fn on_heard(&mut self, heard: Heard) {
         match heard {
-            Heard::Input(input) => self.feed(input),
-            Heard::Entries { from, entries } => {
-                for bytes in entries {
-                    if let Err(why) = self.take(from, bytes, false) {
-                        tracing::debug!(%from, %why, "an entry that was handed on is not taken");
-                    }
-                }
-            }
+            Heard::Log(input) => self.feed(input),
             Heard::Synced { blocks, proof } => {
-                self.feed(Input::Synced { blocks });
+                self.feed(Input::Core(wattle_order::Input::Synced { blocks }));
                 if let Some(message) = proof {
-                    self.feed(Input::Received { from: self.me, message });
+                    self.feed(Input::Core(wattle_order::Input::Received { from: self.me, message }));
                 }
             }
             Heard::Misbehaved { peer } => self.tell(Event::Misbehaved { validator: peer }),
         }
-    }
-
-    /// Takes an entry that is not ordered yet; whether it is new.
-    fn take(&mut self, from: NodeId, bytes: ByteBuf, is_own: bool) -> Result<(Digest, bool), NotTaken> {
-        let hash = wattle_order::transaction_hash(&bytes);
-        if self.state.recent.contains_key(&hash) {
-            return Ok((hash, false));
-        }
-        self.state.pool.add(unix_now(), from, is_own, bytes)
     }
 
     fn on_request(&mut self, request: Request) {
@@ -454,10 +500,15 @@ impl Driver {
                 // Ignored because whoever asked has stopped waiting.
                 drop(taken.send(outcome));
             }
+            Request::Recent(hash, reply) => {
+                // Ignored because whoever asked has stopped waiting.
+                reply.send(self.state.recent.get(&hash).copied()).unwrap_or_default();
+            }
             Request::View(reply) => {
                 let state = &self.state;
-                let machine = (self.core.status(), self.core.counts().clone(), self.now());
-                let (reach, waiting) = (self.links.reach(), state.pool.len());
+                let machines = self.log.machines();
+                let machine = (machines.core.status(), machines.core.counts().clone(), self.now());
+                let (reach, waiting) = (self.links.reach(), machines.payloads.status().waiting.entries);
                 let view =
                     state.figures.view(&self.committee, machine, &reach, waiting, state.alarms.clone());
                 // Ignored because whoever asked has stopped waiting.
@@ -466,41 +517,55 @@ impl Driver {
         }
     }
 
-    fn submit(&mut self, bytes: ByteBuf, fate: Option<oneshot::Sender<Fate>>) -> Result<(), NotTaken> {
+    fn submit(&mut self, entry: Vec<u8>, fate: oneshot::Sender<Fate>) -> Result<(), NotTaken> {
         if self.state.waiting >= WAITERS_MAX {
             self.expire();
             if self.state.waiting >= WAITERS_MAX {
-                return Err(NotTaken::Full);
+                let (waiting, max) = (self.state.waiting, WAITERS_MAX);
+                return Err(NotTaken::Busy(Busy::Entries { waiting, max }));
             }
         }
-        let until = wattle_weave::order::Entry::decode(&bytes)?.until;
-        let (hash, new) = self.take(self.me, bytes.clone(), true)?;
-        match (fate, self.state.recent.get(&hash)) {
-            (Some(fate), Some(place)) => {
-                // Ignored because whoever asked has stopped waiting.
-                drop(fate.send(Fate::Ordered(*place)));
+        let (hash, until) = (transaction_hash(&entry), Entry::decode(&entry)?.until);
+        self.state.submits = self.state.submits.wrapping_add(1);
+        let id = SubmitId(self.state.submits);
+        // It waits before it is handed in: it may be ordered in the same step.
+        self.state.waiting = self.state.waiting.saturating_add(1);
+        let waiter = Waiter { until, since: Instant::now(), fate };
+        self.state.waiters.entry(hash).or_default().push(waiter);
+        self.feed(Input::Payloads(payloads::Input::Submit { id, from: Submitter::Here, entry }));
+        match self.state.answers.remove(&id) {
+            Some(Err(NotTaken::Ordered)) => {
+                self.find(hash);
+                Ok(())
             }
-            (Some(fate), None) => {
-                self.state.waiting = self.state.waiting.saturating_add(1);
-                let waiter = Waiter { until, since: Instant::now(), fate };
-                self.state.waiters.entry(hash).or_default().push(waiter);
+            Some(Err(why)) => {
+                let waiters = self.state.waiters.get_mut(&hash);
+                if waiters.is_some_and(|waiters| waiters.pop().is_some()) {
+                    self.state.waiting = self.state.waiting.saturating_sub(1);
+                }
+                Err(why)
             }
-            (None, _) => {}
+            Some(Ok(_)) | None => Ok(()),
         }
-        if new {
-            // Whoever leads next may order it.
-            let frame: Arc<[u8]> = Frame::Entries(vec![bytes]).encode().into();
-            self.links.send_all(&frame);
-        }
-        Ok(())
     }
 
-    fn tell_waiting(&mut self) {
-        let waits = self.state.pool.len() > 0;
-        if waits != self.state.told_waiting {
-            self.state.told_waiting = waits;
-            self.feed(Input::Waiting(waits));
+    /// What is ordered already stands where it stands.
+    fn find(&mut self, hash: Digest) {
+        if let Some(place) = self.state.recent.get(&hash).copied() {
+            self.place(hash, place);
+            return;
         }
+        let waiters = self.state.waiters.remove(&hash).unwrap_or_default();
+        self.state.waiting = self.state.waiting.saturating_sub(waiters.len());
+        let disk = self.disk.clone();
+        self.tasks.spawn(async move {
+            if let Ok(Ok(Some(place))) = tokio::task::spawn_blocking(move || disk.place(&hash)).await {
+                for waiter in waiters {
+                    // Ignored because whoever asked has stopped waiting.
+                    drop(waiter.fate.send(Fate::Ordered(place)));
+                }
+            }
+        });
     }
 
     fn alarm(&mut self, what: String) {

@@ -4,23 +4,24 @@
 //! for what is above its own height; who is asked waits until there is something, so a new block is here one way after
 //! it is committed there, and a log that rests costs an answer in twenty seconds.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use serde_bytes::ByteBuf;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wattle_net::{
     AlreadyAccepted, Channel, ChannelKind, ChannelListener, ChannelReceiver, ChannelSender, Overlay,
 };
-use wattle_order::{ChainEnd, ChainId, Checker, Height, Message, Proposal, Qc, Seen};
+use wattle_order::catch_up::{self, AskId, Range, Unanswered};
+use wattle_order::limits::{HANDED_MAX, RANGE_BLOCKS_MAX};
+use wattle_order::{ChainEnd, ChainId, Checked, Checker, Height, Message, Proposal, Qc, Seen, payloads};
 use wattle_types::NodeId;
-use wattle_weave::order::{Answer, Ask, ENTRIES_MAX};
+use wattle_weave::order::{Answer, Ask, Input};
 
 use super::Heard;
-use super::disk::{Disk, validators};
+use super::disk::{Disk, DiskError, Stretch, validators};
 
 /// The longest wait for something new before an empty answer.
 const WAIT_MAX: Duration = Duration::from_secs(20);
@@ -45,10 +46,13 @@ pub(super) struct Follower {
     seen: Arc<Mutex<Seen>>,
     heard: mpsc::Sender<Heard>,
     tip: watch::Receiver<Height>,
-    busy: Arc<AtomicBool>,
+    open: Arc<Mutex<BTreeMap<NodeId, Conversation>>>,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
+
+/// With one keeper, one question at a time: each has room for two channels of a node, and one is for the newest blocks.
+type Conversation = Arc<tokio::sync::Mutex<Option<Asking>>>;
 
 /// An open conversation with one keeper.
 struct Asking {
@@ -94,37 +98,94 @@ impl Follower {
             seen: Arc::default(),
             heard,
             tip,
-            busy: Arc::new(AtomicBool::new(false)),
+            open: Arc::default(),
             stop: stop.clone(),
             tasks: tasks.clone(),
         }
     }
 
-    /// Fetches what is above a height from one of these keepers, unless a fetch is under way. The machine asks again.
-    pub(super) fn fetch(&self, above: Height, keepers: impl IntoIterator<Item = NodeId>) {
-        if self.busy.swap(true, Ordering::Relaxed) {
-            return;
+    /// Asks a keeper something, over the channel that is open or a new one.
+    async fn ask(&self, keeper: NodeId, ask: &Ask) -> Result<Answer, String> {
+        let conversation = {
+            let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(open.entry(keeper).or_default())
+        };
+        let mut conversation = conversation.lock().await;
+        if let Some(mut asking) = conversation.take()
+            && let Ok(answer) = asking.ask(ask, ANSWER_MAX).await
+        {
+            *conversation = Some(asking);
+            return Ok(answer);
         }
-        let me = self.overlay.id();
-        let mut keepers: Vec<NodeId> = keepers.into_iter().filter(|id| *id != me).collect();
-        // Not everybody asks the same one first.
-        let first = usize::from(me.public_key()[0]) % keepers.len().max(1);
-        keepers.rotate_left(first);
+        // The old one may have been closed because nothing was asked for long.
+        let mut asking = Asking::open(&self.overlay, keeper).await?;
+        let answer = asking.ask(ask, ANSWER_MAX).await?;
+        *conversation = Some(asking);
+        Ok(answer)
+    }
+
+    /// Asks a keeper for a range, and tells the machine what came of it.
+    pub(super) fn fetch(&self, keeper: NodeId, id: AskId, range: Range) {
         let this = self.clone();
         self.tasks.spawn(self.stop.clone().run_until_cancelled_owned(async move {
-            for keeper in keepers {
-                let ask = Ask::Blocks { chain: this.chain, above, wait_ms: 0 };
-                let fetched = async {
-                    let answer = Asking::open(&this.overlay, keeper).await?.ask(&ask, ANSWER_MAX).await?;
-                    this.take(answer).await
-                };
-                match fetched.await {
-                    Ok(true) => break,
-                    Ok(false) => {}
-                    Err(why) => tracing::debug!(%keeper, why, "the log is not told by a keeper"),
+            let ask = Ask::Range { chain: this.chain, range };
+            let result = match this.ask(keeper, &ask).await {
+                Ok(Answer::Range(catch_up::Answer { blocks, end: Some(end) })) => {
+                    this.check_range(blocks, end).await
                 }
+                Ok(Answer::Range(_) | Answer::Refused(_)) => Err(Unanswered::Nothing),
+                Ok(_) => Err(Unanswered::Malformed),
+                Err(why) => {
+                    tracing::debug!(%keeper, why, "a range of the log is not told by a keeper");
+                    Err(Unanswered::Nothing)
+                }
+            };
+            let answered = Input::CatchUp(catch_up::Input::Answered { id, result });
+            // Ignored because the node stops.
+            drop(this.heard.send(Heard::Log(answered)).await);
+        }));
+    }
+
+    async fn check_range(
+        &self,
+        blocks: Vec<Proposal>,
+        end: ChainEnd,
+    ) -> Result<Vec<Checked<Proposal>>, Unanswered> {
+        let (checker, seen) = (self.checker.clone(), Arc::clone(&self.seen));
+        let checking = tokio::task::spawn_blocking(move || {
+            let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+            checker.check_chain(&mut seen, blocks, &end)
+        });
+        match checking.await {
+            Ok(checked) => checked.map_err(Unanswered::Lie),
+            Err(_stopped) => Err(Unanswered::Nothing),
+        }
+    }
+
+    /// What the machine of a node that follows says about payloads is a question to a keeper.
+    pub(super) fn say(&self, keeper: NodeId, message: payloads::Message) {
+        let chain = self.chain;
+        let (ask, batch) = match message {
+            payloads::Message::Fetch(batch) => (Ask::Batch { chain, batch }, Some(batch)),
+            payloads::Message::Entries(entries) => (Ask::Submit { chain, entries }, None),
+            // Only validators are told of batches.
+            _ => return,
+        };
+        let this = self.clone();
+        self.tasks.spawn(self.stop.clone().run_until_cancelled_owned(async move {
+            let answer = this.ask(keeper, &ask).await;
+            if let Err(why) = &answer {
+                tracing::debug!(%keeper, why, "a keeper of the log does not answer");
             }
-            this.busy.store(false, Ordering::Relaxed);
+            let message = match (answer, batch) {
+                (Ok(Answer::Batch(Some(entries))), Some(_)) => payloads::Message::Fetched(entries),
+                (_, Some(batch)) => payloads::Message::Lacks(batch),
+                // Who handed in an entry hears of it from the log, and tries others until then.
+                (_, None) => return,
+            };
+            let received = Input::Payloads(payloads::Input::Received { from: keeper, message });
+            // Ignored because the node stops.
+            drop(this.heard.send(Heard::Log(received)).await);
         }));
     }
 
@@ -174,40 +235,20 @@ impl Follower {
     /// Checks an answer and gives it to the machine; whether there was anything in it.
     async fn take(&self, answer: Answer) -> Result<bool, String> {
         let (blocks, end) = match answer {
-            Answer::Blocks { blocks, end: Some(end), .. } => (blocks, end),
+            Answer::Blocks { blocks, end: Some(end), .. } => (blocks, *end),
             Answer::Blocks { .. } => return Ok(false),
+            Answer::Far(qc) => (Vec::new(), ChainEnd::Certified(qc)),
             Answer::Refused(why) => return Err(why.chars().take(200).collect()),
-            Answer::Taken => return Err("an answer to something else".to_owned()),
+            _ => return Err("an answer to something else".to_owned()),
         };
         let (checker, seen) = (self.checker.clone(), Arc::clone(&self.seen));
         let checking = tokio::task::spawn_blocking(move || {
             let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
-            check(&checker, &mut seen, blocks, *end)
+            check(&checker, &mut seen, blocks, end)
         });
         let heard = checking.await.map_err(|error| error.to_string())??;
         self.heard.send(heard).await.map_err(|_stopped| "the node stops".to_owned())?;
         Ok(true)
-    }
-
-    /// Hands an entry to keepers until a third of them and one more have it: one of these is honest.
-    pub(super) async fn hand_on(&self, entry: ByteBuf) -> Result<(), String> {
-        let committee = self.checker.committee();
-        let (mut taken, mut said) = (Vec::new(), String::from("no validator is reached"));
-        for seat in committee.seats() {
-            let Some(keeper) = committee.id(seat) else { continue };
-            let ask = Ask::Submit { chain: self.chain, entries: vec![entry.clone()] };
-            let asked = async { Asking::open(&self.overlay, keeper).await?.ask(&ask, ANSWER_MAX).await };
-            match asked.await {
-                Ok(Answer::Taken) => taken.push(seat),
-                Ok(Answer::Refused(why)) => said = why.chars().take(200).collect(),
-                Ok(Answer::Blocks { .. }) => said = "an answer to something else".to_owned(),
-                Err(why) => tracing::debug!(%keeper, why, "an entry is not handed on"),
-            }
-            if committee.has_honest(taken.iter().copied()) {
-                return Ok(());
-            }
-        }
-        if taken.is_empty() { Err(said) } else { Ok(()) }
     }
 }
 
@@ -229,7 +270,7 @@ pub(super) struct Keeper {
     pub(super) chain: ChainId,
     pub(super) disk: Disk,
     pub(super) tip: watch::Receiver<Height>,
-    pub(super) submits: mpsc::Sender<super::driver::Request>,
+    pub(super) heard: mpsc::Sender<Heard>,
     /// Whether entries are taken: only who votes can order them.
     pub(super) takes: bool,
 }
@@ -264,6 +305,7 @@ impl Keeper {
     }
 
     async fn tell(mut self, channel: Channel) -> Result<(), String> {
+        let peer = channel.peer();
         let (mut sender, mut receiver) = channel.split();
         loop {
             let asked = tokio::time::timeout(IDLE_MAX, receiver.next()).await;
@@ -274,7 +316,7 @@ impl Keeper {
             };
             let ask = Ask::decode(&frame).map_err(|error| error.to_string())?;
             let answer = tokio::select! {
-                answer = self.answer(ask) => answer,
+                answer = self.answer(peer, ask) => answer,
                 // Nothing is asked before the answer came.
                 _ended = receiver.next() => return Ok(()),
             };
@@ -282,17 +324,43 @@ impl Keeper {
         }
     }
 
-    async fn answer(&mut self, ask: Ask) -> Answer {
+    async fn answer(&mut self, peer: NodeId, ask: Ask) -> Answer {
+        if ask.chain() != self.chain {
+            return Answer::Refused(format!("this is log {}", self.chain));
+        }
         match ask {
-            Ask::Blocks { chain, .. } | Ask::Submit { chain, .. } if chain != self.chain => {
-                Answer::Refused(format!("this is log {}", self.chain))
-            }
             Ask::Blocks { above, wait_ms, .. } => self.blocks(above, wait_ms).await,
+            Ask::Range { range, .. } => {
+                self.read(move |disk| disk.range(&range)).await.map_or_else(Answer::Refused, Answer::Range)
+            }
+            Ask::Batch { batch, .. } => {
+                let entries = |batch: payloads::Batch| batch.to_bytes();
+                let found = self.read(move |disk| Ok(disk.batch(&batch)?.map(entries))).await;
+                found.map_or_else(Answer::Refused, Answer::Batch)
+            }
             Ask::Submit { .. } if !self.takes => Answer::Refused("this node does not vote".to_owned()),
-            Ask::Submit { entries, .. } if entries.len() > ENTRIES_MAX => {
+            Ask::Submit { entries, .. } if entries.len() > HANDED_MAX => {
                 Answer::Refused("too many entries at once".to_owned())
             }
-            Ask::Submit { entries, .. } => self.submit(entries).await,
+            Ask::Submit { entries, .. } => {
+                let message = payloads::Message::Entries(entries);
+                let received = Input::Payloads(payloads::Input::Received { from: peer, message });
+                match self.heard.send(Heard::Log(received)).await {
+                    Ok(()) => Answer::Taken,
+                    Err(_stopped) => Answer::Refused("the node stops".to_owned()),
+                }
+            }
+        }
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Disk) -> Result<T, DiskError> + Send + 'static,
+    ) -> Result<T, String> {
+        let disk = self.disk.clone();
+        match tokio::task::spawn_blocking(move || work(&disk)).await {
+            Ok(outcome) => outcome.map_err(|error| error.to_string()),
+            Err(_stopped) => Err("the node stops".to_owned()),
         }
     }
 
@@ -300,24 +368,15 @@ impl Keeper {
         let wait = Duration::from_millis(wait_ms).min(WAIT_MAX);
         // Ignored because an answer without blocks says enough.
         drop(tokio::time::timeout(wait, self.tip.wait_for(|tip| *tip > above)).await);
-        let disk = self.disk.clone();
-        match tokio::task::spawn_blocking(move || disk.stretch(above)).await {
-            Ok(Ok(stretch)) => {
-                let (blocks, end, height) = (stretch.blocks, stretch.end, stretch.height);
-                Answer::Blocks { blocks, end, height }
+        let told = self.read(move |disk| {
+            if disk.height()?.0 > above.0.saturating_add(2 * RANGE_BLOCKS_MAX as u64)
+                && let Some(proof) = disk.tip_proof()?
+            {
+                return Ok(Answer::Far(Box::new(proof)));
             }
-            Ok(Err(error)) => Answer::Refused(error.to_string()),
-            Err(_stopped) => Answer::Refused("the node stops".to_owned()),
-        }
-    }
-
-    async fn submit(&self, entries: Vec<ByteBuf>) -> Answer {
-        for bytes in entries {
-            let taken = super::submit(&self.submits, bytes).await;
-            if let Err(why) = taken {
-                return Answer::Refused(why);
-            }
-        }
-        Answer::Taken
+            let Stretch { blocks, end, height } = disk.stretch(above)?;
+            Ok(Answer::Blocks { blocks, end, height })
+        });
+        told.await.unwrap_or_else(Answer::Refused)
     }
 }

@@ -1,8 +1,8 @@
 //! Streams between validators: to each other one a channel that stays open, and from each one that is read.
 //!
 //! What waits for a validator is bounded by count and by bytes; when it is full the oldest gives way, since whatever
-//! the protocol needs is told again, and the newest is what moves it. A channel that ends is opened again, later each
-//! time, or at once when the validator connects.
+//! the protocol needs is told again, and the newest is what moves it. Votes and blocks do not wait behind batches. A
+//! channel that ends is opened again, later each time, or at once when the validator connects.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -16,16 +16,18 @@ use tokio_util::task::TaskTracker;
 use wattle_net::{
     AlreadyAccepted, Channel, ChannelKind, ChannelListener, ChannelReceiver, Event as NetEvent, Overlay,
 };
-use wattle_order::{ChainId, Checker, Input, Rejected, Seat, Seen};
+use wattle_order::{ChainId, Checker, Input as CoreInput, Rejected, Seat, Seen, payloads};
 use wattle_types::NodeId;
-use wattle_weave::order::{ENTRIES_MAX, Frame};
+use wattle_weave::order::{Frame, Input};
 
 use super::Heard;
 
-/// Frames that wait for one validator.
+/// Frames of one weight that wait for one validator.
 const WAITING_MAX: usize = 256;
 /// Their bytes.
 const WAITING_BYTES_MAX: usize = 4 << 20;
+/// Bytes of heavy frames that are sent before it is looked again whether a light one waits.
+const HEAVY_BYTES: usize = 64 * 1024;
 /// Frames that are sent, or read and checked, together.
 const TOGETHER: usize = 32;
 /// How long to wait before a channel is opened again: from here, doubled each time, up to there.
@@ -52,34 +54,72 @@ struct Link {
     heard: AtomicU64,
 }
 
+/// What goes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Weight {
+    /// What moves the log: votes, timeouts, blocks.
+    Light,
+    /// Batches, which go ahead of the block that orders them.
+    Heavy,
+}
+
 #[derive(Default)]
 struct Waiting {
-    frames: VecDeque<Arc<[u8]>>,
-    bytes: usize,
+    light: Queue,
+    heavy: Queue,
     dropped: u64,
 }
 
-impl Link {
-    fn push(&self, frame: &Arc<[u8]>) {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.bytes = waiting.bytes.saturating_add(frame.len());
-        waiting.frames.push_back(Arc::clone(frame));
-        while waiting.frames.len() > WAITING_MAX || waiting.bytes > WAITING_BYTES_MAX {
-            let Some(oldest) = waiting.frames.pop_front() else { break };
-            waiting.bytes = waiting.bytes.saturating_sub(oldest.len());
-            waiting.dropped = waiting.dropped.saturating_add(1);
+#[derive(Default)]
+struct Queue {
+    frames: VecDeque<Arc<[u8]>>,
+    bytes: usize,
+}
+
+impl Queue {
+    /// Takes a frame; how many gave way to it.
+    fn push(&mut self, frame: &Arc<[u8]>) -> u64 {
+        self.bytes = self.bytes.saturating_add(frame.len());
+        self.frames.push_back(Arc::clone(frame));
+        let mut dropped = 0;
+        while self.frames.len() > WAITING_MAX || self.bytes > WAITING_BYTES_MAX {
+            let Some(oldest) = self.frames.pop_front() else { break };
+            self.bytes = self.bytes.saturating_sub(oldest.len());
+            dropped += 1;
         }
+        dropped
+    }
+
+    /// The eldest, so many bytes and one more at the most.
+    fn take(&mut self, bytes_max: usize) -> Vec<Arc<[u8]>> {
+        let (mut taken, mut bytes) = (Vec::new(), 0);
+        while taken.len() < TOGETHER && bytes < bytes_max {
+            let Some(frame) = self.frames.pop_front() else { break };
+            bytes += frame.len();
+            taken.push(frame);
+        }
+        self.bytes = self.bytes.saturating_sub(bytes);
+        taken
+    }
+}
+
+impl Link {
+    fn push(&self, frame: &Arc<[u8]>, weight: Weight) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let queue = match weight {
+            Weight::Light => &mut waiting.light,
+            Weight::Heavy => &mut waiting.heavy,
+        };
+        let dropped = queue.push(frame);
+        waiting.dropped = waiting.dropped.saturating_add(dropped);
         drop(waiting);
         self.news.notify_one();
     }
 
     fn take(&self) -> Vec<Arc<[u8]>> {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = waiting.frames.len().min(TOGETHER);
-        let frames: Vec<_> = waiting.frames.drain(..count).collect();
-        let bytes: usize = frames.iter().map(|frame| frame.len()).sum();
-        waiting.bytes = waiting.bytes.saturating_sub(bytes);
-        frames
+        let light = waiting.light.take(usize::MAX);
+        if light.is_empty() { waiting.heavy.take(HEAVY_BYTES) } else { light }
     }
 }
 
@@ -92,6 +132,16 @@ pub struct Reach {
     pub heard: Option<Duration>,
     /// Frames that were not sent, because too many waited.
     pub dropped: u64,
+}
+
+fn link() -> Link {
+    Link {
+        waiting: Mutex::default(),
+        news: Notify::new(),
+        again: Notify::new(),
+        up: AtomicBool::new(false),
+        heard: AtomicU64::new(0),
+    }
 }
 
 /// What the streams are started with.
@@ -111,13 +161,6 @@ impl Links {
         let listener = overlay.accept_channels(ChannelKind::Order)?;
         let others =
             super::disk::validators(checker.committee()).into_iter().filter(|id| *id != overlay.id());
-        let link = || Link {
-            waiting: Mutex::default(),
-            news: Notify::new(),
-            again: Notify::new(),
-            up: AtomicBool::new(false),
-            heard: AtomicU64::new(0),
-        };
         let to: BTreeMap<NodeId, Arc<Link>> = others.map(|id| (id, Arc::new(link()))).collect();
         let links = Self { to: Arc::new(to), started: Instant::now() };
         for (peer, link) in links.to.iter() {
@@ -140,15 +183,15 @@ impl Links {
     }
 
     /// Says something to one validator.
-    pub(super) fn send(&self, to: &NodeId, frame: &Arc<[u8]>) {
+    pub(super) fn send(&self, to: &NodeId, frame: &Arc<[u8]>, weight: Weight) {
         if let Some(link) = self.to.get(to) {
-            link.push(frame);
+            link.push(frame, weight);
         }
     }
 
     /// Says something to all.
-    pub(super) fn send_all(&self, frame: &Arc<[u8]>) {
-        self.to.values().for_each(|link| link.push(frame));
+    pub(super) fn send_all(&self, frame: &Arc<[u8]>, weight: Weight) {
+        self.to.values().for_each(|link| link.push(frame, weight));
     }
 
     /// How every other validator is reached.
@@ -324,17 +367,21 @@ impl Reading {
                     let Some(seen) = self.seen.get(part) else { continue };
                     let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
                     match self.checker.check(&mut seen, *message) {
-                        Ok(message) => heard.push(Heard::Input(Input::Received { from: peer, message })),
+                        Ok(message) => {
+                            let received = CoreInput::Received { from: peer, message };
+                            heard.push(Heard::Log(Input::Core(received)));
+                        }
                         Err(Rejected::OtherEpoch { got, .. }) => {
-                            heard.push(Heard::Input(Input::OtherEpoch { from: peer, epoch: got }));
+                            let other = CoreInput::OtherEpoch { from: peer, epoch: got };
+                            heard.push(Heard::Log(Input::Core(other)));
                         }
                         Err(why) => return (heard, Some(why.to_string())),
                     }
                 }
-                Ok(Frame::Entries(entries)) if entries.len() <= ENTRIES_MAX => {
-                    heard.push(Heard::Entries { from: peer, entries });
+                Ok(Frame::Payload(message)) => {
+                    let received = payloads::Input::Received { from: peer, message };
+                    heard.push(Heard::Log(Input::Payloads(received)));
                 }
-                Ok(Frame::Entries(_)) => return (heard, Some("too many entries in a frame".to_owned())),
                 Ok(Frame::Hello(_)) => return (heard, Some("it says hello twice".to_owned())),
                 Err(error) => return (heard, Some(error.to_string())),
             }
@@ -349,23 +396,30 @@ mod tests {
 
     #[test]
     fn what_waits_for_a_validator_is_bounded_and_the_oldest_gives_way() {
-        let link = Link {
-            waiting: Mutex::default(),
-            news: Notify::new(),
-            again: Notify::new(),
-            up: AtomicBool::new(false),
-            heard: AtomicU64::new(0),
-        };
+        let link = link();
         let frame = |byte: u8, length: usize| -> Arc<[u8]> { vec![byte; length].into() };
         for byte in 0..=u8::MAX {
-            link.push(&frame(byte, 1));
+            link.push(&frame(byte, 1), Weight::Light);
         }
-        link.push(&frame(7, 2));
+        link.push(&frame(7, 2), Weight::Light);
         assert_eq!(link.take()[0][0], 1, "the first is gone");
-        link.push(&frame(9, WAITING_BYTES_MAX));
+        link.push(&frame(9, WAITING_BYTES_MAX), Weight::Light);
         let left = link.take();
         assert_eq!((left.len(), left[0][0]), (1, 9), "one that fills the bytes is alone");
         assert!(link.take().is_empty());
-        assert_eq!(link.waiting.lock().unwrap().bytes, 0);
+        assert_eq!(link.waiting.lock().unwrap().light.bytes, 0);
+        assert_eq!(link.waiting.lock().unwrap().dropped, 1 + 256 - 32);
+    }
+
+    #[test]
+    fn a_vote_does_not_wait_behind_batches() {
+        let link = link();
+        let frame = |byte: u8, length: usize| -> Arc<[u8]> { vec![byte; length].into() };
+        (0..4).for_each(|byte| link.push(&frame(byte, HEAVY_BYTES), Weight::Heavy));
+        let first = |link: &Link| link.take().iter().map(|frame| frame[0]).collect::<Vec<_>>();
+        assert_eq!(first(&link), [0]);
+        link.push(&frame(9, 100), Weight::Light);
+        assert_eq!(first(&link), [9]);
+        assert_eq!(first(&link), [1]);
     }
 }

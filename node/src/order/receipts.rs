@@ -4,8 +4,9 @@
 use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use wattle_order::{Committee, InvalidReceipt, Position, Receipt, Seen, transaction_hash};
-use wattle_weave::order::{Entry, InvalidEntry};
+use wattle_order::{Committee, Entry, InvalidEntry, InvalidReceipt, Receipt, Seen, transaction_hash};
+
+use super::disk::Place;
 
 /// Why a file is no receipt that holds. The fault of who made it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -55,7 +56,7 @@ impl ReceiptFile {
 #[derive(Clone, Debug)]
 pub struct Sound {
     /// Where the entry stands.
-    pub position: Position,
+    pub place: Place,
     /// The entry.
     pub entry: Entry,
     /// The proof.
@@ -79,6 +80,6 @@ pub fn check(genesis: &Committee, value: &Value) -> Result<Sound, BadReceipt> {
     if transaction_hash(&entry) != receipt.transaction {
         return Err(BadReceipt::OtherEntry);
     }
-    let position = receipt.verify(genesis, &mut Seen::new())?;
-    Ok(Sound { position, entry: Entry::decode(&entry)?, receipt })
+    let place = receipt.verify(genesis, &mut Seen::new())?.into();
+    Ok(Sound { place, entry: Entry::decode(&entry)?, receipt })
 }

@@ -121,14 +121,18 @@ impl Figures {
         }
     }
 
-    /// Blocks are committed, with so many entries.
-    pub(super) fn committed(&mut self, entries: usize, time: UnixTime, proof: &Qc) {
+    /// Blocks are committed.
+    pub(super) fn committed(&mut self, proof: &Qc) {
         let now = Instant::now();
-        self.tip_time = Some(time);
         let height = proof.data.commit.map_or(Height(0), |commit| commit.height);
         self.high_qc = Some((proof.data.round, height, proof.signatures.len(), now));
+    }
+
+    /// A block with so many entries is ordered, and they are here.
+    pub(super) fn ordered(&mut self, entries: usize, time: UnixTime) {
+        self.tip_time = Some(time);
         if entries > 0 {
-            self.rate.push_back((now, entries));
+            self.rate.push_back((Instant::now(), entries));
         }
         while self.rate.len() > RATE_BLOCKS_MAX
             || self.rate.front().is_some_and(|(at, _)| at.elapsed() > RATE_SPAN)

@@ -22,11 +22,12 @@ const fn millis(millis: u64) -> Duration {
 }
 
 impl Config {
-    /// One building.
+    /// One building. A round takes a few milliseconds; where the processor is so busy that each step waits for it, it
+    /// takes hundreds, and a leader that failed is passed over for long, so that patience costs little.
     #[must_use]
     pub const fn lan() -> Self {
         Self {
-            timeout: millis(500),
+            timeout: millis(1000),
             timeout_max: millis(10_000),
             retry: millis(500),
             idle: millis(1000),
@@ -93,7 +94,7 @@ mod tests {
             }
             assert_eq!(last, config.timeout_max);
         }
-        assert_eq!(Config::lan().round_timeout(2), millis(500));
-        assert_eq!(Config::lan().round_timeout(3), Duration::from_micros(750_000));
+        assert_eq!(Config::lan().round_timeout(2), millis(1000));
+        assert_eq!(Config::lan().round_timeout(3), millis(1500));
     }
 }

@@ -42,11 +42,13 @@ pub enum Table {
     OrderProofs,
     /// Where each of its entries stands: hash -> height and place in the block.
     OrderEntries,
+    /// What its blocks order by their digests: digest -> entries.
+    OrderBatches,
 }
 
 impl Table {
     /// Every table.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Records,
         Self::Providers,
         Self::Published,
@@ -65,6 +67,7 @@ impl Table {
         Self::OrderBlocks,
         Self::OrderProofs,
         Self::OrderEntries,
+        Self::OrderBatches,
     ];
 
     /// The table's name on disk. Renaming one is a new data version.
@@ -89,6 +92,7 @@ impl Table {
             Self::OrderBlocks => "order_blocks",
             Self::OrderProofs => "order_proofs",
             Self::OrderEntries => "order_entries",
+            Self::OrderBatches => "order_batches",
         }
     }
 }

@@ -11,9 +11,10 @@ use serde::Deserialize;
 use serde_bytes::ByteBuf;
 use tokio::sync::mpsc;
 use utoipa::IntoParams;
-use wattle_order::{Committee, Digest, Genesis, Height, Proposal, transaction_hash};
+use wattle_order::limits::ENTRY_LIFE_MAX_MS;
+use wattle_order::payloads::NotTaken;
+use wattle_order::{Committee, Digest, Entry, Genesis, Height, transaction_hash};
 use wattle_types::{NodeId, UnixTime};
-use wattle_weave::order::{ENTRY_LIFE_MAX, Entry, entries};
 
 use super::super::documents::{
     Bytes, ErrorDocument, NodeEvent, OrderBlock, OrderBlockDocument, OrderBlockSchema, OrderEntry,
@@ -31,7 +32,7 @@ use crate::exit::ErrorCode;
 use crate::node::{Node, count, millis, whole_millis};
 use crate::order::receipts::{self, ReceiptFile, Sound};
 use crate::order::{
-    self, DiskError, Event, Fate, JoinError, Log, NotTaken, Place, Quorum, SubmitError, ValidatorView, View,
+    self, DiskError, Event, Fate, JoinError, Log, Place, Quorum, SubmitError, ValidatorView, View, WholeBlock,
 };
 
 type Result<T> = std::result::Result<T, ApiFailure>;
@@ -195,8 +196,9 @@ fn read_entry(request: &OrderSubmitRequest) -> Result<Entry> {
     let app = request.app.clone().unwrap_or_else(|| NOTE.to_owned());
     let entry = Entry { app, data: ByteBuf::from(request.data_b64.0.clone()), until, salt };
     Entry::decode(&entry.encode()).map_err(ApiFailure::usage)?;
-    if !entry.lives_at(now) {
-        let most = words(ENTRY_LIFE_MAX);
+    let most = Duration::from_millis(ENTRY_LIFE_MAX_MS);
+    if until < now || until > now.after(most) {
+        let most = words(most);
         return Err(ApiFailure::usage(format!("until_ms is over, or more than {most} ahead")));
     }
     Ok(entry)
@@ -205,14 +207,11 @@ fn read_entry(request: &OrderSubmitRequest) -> Result<Entry> {
 fn submit_failure(error: SubmitError) -> ApiFailure {
     let message = error.to_string();
     match error {
-        SubmitError::NotTaken(NotTaken::Full) => {
+        SubmitError::NotTaken(NotTaken::Busy(_)) => {
             let document = ErrorDocument::new(ErrorCode::Failed, message).hint("try again more slowly");
             ApiFailure::with_status(axum::http::StatusCode::SERVICE_UNAVAILABLE, document)
         }
-        SubmitError::NotTaken(NotTaken::Invalid(_) | NotTaken::Untimely) => ApiFailure::usage(message),
-        SubmitError::NotHandedOn(_) => {
-            ApiFailure::new(ErrorCode::NoQuorum, message).hint("wattle order status")
-        }
+        SubmitError::NotTaken(NotTaken::Invalid(_) | NotTaken::Ordered) => ApiFailure::usage(message),
         SubmitError::Disk(error) => disk_failure(error),
         SubmitError::Stopped => wattle_net::Stopped.into(),
     }
@@ -449,7 +448,7 @@ pub(super) async fn list(
 async fn forward(log: &Log, from: u64, most: usize, app: Option<&str>) -> Result<(Vec<OrderEntry>, u64)> {
     let (mut found, mut next) = (Vec::new(), from.max(1));
     for _ in 0..BLOCKS_MAX / BLOCKS_AT_ONCE {
-        let blocks = log.blocks(Height(next - 1), BLOCKS_AT_ONCE).await.map_err(disk_failure)?;
+        let blocks = log.blocks_whole(Height(next - 1), BLOCKS_AT_ONCE).await.map_err(disk_failure)?;
         if blocks.is_empty() {
             break;
         }
@@ -459,7 +458,7 @@ async fn forward(log: &Log, from: u64, most: usize, app: Option<&str>) -> Result
                 return Ok((found, next));
             }
             found.extend(here);
-            next = block.header().height.0.saturating_add(1);
+            next = block.block.header().height.0.saturating_add(1);
         }
         if found.len() >= most {
             break;
@@ -479,7 +478,7 @@ async fn newest(log: &Log, height: u64, most: usize, app: Option<&str>) -> Resul
         let span = u64::try_from(BLOCKS_AT_ONCE).unwrap_or(1);
         let above = upto.saturating_sub(span);
         let many = usize::try_from(upto - above).unwrap_or(BLOCKS_AT_ONCE);
-        let blocks = log.blocks(Height(above), many).await.map_err(disk_failure)?;
+        let blocks = log.blocks_whole(Height(above), many).await.map_err(disk_failure)?;
         let mut here: Vec<OrderEntry> = blocks.iter().flat_map(|block| rows_of(block, app)).collect();
         here.append(&mut found);
         found = here;
@@ -490,14 +489,14 @@ async fn newest(log: &Log, height: u64, most: usize, app: Option<&str>) -> Resul
     Ok(found)
 }
 
-fn rows_of(block: &Proposal, app: Option<&str>) -> Vec<OrderEntry> {
-    let header = block.header();
-    let rows = entries(&block.block.payload).iter().zip(0..).filter_map(|(bytes, index)| {
+fn rows_of(block: &WholeBlock, app: Option<&str>) -> Vec<OrderEntry> {
+    let header = block.block.header();
+    let rows = block.entries.iter().filter_map(|(place, bytes)| {
         // What is no entry is in no block that was voted for.
         let entry = Entry::decode(bytes).ok()?;
         Some(OrderEntry {
             height: header.height.0,
-            index,
+            index: u64::from(place.index),
             entry: transaction_hash(bytes).to_string(),
             app: entry.app,
             time: timestamp(header.time),
@@ -507,15 +506,15 @@ fn rows_of(block: &Proposal, app: Option<&str>) -> Vec<OrderEntry> {
     rows.filter(|row| app.is_none_or(|app| row.app == app)).collect()
 }
 
-fn block_row(committee: &Committee, block: &Proposal) -> OrderBlock {
-    let header = block.header();
+fn block_row(committee: &Committee, whole: &WholeBlock) -> OrderBlock {
+    let header = whole.block.header();
     OrderBlock {
         height: header.height.0,
         block: header.id().to_string(),
         view: header.round.0,
         leader: committee.id(header.author),
         time: timestamp(header.time),
-        count: count(entries(&block.block.payload).len()),
+        count: count(whole.entries.len()),
     }
 }
 
@@ -622,12 +621,12 @@ async fn forward_lines(log: &Log, query: &FollowQuery, sender: &mpsc::Sender<Ord
     let mut tip = log.tip();
     let mut told = query.from.map_or_else(|| *tip.borrow(), |from| Height(from.saturating_sub(1)));
     loop {
-        let blocks = log.blocks(told, BLOCKS_AT_ONCE).await.map_err(disk_failure)?;
+        let blocks = log.blocks_whole(told, BLOCKS_AT_ONCE).await.map_err(disk_failure)?;
         if blocks.is_empty() && tip.wait_for(|tip| *tip > told).await.is_err() {
             return Err(wattle_net::Stopped.into());
         }
         for block in &blocks {
-            told = block.header().height;
+            told = block.block.header().height;
             let ts = Timestamp::now();
             let lines: Vec<OrderLine> = if query.blocks {
                 vec![OrderLine::Block { ts, block: block_row(log.committee(), block) }]
@@ -676,7 +675,7 @@ pub(crate) fn verified(
     receipt: &serde_json::Value,
 ) -> std::result::Result<OrderVerifyDocument, ErrorDocument> {
     let committee = Committee::genesis(genesis);
-    let Sound { position, entry, receipt } = receipts::check(&committee, receipt)
+    let Sound { place, entry, receipt } = receipts::check(&committee, receipt)
         .map_err(|why| ErrorDocument::new(ErrorCode::Invalid, format!("invalid: {why}")))?;
     let signers = receipt.commit.signers.seats().filter_map(|seat| committee.id(seat)).collect();
     let executed = receipt.header.executed;
@@ -686,8 +685,8 @@ pub(crate) fn verified(
         entry: receipt.transaction.to_string(),
         app: entry.app,
         data_b64: Bytes(entry.data.into_vec()),
-        height: position.height.0,
-        index: position.index,
+        height: place.height.0,
+        index: u64::from(place.index),
         signers,
         of: count(committee.validators().list().len()),
         state_root: (executed.height > Height(0)).then(|| executed.root.to_string()),

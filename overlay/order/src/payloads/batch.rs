@@ -92,7 +92,9 @@ impl Batch {
         Self::read(cbor::decode(bytes, MESSAGE_BYTES_MAX)?)
     }
 
-    pub(crate) fn to_bytes(&self) -> Vec<ByteBuf> {
+    /// Its transactions, as they travel.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<ByteBuf> {
         self.entries.iter().map(|whole| whole.bytes.clone()).collect()
     }
 

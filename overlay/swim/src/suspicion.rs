@@ -77,8 +77,9 @@ pub(crate) struct Suspicion {
     /// Distinct ones, the first first.
     pub(crate) accusers: Vec<Arc<Signed>>,
     pub(crate) started: Time,
-    /// When its last chance begins.
+    /// When its last chance begins, and how long that is.
     pub(crate) deadline: Time,
+    pub(crate) chance: Duration,
     /// From when on accusers beyond the first are told of. Before that most suspicions have ended, and only the
     /// first accusation and the refutation have crossed the group.
     pub(crate) confirm_at: Time,

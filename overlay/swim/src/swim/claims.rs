@@ -321,6 +321,7 @@ impl Swim {
                 let before = suspicion.deadline;
                 let wait = timeout(&timing, members, accusers).saturating_sub(chance);
                 suspicion.deadline = suspicion.started.after(wait).max(now);
+                suspicion.chance = chance;
                 let after = suspicion.deadline;
                 self.suspicions.remove(&(before, index));
                 self.suspicions.insert((after, index));
@@ -338,6 +339,7 @@ impl Swim {
             accusers: vec![Arc::clone(&claim)],
             started: now,
             deadline,
+            chance,
             confirm_at,
             failed_at: None,
             acquitted_until: Time::ZERO,
@@ -485,13 +487,13 @@ impl Swim {
         // Where there is a true one the suspicion has lasted long, here as well. Whoever makes one up in a moment gives
         // the accused the time to refute all the same.
         let (timing, members) = (&self.config.timing, self.members());
-        let least =
-            shortest(timing, members).saturating_sub(self.chance(index)).saturating_sub(timing.period);
+        let least = shortest(timing, members).saturating_sub(timing.period);
         let Some(member) = self.table.get_mut(index) else { return };
         let state = member.state;
         let Some(suspicion) = member.suspicion.as_deref_mut() else { return };
         suspicion.certified = true;
         if state == State::Suspect && suspicion.last_chance.is_none() {
+            let least = least.saturating_sub(suspicion.chance);
             let earliest = if is_new { now } else { suspicion.started.after(least).max(now) };
             let deadline = earliest.min(suspicion.deadline);
             let before = std::mem::replace(&mut suspicion.deadline, deadline);

@@ -28,6 +28,9 @@ const PATIENCE_MAX: Duration = Duration::from_secs(5);
 /// How long a caller's question may take.
 const CONFIRM_WITHIN: Duration = Duration::from_secs(1);
 
+/// The score from which on a node is longer about a last chance than was planned.
+const BADLY: u32 = 3;
+
 /// Every so many probes, one a period, the ack is to tell more than that it is one.
 const MORE_EVERY: u64 = 8;
 
@@ -291,6 +294,9 @@ impl Swim {
         let ends = if timing.lifeguard.fallback { now.after(waits).min(round_ends) } else { round_ends };
         let fallback = timing.lifeguard.fallback;
         self.reschedule(sequence, ends.max(now.after(Duration::from_micros(1))));
+        // Whoever helps must have said that it hears nothing before this round is over: silence is taken for this
+        // node's own deafness. An answer that comes after that is still passed on.
+        let patience = patience.min(ends.since(now).saturating_mul(3) / 5);
         if let Some(Ping { purpose: Purpose::Probe { indirect, .. }, .. }) = self.pings.get_mut(&sequence) {
             *indirect = true;
         }
@@ -504,10 +510,15 @@ impl Swim {
         wait.max(least)
     }
 
-    /// A last try before a member is faulty: by packet and over the connection.
+    /// A last try before a member is faulty: by packet and over the connection. It ends when the suspicion is to, the
+    /// same moment for all, unless this node does so badly that it needs more time.
     pub(crate) fn begin_last_chance(&mut self, now: Time, index: Index, out: &mut Outbox<Output>) -> bool {
-        let expires = now.after(self.chance(index));
-        let Some(sequence) = self.start_ping(now, index, expires, Purpose::LastChance) else { return false };
+        let planned = self.table.get(index).and_then(|member| Some(member.suspicion.as_deref()?.chance));
+        let planned = planned.unwrap_or_default().max(self.config.timing.direct_timeout_min);
+        let wait = if self.health.score() >= BADLY { planned.max(self.chance(index)) } else { planned };
+        let Some(sequence) = self.start_ping(now, index, now.after(wait), Purpose::LastChance) else {
+            return false;
+        };
         let member = self.table.get_mut(index);
         if let Some(suspicion) = member.and_then(|member| member.suspicion.as_deref_mut()) {
             suspicion.last_chance = Some(sequence);

@@ -177,6 +177,7 @@ impl Remembered {
                 accusers: self.accusers.clone(),
                 started: Time::ZERO,
                 deadline: Time::ZERO,
+                chance: Duration::ZERO,
                 confirm_at: Time::ZERO,
                 failed_at: Some(self.at),
                 acquitted_until: Time::ZERO,

@@ -98,6 +98,29 @@ fn many_that_die_at_once_are_faulty_and_nobody_else_is() {
     assert!(world.until(SECOND, &mut |world| world.agree()).is_some(), "M4: within a second of the last");
 }
 
+/// Fifty processes of a machine with two cores answer within a quarter of a second. Then a helper has not said before
+/// a probe's round is over that it hears nothing, unless it is told to say so in time; whoever asked would take its
+/// silence for its own deafness, slow down, and be seconds behind the others with the verdict.
+#[test]
+fn all_say_at_one_time_that_a_member_died_also_where_answers_are_slow() {
+    let mut world = World::new(50, Options { jitter_us: 120_000, ..Options::new(22) });
+    world.run(20 * SECOND);
+    let (mut spreads, mut alls) = (Vec::new(), Vec::new());
+    for victim in [7, 17, 27, 37, 47] {
+        let begun = world.now;
+        world.crash(victim);
+        let all = world.until(20 * SECOND, &mut |world| world.all_see(victim, State::Faulty)).unwrap();
+        let verdicts = world.up().into_iter().flat_map(|node| world.changes(node, victim, begun));
+        let firsts = verdicts.filter(|(_, to)| *to == State::Faulty).map(|(at, _)| at.since(begun));
+        spreads.push(all - firsts.min().unwrap());
+        alls.push(all);
+        world.run(10 * SECOND);
+    }
+    spreads.sort_unstable();
+    assert!(spreads[2] < 700 * MILLI && spreads[4] < 1500 * MILLI, "{spreads:?} {alls:?}");
+    assert!(world.false_positives.is_empty());
+}
+
 #[test]
 fn a_fast_profile_decides_in_two_thirds_of_the_time() {
     let mut spans = Vec::new();

@@ -28,7 +28,9 @@
 //!    accusation is told to all at once, the further ones a period before the shortest time is over; five of those
 //!    who hear the first probe the suspect next.
 //! 5. **Refutation.** The accused signs its next incarnation. So does one that is held faulty: any higher
-//!    incarnation revives, and nothing else does.
+//!    incarnation revives, and nothing else does. Each accuser is refuted once in 10 s, and nobody who knows that
+//!    believes it again sooner, whichever way its word comes. If a suspicion by those who accuse would be over sooner
+//!    than that, they are refuted again, at most once a second: liars may have spent the first on the accused alone.
 //! 6. **Verdict.** When the suspicion is over, or a certificate (accusations by a quorum: 3 members, 2 below 8, 1
 //!    below 4) came, each member pings the suspect a last time, by packet and by connection. No answer: faulty. That
 //!    last chance is the end of the suspicion. A certificate leaves a suspicion all but a period of the shortest time:

@@ -1,6 +1,6 @@
 //! Who the members are, where each stands, and the fingerprint of all that.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,8 +11,11 @@ use crate::claim::{Claim, Description, Incarnation, Reach, ShortId, Signed};
 use crate::coordinate::Coordinate;
 use crate::rtt::RoundTrips;
 use crate::stream::{BUCKETS, Version};
-use crate::suspicion::{Credit, Suspicion};
+use crate::suspicion::{Credit, QUOTA_WINDOW, Suspicion};
 use crate::view::State;
+
+/// Accusers of a member, beside those of its last suspicion, that are remembered as refuted.
+const REFUTED_MAX: usize = 16;
 
 /// Where a member is in the table while it is in it.
 pub(crate) type Index = usize;
@@ -34,6 +37,8 @@ pub(crate) struct Member {
     pub(crate) at: UnixTime,
     /// Who accuses it as this incarnation; a faulty member has its evidence there.
     pub(crate) suspicion: Option<Box<Suspicion>>,
+    /// Whose accusations it refuted lately, and since when this node knows that.
+    pub(crate) refuted: VecDeque<(Time, ShortId)>,
     /// Its accusations of others.
     pub(crate) credit: Option<Box<Credit>>,
     pub(crate) round_trips: Option<Box<RoundTrips>>,
@@ -62,6 +67,7 @@ impl Member {
             state,
             at,
             suspicion: None,
+            refuted: VecDeque::new(),
             credit: None,
             round_trips: None,
             coordinate: None,
@@ -112,6 +118,22 @@ impl Member {
             State::Left => 2,
             State::Removed => 3,
         }
+    }
+
+    /// It refuted what some said of it. Once it is known here that it did, it is some time since it did, so that it
+    /// does again when they are believed again.
+    pub(crate) fn refutes(&mut self, now: Time, accusers: &[NodeId]) {
+        let over = |at: Time| now.since(at) >= QUOTA_WINDOW;
+        while self.refuted.front().is_some_and(|(at, _)| over(*at)) || self.refuted.len() > REFUTED_MAX {
+            self.refuted.pop_front();
+        }
+        self.refuted.extend(accusers.iter().map(|accuser| (now, ShortId::of(accuser))));
+    }
+
+    /// Whether it refuted that accuser lately.
+    pub(crate) fn has_refuted(&self, now: Time, accuser: &NodeId) -> bool {
+        let short = ShortId::of(accuser);
+        self.refuted.iter().any(|(at, refuted)| *refuted == short && now.since(*at) < QUOTA_WINDOW)
     }
 
     /// Whether it went by its own word.

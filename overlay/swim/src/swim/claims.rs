@@ -16,6 +16,9 @@ use crate::wire::{Body, CERTIFICATE_MAX, Rumor};
 /// Accusers of one member that are kept: a quorum proves, and some more name who sees it.
 pub(crate) const ACCUSERS_MAX: usize = 8;
 
+/// How often this node refutes accusers that it has refuted within the window.
+pub(crate) const HURRY_EVERY: Duration = Duration::from_secs(1);
+
 /// How many of all who hear of a suspicion probe the suspect next, on average.
 const RECRUITS: usize = 5;
 
@@ -43,7 +46,7 @@ impl Swim {
         let own = claim.author() == self.me;
         match claim.claim() {
             Claim::Suspect { .. } => self.on_accusation(now, claim, source, out),
-            Claim::Remove { subject, .. } if *subject == self.me => self.on_accused(now, &claim, out),
+            Claim::Remove { subject, .. } if *subject == self.me => self.on_accused(now, &[claim], out),
             Claim::Remove { incarnation, .. } => {
                 let incarnation = *incarnation;
                 self.on_removal(now, claim, incarnation, source, out);
@@ -185,7 +188,7 @@ impl Swim {
     fn on_accusation(&mut self, now: Time, claim: Arc<Signed>, source: Source, out: &mut Outbox<Output>) {
         let (subject, incarnation) = (claim.subject(), claim.claim().incarnation());
         if subject == self.me {
-            self.on_accused(now, &claim, out);
+            self.on_accused(now, &[claim], out);
             return;
         }
         let Some(index) = self.accusable(now, &subject, incarnation, source, out) else { return };
@@ -209,6 +212,11 @@ impl Swim {
         let accused = self.table.get(index).and_then(|member| member.suspicion.as_deref());
         if accused.is_some_and(|suspicion| suspicion.accused_by(&claim.author())) {
             return true;
+        }
+        // It refuted this accuser lately, and does not again so soon; however the word came.
+        if self.table.get(index).is_some_and(|member| member.has_refuted(now, &claim.author())) {
+            self.counts.repeated += 1;
+            return false;
         }
         // What comes over a stream may be hours old, and who said it may be gone itself since.
         let counts = match source {
@@ -434,8 +442,7 @@ impl Swim {
         let Some(first) = claims.first() else { return };
         let (subject, incarnation) = (first.subject(), first.claim().incarnation());
         if subject == self.me {
-            let first = Arc::clone(first);
-            self.on_accused(now, &first, out);
+            self.on_accused(now, &claims, out);
             return;
         }
         let Some(index) = self.accusable(now, &subject, incarnation, source, out) else { return };
@@ -541,20 +548,38 @@ impl Swim {
         out.push(Output::Notify(Event::DuplicateIdentity { member: id }));
     }
 
-    /// This node is accused.
-    fn on_accused(&mut self, now: Time, claim: &Signed, out: &mut Outbox<Output>) {
-        if !self.is_running() || claim.claim().incarnation() != self.incarnation {
+    /// This node is accused, by one or several.
+    fn on_accused(&mut self, now: Time, claims: &[Arc<Signed>], out: &mut Outbox<Output>) {
+        if !self.is_running() {
             return;
         }
-        let accuser = ShortId::of(&claim.author());
         while self.refuted.front().is_some_and(|(at, _)| now.since(*at) >= QUOTA_WINDOW) {
             self.refuted.pop_front();
         }
-        // The others do not count the same accuser twice within the window either.
-        if self.refuted.iter().any(|(_, refuted)| *refuted == accuser) {
-            return;
+        let (mut accusers, mut new) = (std::mem::take(&mut self.accusers), Vec::new());
+        for claim in claims.iter().take(ACCUSERS_MAX) {
+            let about_me = claim.subject() == self.me && claim.claim().incarnation() == self.incarnation;
+            // The others do not count a stranger's word either.
+            if !about_me || self.table.find(&claim.author()).is_none() {
+                continue;
+            }
+            let accuser = ShortId::of(&claim.author());
+            if accusers.len() < ACCUSERS_MAX {
+                accusers.insert(accuser);
+            }
+            // Nor do they count the same accuser twice within the window.
+            if !self.refuted.iter().any(|(_, refuted)| *refuted == accuser) {
+                new.push((now, accuser));
+            }
         }
-        self.refuted.push_back((now, accuser));
-        self.refute(now, out);
+        // Unless they have not heard of the first time. One accuser is waited for longer than the window; so many are
+        // perhaps not.
+        let soon = timeout(&self.config.timing, self.members(), accusers.len()) < QUOTA_WINDOW;
+        let refutes = !new.is_empty() || (soon && !accusers.is_empty() && self.hurried.allows(now));
+        self.accusers = accusers;
+        self.refuted.extend(new);
+        if refutes {
+            self.refute(now, out);
+        }
     }
 }

@@ -129,6 +129,11 @@ impl Swim {
         let accusers = member.suspicion.as_deref().map(|it| it.names()).unwrap_or_default();
         self.end_suspicion(index);
         self.queue.forgive(short);
+        if from == State::Suspect
+            && let Some(member) = self.table.get_mut(index)
+        {
+            member.refutes(now, &accusers);
+        }
         self.table.change(index, |member| {
             member.incarnation = incarnation;
             member.state = State::Alive;

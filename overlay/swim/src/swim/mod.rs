@@ -241,6 +241,9 @@ pub struct Swim {
     credit: Credit,
     /// Whose accusations this node refuted lately.
     refuted: VecDeque<(Time, ShortId)>,
+    /// Who accuses this node as what it is now.
+    accusers: BTreeSet<ShortId>,
+    hurried: Pace,
     /// When members became faulty lately.
     failures: VecDeque<Time>,
     self_suspect: bool,

@@ -7,7 +7,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use wattle_types::{Envelope, NetworkName, NodeId, Outbox, Table as Disk, Time, UnixTime, Write, cbor};
 
-use super::{Due, Index, Output, PersistId, SEEDS_MAX, Swim};
+use super::claims::HURRY_EVERY;
+use super::{Due, Index, Output, PersistId, RemoveError, RequestId, SEEDS_MAX, Swim};
 use crate::claim::{Claim, Description, Incarnation, ShortId, Signed};
 use crate::config::Config;
 use crate::coordinate::Place;
@@ -258,6 +259,8 @@ impl Swim {
             suspicions: BTreeSet::new(),
             credit: Credit::default(),
             refuted: VecDeque::new(),
+            accusers: BTreeSet::new(),
+            hurried: Pace::new(HURRY_EVERY, 1),
             failures: VecDeque::new(),
             self_suspect: false,
             held: BTreeSet::new(),
@@ -401,6 +404,7 @@ impl Swim {
         let record = Arc::new(record);
         self.record = Some(Arc::clone(&record));
         self.refutation = None;
+        self.accusers.clear();
         self.table.set_own(ShortId::of(&self.me), incarnation);
         self.version += 1;
         self.changed_at = now;
@@ -428,6 +432,7 @@ impl Swim {
         let claim = Arc::new(claim);
         self.incarnation = incarnation;
         self.refutation = Some(Arc::clone(&claim));
+        self.accusers.clear();
         self.table.set_own(ShortId::of(&self.me), incarnation);
         self.counts.refuted += 1;
         // Lifeguard, section IV-A: whoever has to refute was slow to answer.

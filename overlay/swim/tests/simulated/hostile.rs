@@ -68,6 +68,88 @@ fn three_liars_with_certificates_remove_nobody_who_answers() {
     assert!(world.until(15 * SECOND, &mut |world| world.all_see_all()).is_some());
 }
 
+/// What comes over a stream that says of these that some accuse them, as what they are at a node.
+fn accused_by(world: &World, at: usize, accusers: &[usize], subjects: &[usize]) -> Input {
+    let entry = |subject: usize| wattle_swim::Entry {
+        record: Arc::clone(world.swim(at).record(&world.nodes[subject].id).unwrap()),
+        since: None,
+        accusations: accusers.iter().map(|accuser| world.accusation(*accuser, subject, at)).collect(),
+        removal: None,
+        age_s: 600,
+    };
+    let records = subjects.iter().map(|subject| entry(*subject)).collect();
+    let from = world.nodes[accusers[0]].id;
+    Input::Message { from, message: Message::Records { records, want: Vec::new() } }
+}
+
+/// A quorum of liars whose words come over streams, where no quota is, and who first spend with the accused what it
+/// refutes in ten seconds. What keeps it is that it refutes, not that a last ping gets through a bad network.
+#[test]
+fn liars_that_accuse_by_streams_and_spend_refutations_first_remove_nobody() {
+    for (loss, connected) in [(300, 0), (0, 100)] {
+        let mut world = World::new(7, Options { loss, connected, ..Options::new(44) });
+        let (liars, honest) = ([5, 6], [0, 1, 2, 3, 4]);
+        for _ in 0..60 {
+            for subject in honest {
+                for liar in liars {
+                    let claim = world.accusation(liar, subject, subject);
+                    world.say(liar, subject, vec![Rumor::Claim(claim)]);
+                }
+            }
+            world.run(250 * MILLI);
+            for node in honest {
+                let others: Vec<usize> = honest.into_iter().filter(|it| *it != node).collect();
+                let lie = accused_by(&world, node, &liars, &others);
+                world.handle(node, lie);
+            }
+            world.run(250 * MILLI);
+        }
+        assert!(world.false_positives.is_empty(), "loss {loss}: {:?}", world.false_positives);
+        for node in honest {
+            let counts = world.swim(node).status().counts;
+            assert!(counts.suspected > 0 && counts.repeated > 0, "it heard them: {counts:?}");
+            assert!(loss > 0 || counts.chances_taken == 0, "nobody needed a last chance: {counts:?}");
+            assert!(counts.refuted <= 40, "and nobody refuted more than once a second: {counts:?}");
+        }
+    }
+}
+
+/// An accuser that was refuted is not believed again at once, whichever way its word comes.
+#[test]
+fn an_accuser_that_was_refuted_is_not_believed_again_by_stream_at_once() {
+    let mut world = World::new(12, Options::new(45));
+    let before = world.accusation(1, 9, 0);
+    world.say(1, 0, vec![Rumor::Claim(before)]);
+    world.run(SECOND);
+    let refuted = world.swim(0).standing(&world.nodes[9].id).unwrap();
+    assert_eq!(refuted, (State::Alive, world.swim(9).incarnation()));
+    let suspected = world.swim(0).status().counts.suspected;
+    let lie = accused_by(&world, 0, &[1], &[9]);
+    world.handle(0, lie.clone());
+    let counts = world.swim(0).status().counts;
+    assert_eq!((counts.suspected, counts.repeated), (suspected, 1), "not yet");
+    world.run(10 * SECOND);
+    world.handle(0, lie);
+    assert_eq!(world.swim(0).status().counts.suspected, suspected + 1, "ten seconds later it may be true");
+}
+
+/// Keys are free: who refuted whatever they sign would refute without end.
+#[test]
+fn what_strangers_say_over_a_stream_need_not_be_refuted() {
+    let mut world = World::new(6, Options::new(46));
+    let (me, from) = (world.nodes[0].id, world.nodes[1].id);
+    let record = Arc::clone(world.swim(0).record(&me).unwrap());
+    for stranger in 100..140 {
+        let claim = Claim::Suspect { subject: me, incarnation: world.swim(0).incarnation() };
+        let claim = Signed::seal(&key(stranger), &NetworkName::default(), &claim).unwrap();
+        let (record, accusations) = (Arc::clone(&record), vec![Arc::new(claim)]);
+        let entry = wattle_swim::Entry { record, since: None, accusations, removal: None, age_s: 0 };
+        let message = Message::Records { records: vec![entry], want: Vec::new() };
+        world.handle(0, Input::Message { from, message });
+    }
+    assert_eq!(world.swim(0).status().counts.refuted, 0);
+}
+
 /// Acceptance 8 d: a certificate needs a quorum of different members that are alive here.
 #[test]
 fn a_certificate_without_a_quorum_is_a_few_accusations() {

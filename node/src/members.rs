@@ -313,6 +313,9 @@ impl Driver {
 
     /// Reads a packet and checks the signatures in it that say something new.
     fn on_packet(&mut self, from: NodeId, bytes: &[u8]) {
+        if !self.swim.reads(self.now(), &from) {
+            return;
+        }
         let network = self.overlay.network();
         let packet = Packet::<RawClaim>::decode(bytes, &|short| self.swim.resolve(short));
         let mut open = |claim: RawClaim| Signed::open(claim.envelope(), network).map(Arc::new);
@@ -405,10 +408,14 @@ impl Driver {
         RequestId(self.asked)
     }
 
+    fn now(&self) -> Time {
+        Time::since_start(self.started.elapsed())
+    }
+
     /// Gives the machine an input and does what it says.
     fn feed(&mut self, input: Input) {
         let mut out = Outbox::new();
-        self.swim.handle(Time::since_start(self.started.elapsed()), input, &mut out);
+        self.swim.handle(self.now(), input, &mut out);
         let mut changed = false;
         let outputs: Vec<Output> = out.drain().collect();
         for output in outputs {

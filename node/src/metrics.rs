@@ -117,6 +117,7 @@ impl Members {
             (&self.datagrams, "refused", datagrams.refused),
             (&self.datagrams, "replayed", datagrams.replayed),
             (&self.datagrams, "unsent", datagrams.unsent),
+            (&self.datagrams, "unread", counts.unread),
             (&self.datagram_bytes, "sent", datagrams.sent_bytes),
             (&self.datagram_bytes, "received", datagrams.received_bytes),
         ];

@@ -79,8 +79,9 @@
 //! [`MEMBERS_MAX`] members of every state at about 1 KiB; at the cap those that were removed, left or failed longest
 //! ago make room and if there are none a newcomer is refused. [`QUEUE_MAX`] rumours; the least urgent is dropped. 256
 //! pings, 4 for each other member; beyond it a request is dropped. A packet has at most [`PACKET_BYTES_MAX`], a record
-//! [`RECORD_BYTES_MAX`], a message [`STREAM_BYTES_MAX`], a batch 256 rows of 8 KiB at the most. An idle member sends
-//! two packets of 6 bytes a period. The work of an input is linear in its size; a wake's is that of what is due.
+//! [`RECORD_BYTES_MAX`], a message [`STREAM_BYTES_MAX`], a batch 256 rows of 8 KiB at the most. Of one member 128
+//! packets a second are read. An idle member sends two packets of 6 bytes a period. The work of an input is linear in
+//! its size; a wake's is that of what is due.
 //!
 //! # What the edge does
 //!
@@ -104,9 +105,9 @@
 //!
 //! Inputs:
 //!
-//! * A datagram whose seal holds: [`Packet::decode`] with [`Swim::resolve`], [`Swim::open`], which checks what matters
-//!   here and takes the rest from what was checked before, then [`Input::Packet`] with whose seal it is. A claim that
-//!   does not hold is the sender's fault.
+//! * A datagram whose seal holds: if [`Swim::reads`] more of its sender, [`Packet::decode`] with [`Swim::resolve`],
+//!   [`Swim::open`], which checks what matters here and takes the rest from what was checked before, then
+//!   [`Input::Packet`] with whose seal it is. A claim that does not hold is the sender's fault.
 //! * One whose seal does not hold: [`Input::Unreadable`] with the short id in its head. Nothing is answered by
 //!   datagram, so nothing is amplified.
 //! * A frame of the members' stream: [`Message::decode`], [`Message::open`], then [`Input::Message`] with whose stream

@@ -49,6 +49,8 @@ pub(crate) struct Member {
     pub(crate) spared_until: Time,
     /// When it was last told that it is accused, or asked about.
     pub(crate) spoken_at: Time,
+    /// Until when its packets that were read would have taken at the pace that is allowed.
+    pub(crate) read_until: Time,
     /// What was last told of it, and until when more must wait.
     pub(crate) told: State,
     pub(crate) told_until: Time,
@@ -74,6 +76,7 @@ impl Member {
             key_before: None,
             spared_until: Time::ZERO,
             spoken_at: Time::ZERO,
+            read_until: Time::ZERO,
             told: state,
             told_until: Time::ZERO,
             place: 0,

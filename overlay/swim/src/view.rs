@@ -216,6 +216,8 @@ pub struct Counts {
     pub unproven: u64,
     /// Certificates with too few that count.
     pub thin_certificates: u64,
+    /// Packets not read: their sender sent too many.
+    pub unread: u64,
     /// Newcomers not let in: the table is full, or the short id is taken.
     pub refused: u64,
     /// Times this node was woken too late.

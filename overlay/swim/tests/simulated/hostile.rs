@@ -298,6 +298,32 @@ fn what_a_member_makes_another_send_is_bounded() {
     assert_eq!(world.swim(0).status().counts.syncs - before, 7, "one greeting for each");
 }
 
+/// One that sends without end is read for its share only: what others say meanwhile is heard, and the processor has
+/// time.
+#[test]
+fn who_sends_without_end_is_not_read_on_and_others_are() {
+    let mut world = World::new(8, Options::new(43));
+    let accusation = world.accusation(1, 5, 5);
+    let stamp = world.swim(1).incarnation().stamp();
+    let rumors = vec![Rumor::Claim(accusation)];
+    let bytes = Packet { stamp, body: Body::Gossip, rumors }.encode();
+    for _ in 0..5 {
+        for _ in 0..1000 {
+            world.send_packet(1, 0, bytes.clone());
+        }
+        world.run(SECOND);
+    }
+    let unread = world.swim(0).status().counts.unread;
+    assert!((4200..=4260).contains(&unread), "256 at once and 128 a second are read: {unread}");
+    for node in 1..8 {
+        assert_eq!(world.swim(node).status().counts.unread, 0, "n{node} had no more than it could read");
+    }
+    assert_eq!((world.verdicts, world.swim(0).status().counts.failed), (0, 0));
+    world.run(3 * SECOND);
+    world.crash(1);
+    assert!(world.until(15 * SECOND, &mut |world| world.all_see(1, State::Faulty)).is_some());
+}
+
 /// Who introduces another as itself over a stream is blamed, and nothing is learned.
 #[test]
 fn nobody_joins_in_anothers_name() {

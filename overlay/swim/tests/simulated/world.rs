@@ -475,13 +475,15 @@ impl World {
         open(&mut self.verified, envelope)
     }
 
+    /// A machine's clock is its own: it begins with its start.
+    fn local(&self, node: usize) -> Time {
+        Time::ZERO.after(self.now.since(self.nodes[node].started))
+    }
+
     /// Gives an input to a node and does what it asks for.
     pub(crate) fn handle(&mut self, node: usize, input: Input) {
-        let (now, mut out) = (self.now, Outbox::new());
-        let it = &mut self.nodes[node];
-        let Some(swim) = &mut it.swim else { return };
-        // A machine's clock is its own: it begins with its start.
-        let local = Time::ZERO.after(now.since(it.started));
+        let (local, mut out) = (self.local(node), Outbox::new());
+        let Some(swim) = &mut self.nodes[node].swim else { return };
         swim.handle(local, input, &mut out);
         self.steps += 1;
         let outputs: Vec<Output> = out.drain().collect();
@@ -737,13 +739,16 @@ impl World {
     }
 
     fn deliver(&mut self, from: usize, to: usize, bytes: &[u8], by: [u8; 32], sealed_for: Option<[u8; 32]>) {
-        let sender = self.nodes[from].id;
+        let (sender, local, own) = (self.nodes[from].id, self.local(to), self.nodes[to].boot_key);
         self.nodes[to].packets_in += 1;
         self.nodes[to].bytes_in += bytes.len() as u64 + AROUND;
-        let Some(swim) = &self.nodes[to].swim else { return };
-        let readable = key_of(swim, &sender) == Some(by) && sealed_for == Some(self.nodes[to].boot_key);
+        let Some(swim) = &mut self.nodes[to].swim else { return };
+        let readable = key_of(swim, &sender) == Some(by) && sealed_for == Some(own);
         if !readable {
             self.handle(to, Input::Unreadable { sender: ShortId::of(&sender) });
+            return;
+        }
+        if !swim.reads(local, &sender) {
             return;
         }
         match Packet::decode(bytes, &|short| swim.resolve(short)) {

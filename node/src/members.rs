@@ -194,10 +194,10 @@ impl Members {
         }
     }
 
-    /// Takes a member that is gone for good out of every list.
+    /// Takes a member that is gone for good out of every list; that is on disk when this returns.
     ///
     /// # Errors
-    /// [`RemoveError`]; nothing changed then.
+    /// [`RemoveError`]; nothing changed then, unless it was the disk's.
     pub async fn remove(&self, member: NodeId) -> Result<(), RemoveError> {
         let (reply, answer) = oneshot::channel();
         match self.requests.send(Request::Remove(member, reply)).await {

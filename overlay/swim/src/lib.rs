@@ -46,7 +46,7 @@
 //! 10. **Removal.** An operator's node signs that a member is gone for good. Where it is faulty or has left it is
 //!     in the list no longer and is not tried any more; where it is suspect that waits for the verdict, where it is
 //!     alive it says nothing. It is remembered as removed, so that nobody brings it back as faulty; its own next
-//!     incarnation does.
+//!     incarnation does. The operator is answered when the word is on disk.
 //! 11. **After.** Faulty members are pinged now and then, and often for ten seconds after one came back: so halves
 //!     of a split find each other. Who left or failed is remembered for a day, on disk too.
 //!

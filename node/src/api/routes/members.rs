@@ -326,5 +326,10 @@ fn remove_failure(error: RemoveError, whom: &str) -> ApiFailure {
             let message = "this node has left the members, or has not joined them yet";
             ApiFailure::new(ErrorCode::Conflict, message).hint("wattle stop, then wattle run")
         }
+        RemoveError::NotOnDisk => {
+            let message =
+                format!("the disk did not take that {whom} is removed: a restart may bring it back");
+            ApiFailure::new(ErrorCode::Failed, message).hint("wattle doctor")
+        }
     }
 }

@@ -30,8 +30,8 @@ use crate::view::{Counts, Event, MemberView, State, Status, View};
 use crate::wire::{Body, PACKET_BYTES_MAX, Packet, Rumor, certificate_bytes, claim_bytes, head_bytes};
 use pings::Ping;
 pub use removal::RemoveError;
-use start::Phase;
 pub use start::{Corrupt, Memory, own_row_key};
+use start::{Flushing, Phase};
 
 /// Members that a configuration, or a caller, names to be asked at once.
 pub const SEEDS_MAX: usize = 64;
@@ -181,7 +181,7 @@ pub enum Output {
         /// Whether the member answered.
         answered: bool,
     },
-    /// The answer to [`Input::Remove`].
+    /// The answer to [`Input::Remove`]: that it was done, once that is on disk.
     Removed {
         /// Who asked.
         request: RequestId,
@@ -251,7 +251,9 @@ pub struct Swim {
     held: BTreeSet<(Time, Index)>,
     /// Members whose row on disk is not what they are.
     dirty: BTreeSet<NodeId>,
-    flushing: Option<(PersistId, Vec<NodeId>)>,
+    flushing: Option<Flushing>,
+    /// Who asked for a removal that is in no batch yet, and of whom: at most one for each member.
+    removing: Vec<(RequestId, NodeId)>,
     next_persist: u64,
     /// An epoch that is being written because another run has a higher one.
     next_epoch: Option<(Option<PersistId>, u32)>,

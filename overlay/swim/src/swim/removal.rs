@@ -4,6 +4,8 @@
 //! suspect the word waits for the verdict; where it is alive the word says nothing. And whoever was removed, and
 //! runs, refutes with the next incarnation, as after any verdict. So a liar can hide for a while who is gone
 //! anyway, under its own name, and nobody else.
+//!
+//! The operator is answered when the word is on this node's disk, and not before.
 
 use std::sync::Arc;
 
@@ -18,7 +20,8 @@ use crate::table::Member;
 use crate::view::{Reason, State, Why};
 use crate::wire::Rumor;
 
-/// Why a member was not removed. The caller's fault, or the moment's; nothing changed.
+/// Why it cannot be said that a member was removed. The caller's fault, or the moment's, and nothing changed; or the
+/// disk's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RemoveError {
     /// Nobody of that id is in the list: it never was, or it was removed before.
@@ -33,6 +36,10 @@ pub enum RemoveError {
     /// This node takes no part: it has not started, or it has left.
     #[error("this node is no member itself")]
     NotTakingPart,
+    /// The disk failed. It is removed as long as this node runs; the others may have heard it or not, and the disk is
+    /// tried again.
+    #[error("the word is not on disk")]
+    NotOnDisk,
 }
 
 impl Swim {
@@ -44,8 +51,24 @@ impl Swim {
         peer: &NodeId,
         out: &mut Outbox<Output>,
     ) {
-        let outcome = self.remove(now, peer, out);
-        out.push(Output::Removed { request, outcome });
+        match self.remove(now, peer, out) {
+            Ok(()) => {
+                self.removing.push((request, *peer));
+                self.due.flush = Some(now);
+            }
+            Err(error) => out.push(Output::Removed { request, outcome: Err(error) }),
+        }
+    }
+
+    /// A batch with the words of some requests is on disk, or will not be.
+    pub(crate) fn answer_removals(
+        requests: Vec<RequestId>,
+        outcome: Result<(), RemoveError>,
+        out: &mut Outbox<Output>,
+    ) {
+        for request in requests {
+            out.push(Output::Removed { request, outcome });
+        }
     }
 
     fn remove(&mut self, now: Time, peer: &NodeId, out: &mut Outbox<Output>) -> Result<(), RemoveError> {

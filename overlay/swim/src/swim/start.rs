@@ -68,6 +68,15 @@ pub(crate) enum Phase {
     Gone,
 }
 
+/// A batch of rows that is being written.
+#[derive(Debug)]
+pub(crate) struct Flushing {
+    id: PersistId,
+    members: Vec<NodeId>,
+    /// Whose answer waits for it.
+    requests: Vec<RequestId>,
+}
+
 /// Why the rows on disk are not what this machine wrote. The disk's fault; nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
@@ -266,6 +275,7 @@ impl Swim {
             held: BTreeSet::new(),
             dirty: BTreeSet::new(),
             flushing: None,
+            removing: Vec::new(),
             next_persist: 0,
             next_epoch: None,
             epoch_at: None,
@@ -329,11 +339,12 @@ impl Swim {
             self.introduce(now, out);
             return;
         }
-        if self.flushing.as_ref().is_some_and(|(waited, _)| *waited == id) {
-            self.flushing = None;
-            if !self.dirty.is_empty() {
-                self.flush_soon(now);
-            }
+        let Some(written) = self.flushing.take_if(|batch| batch.id == id) else { return };
+        Self::answer_removals(written.requests, Ok(()), out);
+        if !self.removing.is_empty() {
+            self.due.flush = Some(now);
+        } else if !self.dirty.is_empty() {
+            self.flush_soon(now);
         }
     }
 
@@ -353,9 +364,10 @@ impl Swim {
             debug_assert_eq!(waited, id, "the epoch that is being written");
             self.next_epoch = Some((None, epoch));
             self.due.epoch = Some(now.after(AGAIN));
-        } else if let Some((_, members)) = self.flushing.take_if(|(waited, _)| *waited == id) {
-            self.dirty.extend(members);
+        } else if let Some(lost) = self.flushing.take_if(|batch| batch.id == id) {
+            self.dirty.extend(lost.members);
             self.due.flush = Some(now.after(AGAIN));
+            Self::answer_removals(lost.requests, Err(RemoveError::NotOnDisk), out);
         }
     }
 
@@ -596,6 +608,8 @@ impl Swim {
 
     fn depart(&mut self, out: &mut Outbox<Output>) {
         self.phase = Phase::Gone;
+        let unwritten = std::mem::take(&mut self.removing).into_iter().map(|(request, _)| request).collect();
+        Self::answer_removals(unwritten, Err(RemoveError::NotOnDisk), out);
         self.due = Due::default();
         self.pings.clear();
         self.expiries.clear();
@@ -623,7 +637,11 @@ impl Swim {
         if self.flushing.is_some() || self.dirty.is_empty() {
             return;
         }
-        let members: Vec<NodeId> = self.dirty.iter().copied().take(ROWS_MAX).collect();
+        // Whoever waits for an answer goes first.
+        let waiting = self.removing.len().min(ROWS_MAX);
+        let (requests, removed): (Vec<RequestId>, BTreeSet<NodeId>) = self.removing.drain(..waiting).unzip();
+        let others = self.dirty.iter().filter(|id| !removed.contains(id)).copied();
+        let members: Vec<NodeId> = removed.iter().copied().chain(others).take(ROWS_MAX).collect();
         let writes = members.iter().map(|id| {
             let (table, key) = (Disk::Members, id.public_key().to_vec());
             match self.table.find(id).and_then(|index| self.table.get(index)) {
@@ -636,7 +654,7 @@ impl Swim {
             self.dirty.remove(id);
         }
         let id = self.persist_id();
-        self.flushing = Some((id, members));
+        self.flushing = Some(Flushing { id, members, requests });
         out.push(Output::Persist { id, writes });
     }
 

@@ -9,13 +9,14 @@ use wattle_swim::{
 };
 use wattle_types::NetworkName;
 
-use crate::SECOND;
 use crate::world::{Options, World, key};
+use crate::{MILLI, SECOND};
 
 /// The operator of a node removes another.
 fn remove(world: &mut World, at: usize, subject: usize) -> Result<(), RemoveError> {
-    let peer = world.nodes[subject].id;
+    let (peer, before) = (world.nodes[subject].id, world.nodes[at].removals.len());
     world.handle(at, Input::Remove { request: RequestId(1), peer });
+    world.until(SECOND, &mut |world| world.nodes[at].removals.len() > before).unwrap();
     *world.nodes[at].removals.last().unwrap()
 }
 
@@ -226,6 +227,41 @@ fn the_word_that_a_suspect_is_gone_waits_for_the_verdict() {
         world.run(20 * SECOND);
         assert!(world.all_see(7, wanted));
     }
+}
+
+/// Nothing is acknowledged that a crash in the next moment would undo.
+#[test]
+fn a_removal_is_answered_when_it_is_on_disk_and_not_before() {
+    let mut world = with_one_dead(6, 5, Options { disk_ms: 400, ..Options::new(70) });
+    // A batch that does not have it is under way already.
+    world.crash(4);
+    world.until(15 * SECOND, &mut |world| world.state(1, 4) == Some(State::Faulty)).unwrap();
+    world.run(500 * MILLI);
+    let peer = world.nodes[5].id;
+    world.handle(1, Input::Remove { request: RequestId(1), peer });
+    world.handle(1, Input::Remove { request: RequestId(2), peer });
+    assert_eq!(world.nodes[1].removals, [Err(RemoveError::Unknown)], "the first waits for the disk");
+    world.until(2 * SECOND, &mut |world| world.nodes[1].removals.len() == 2).unwrap();
+    assert_eq!(world.nodes[1].removals[1], Ok(()));
+    // Now everybody's process ends: only this disk can tell.
+    (0..4).for_each(|node| world.crash(node));
+    world.start(1);
+    world.run(3 * SECOND);
+    assert_eq!(world.state(1, 5), Some(State::Removed));
+}
+
+#[test]
+fn a_removal_that_the_disk_does_not_take_is_not_said_to_be_done() {
+    let mut world = with_one_dead(6, 5, Options::new(71));
+    world.run(2 * SECOND);
+    world.nodes[1].full = true;
+    assert_eq!(remove(&mut world, 1, 5), Err(RemoveError::NotOnDisk));
+    world.nodes[1].full = false;
+    world.run(6 * SECOND);
+    (0..5).for_each(|node| world.crash(node));
+    world.start(1);
+    world.run(3 * SECOND);
+    assert_eq!(world.state(1, 5), Some(State::Removed), "it is tried again");
 }
 
 #[test]

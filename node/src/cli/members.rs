@@ -19,7 +19,7 @@ use super::session::{Session, Shown, who};
 use super::table::{Table, fill, tame};
 use super::values::{guessed, millis, short};
 use crate::api::documents::{
-    Member, MemberLine, MemberReason, MemberState, MembersDocument, MembersLeaveDocument,
+    Member, MemberChange, MemberLine, MemberReason, MemberState, MembersDocument, MembersLeaveDocument,
     MembersRemoveDocument, MembersRemoveRequest,
 };
 
@@ -199,7 +199,7 @@ async fn watch(session: &Session, args: &Members) -> Result<(), Failure> {
     while let Some(raw) = lines.next().await? {
         let line: MemberLine = read_line(&raw)?;
         let shown = match &line {
-            MemberLine::Member { to, .. } => wanted.is_none_or(|wanted| wanted == *to),
+            MemberLine::Member { change, .. } => wanted.is_none_or(|wanted| wanted == change.to),
             _ => true,
         };
         let text = watch.text(session, &line);
@@ -220,9 +220,9 @@ impl Watch {
     fn text(&mut self, session: &Session, line: &MemberLine) -> Option<String> {
         let clock = |ts: &Timestamp| ts.to_zoned(TimeZone::system()).strftime("%H:%M:%S").to_string();
         Some(match line {
-            MemberLine::Member {
-                ts, id, name, from, to, reason, accusers, indirect, incarnation, ..
-            } => {
+            MemberLine::Member { ts, id, change } => {
+                let MemberChange { name, from, to, reason, accusers, indirect, incarnation, reporter: _ } =
+                    change;
                 let since = match to {
                     MemberState::Suspect => self.suspect.insert(*id, *ts),
                     MemberState::Alive | MemberState::Faulty | MemberState::Left | MemberState::Removed => {

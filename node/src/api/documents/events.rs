@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use wattle_types::NodeId;
 
-use super::{MemberReason, MemberState, Peer};
+use super::{MemberChange, Peer};
 
 /// One event. In the server-sent stream, `id` and the type are also the `id:` and `event:` of the frame.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -91,27 +91,9 @@ pub enum NodeEvent {
         /// Who.
         #[schema(value_type = String)]
         peer: NodeId,
-        /// Its petname here, else what it calls itself.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        name: Option<String>,
-        /// Where it stood; absent when it is new.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        from: Option<MemberState>,
-        /// Where it stands.
-        to: MemberState,
-        /// As which incarnation.
-        incarnation: String,
-        /// Who said so first; this node when it found out itself.
-        #[schema(value_type = String)]
-        reporter: NodeId,
-        /// Why.
-        reason: MemberReason,
-        /// Everybody who accuses it.
-        #[schema(value_type = Vec<String>)]
-        accusers: Vec<NodeId>,
-        /// Whom this node had asked to reach it, in vain.
-        #[schema(value_type = Vec<String>)]
-        indirect: Vec<NodeId>,
+        /// How it stands now.
+        #[serde(flatten)]
+        change: MemberChange,
     },
     /// Two nodes run with one key.
     DuplicateIdentity {

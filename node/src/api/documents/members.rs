@@ -171,6 +171,32 @@ pub enum MemberReason {
     Removed,
 }
 
+/// How a member stands now, and who says so: the same in a line and in an event of the node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct MemberChange {
+    /// Its petname here, else what it calls itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Where it stood; absent when it is new.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<MemberState>,
+    /// Where it stands.
+    pub to: MemberState,
+    /// As which incarnation.
+    pub incarnation: String,
+    /// Who said so first; this node when it found out itself.
+    #[schema(value_type = String)]
+    pub reporter: NodeId,
+    /// Why.
+    pub reason: MemberReason,
+    /// Everybody who accuses it.
+    #[schema(value_type = Vec<String>)]
+    pub accusers: Vec<NodeId>,
+    /// Whom this node had asked to reach it, in vain.
+    #[schema(value_type = Vec<String>)]
+    pub indirect: Vec<NodeId>,
+}
+
 /// A line of what happens among the members.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
@@ -183,27 +209,9 @@ pub enum MemberLine {
         /// Who.
         #[schema(value_type = String)]
         id: NodeId,
-        /// Its petname here, else what it calls itself.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        name: Option<String>,
-        /// Where it stood; absent when it is new.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        from: Option<MemberState>,
-        /// Where it stands.
-        to: MemberState,
-        /// As which incarnation.
-        incarnation: String,
-        /// Who said so first; this node when it found out itself.
-        #[schema(value_type = String)]
-        reporter: NodeId,
-        /// Why.
-        reason: MemberReason,
-        /// Everybody who accuses it.
-        #[schema(value_type = Vec<String>)]
-        accusers: Vec<NodeId>,
-        /// Whom this node had asked to reach it, in vain.
-        #[schema(value_type = Vec<String>)]
-        indirect: Vec<NodeId>,
+        /// How it stands now.
+        #[serde(flatten)]
+        change: MemberChange,
     },
     /// Two nodes run with one key.
     DuplicateIdentity {

@@ -14,7 +14,7 @@ use wattle_swim::{Event, MemberView, Reach, Reason, RemoveError, Signed, State a
 use wattle_types::NodeId;
 
 use super::super::documents::{
-    ErrorDocument, Member, MemberLine, MemberReach, MemberReason, MemberState, MembersDocument,
+    ErrorDocument, Member, MemberChange, MemberLine, MemberReach, MemberReason, MemberState, MembersDocument,
     MembersLeaveDocument, MembersLeaveSchema, MembersRemoveDocument, MembersRemoveRequest,
     MembersRemoveSchema, MembersSchema, MembersStatus, NodeEvent,
 };
@@ -197,28 +197,7 @@ async fn forward(node: &Node, mut events: broadcast::Receiver<Told>, sender: &mp
 /// As an event of the node; nothing for what nobody outside needs to know.
 pub(crate) fn event(node: &Node, told: &Told) -> Option<NodeEvent> {
     match line(node, told)? {
-        MemberLine::Member {
-            ts: _,
-            id,
-            name,
-            from,
-            to,
-            incarnation,
-            reporter,
-            reason,
-            accusers,
-            indirect,
-        } => Some(NodeEvent::Member {
-            peer: id,
-            name,
-            from,
-            to,
-            incarnation,
-            reporter,
-            reason,
-            accusers,
-            indirect,
-        }),
+        MemberLine::Member { id: peer, change, ts: _ } => Some(NodeEvent::Member { peer, change }),
         MemberLine::DuplicateIdentity { id, name, ts: _ } => {
             Some(NodeEvent::DuplicateIdentity { peer: id, name })
         }
@@ -230,18 +209,19 @@ pub(crate) fn event(node: &Node, told: &Told) -> Option<NodeEvent> {
 fn line(node: &Node, told: &Told) -> Option<MemberLine> {
     let ts = timestamp(told.at);
     Some(match &told.event {
-        Event::MemberChanged { member, from, to, incarnation, why, .. } => MemberLine::Member {
-            ts,
-            id: *member,
-            name: called(node, *member),
-            from: from.map(state),
-            to: state(*to),
-            incarnation: incarnation.to_string(),
-            reporter: reporter(node, *member, why),
-            reason: reason(why.reason),
-            accusers: why.accusers.clone(),
-            indirect: why.helpers.clone(),
-        },
+        Event::MemberChanged { member, from, to, incarnation, why, .. } => {
+            let change = MemberChange {
+                name: called(node, *member),
+                from: from.map(state),
+                to: state(*to),
+                incarnation: incarnation.to_string(),
+                reporter: reporter(node, *member, why),
+                reason: reason(why.reason),
+                accusers: why.accusers.clone(),
+                indirect: why.helpers.clone(),
+            };
+            MemberLine::Member { ts, id: *member, change }
+        }
         Event::DuplicateIdentity { member } => {
             MemberLine::DuplicateIdentity { ts, id: *member, name: called(node, *member) }
         }

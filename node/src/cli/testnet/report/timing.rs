@@ -51,8 +51,8 @@ async fn changes(client: &Client) -> Vec<Change> {
     let mut changes = Vec::new();
     let Ok(mut lines) = client.stream(Method::GET, EVENTS, None::<&()>).await else { return changes };
     while let Ok(Ok(Some(line))) = tokio::time::timeout(SILENCE, lines.next()).await {
-        if let Ok(EventLine { ts, event: NodeEvent::Member { to, .. }, .. }) = read_line(&line) {
-            changes.push((ts, to));
+        if let Ok(EventLine { ts, event: NodeEvent::Member { change, .. }, .. }) = read_line(&line) {
+            changes.push((ts, change.to));
         }
     }
     changes

@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
-use wattle_app::{AppId, Config, Host, Input, Output, Quota, Reject, RejectCode, RequestId};
+use wattle_app::{App, AppId, Config, Host, Input, Output, Quota, Reject, RejectCode, RequestId};
 use wattle_types::{NodeId, cbor};
 
 use crate::clock::unix_now;
@@ -41,6 +41,12 @@ enum Heard {
     Input(Input),
 }
 
+/// The apps of this binary, and what each may do.
+#[must_use]
+pub fn shipped() -> Vec<(Box<dyn App>, Quota)> {
+    vec![(Box::new(wattle_chat::Chat::new()), Quota::default()), (Box::<wattle_pad::Pad>::default(), FILES)]
+}
+
 /// The apps of a running node.
 #[derive(Clone)]
 pub struct Apps {
@@ -49,11 +55,12 @@ pub struct Apps {
 }
 
 impl Apps {
-    /// Starts the apps of this binary.
+    /// Starts apps, those that are [`shipped`] or others.
     ///
     /// # Errors
     /// Why there is no randomness, in words.
     pub fn start(
+        apps: Vec<(Box<dyn App>, Quota)>,
         me: NodeId,
         documents: &Documents,
         mut happens: mpsc::Receiver<Input>,
@@ -63,8 +70,10 @@ impl Apps {
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).map_err(|error| error.to_string())?;
         let config = Config { me, seed, started: unix_now(), quota: Quota::default() };
-        let mut host = Host::new(config, vec![Box::new(wattle_chat::Chat::new())]);
-        host.register(Box::<wattle_pad::Pad>::default(), FILES);
+        let mut host = Host::new(config, Vec::new());
+        for (app, quota) in apps {
+            host.register(app, quota);
+        }
         let (heard, mut hears) = mpsc::channel(INPUTS_MAX);
         let events = broadcast::Sender::new(EVENTS_MAX);
         let lane = HostLane {

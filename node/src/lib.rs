@@ -23,7 +23,7 @@ mod driver;
 pub mod exit;
 pub mod faults;
 pub mod health;
-mod liveness;
+pub mod liveness;
 pub mod members;
 pub mod metrics;
 pub mod neighbours;

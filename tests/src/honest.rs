@@ -39,7 +39,11 @@ fn started(node: &Node, dir: &Path) -> Result<(Documents, DropGuard, TaskTracker
 impl Honest {
     /// Starts node `number`.
     pub async fn start(number: u32) -> Self {
-        let node = Node::start(number).await;
+        Self::start_on(Node::start(number).await).await
+    }
+
+    /// Starts documents on a node.
+    pub async fn start_on(node: Node) -> Self {
         let dir = tempfile::tempdir().unwrap_or_else(|error| fail(&error.to_string()));
         let (documents, stop, tasks) = started(&node, dir.path()).unwrap_or_else(|error| fail(&error));
         Self { node, documents, stop, tasks, dir }
@@ -53,6 +57,16 @@ impl Honest {
         tasks.wait().await;
         let (documents, stop, tasks) = started(&node, dir.path()).unwrap_or_else(|error| fail(&error));
         Self { node, documents, stop, tasks, dir }
+    }
+
+    /// Stops its documents; its overlay goes on.
+    pub async fn without_documents(self) -> Node {
+        let Self { node, documents, stop, tasks, dir } = self;
+        drop((stop, documents));
+        tasks.close();
+        tasks.wait().await;
+        drop(dir);
+        node
     }
 
     /// Changes a field of a document.

@@ -113,7 +113,9 @@ impl Switch {
                 self.links.opened(link, &self.inboxes);
             }
             Heard::Closed { peer, number } => self.links.closed(peer, number),
-            Heard::Missed(peer) if self.is_wanted(peer) => self.want([peer].into()),
+            Heard::Missed(peer) if self.is_wanted(peer) && !self.away.contains(&peer) => {
+                self.want([peer].into());
+            }
             Heard::Missed(_) => {}
             Heard::NotOpened(peer) => self.links.not_opened(peer),
             Heard::Sought(doc) => self.lookups.ended(doc),

@@ -20,12 +20,12 @@ use wattle_types::{NetworkKey, SecretKey, Table, Write};
 use super::{EVENTS_MAX, Options, already_running, pump, pump_members, pump_order};
 use crate::api::documents::{ErrorDocument, RuntimeDocument, RuntimeSchema};
 use crate::api::{Access, Gate, Guard, Names, Server, Socket, bind_tcp, router};
-use crate::apps::Apps;
+use crate::apps::{self, Apps};
 use crate::clock::unix_now;
 use crate::config::{self, ApiListen, Config, Settings, Sources, defaults_toml};
 use crate::documents::Documents;
 use crate::exit::ErrorCode;
-use crate::liveness;
+use crate::liveness::{self, Hearers};
 use crate::members::{self, About, Members, Told};
 use crate::metrics::Metrics;
 use crate::neighbours;
@@ -100,7 +100,7 @@ pub(super) async fn start(
         start_members(options, settings, &overlay, &store, &key, stop, tasks).await?;
     let (happens, hears) = mpsc::channel(APP_EVENTS_MAX);
     let documents = Documents::start(&overlay, &store, &key, stop, happens, tasks).map_err(failed)?;
-    let apps = Apps::start(overlay.id(), &documents, hears, stop, tasks).map_err(failed)?;
+    let apps = Apps::start(apps::shipped(), overlay.id(), &documents, hears, stop, tasks).map_err(failed)?;
     let timing = order::timing(settings.profile == Profile::Lan);
     let order = Order::start(&overlay, &store, &key, timing, stop, tasks);
     let ordered = order.events();
@@ -146,7 +146,13 @@ pub(super) async fn start(
     }
     tasks.spawn(pump_members(Arc::clone(&node), told, stop.clone()));
     tasks.spawn(pump_order(Arc::clone(&node), ordered, stop.clone()));
-    tasks.spawn(liveness::tell(Arc::clone(&node), present, stop.clone(), tasks.clone()));
+    tasks.spawn(liveness::tell(
+        Hearers::of(&node),
+        node.members.clone(),
+        present,
+        stop.clone(),
+        tasks.clone(),
+    ));
     tasks.spawn(keep_announced(Arc::clone(&node), moved, stop.clone()));
     Ok(Running { node, listening, created: created == Created::Now, ended, files })
 }

@@ -1,6 +1,6 @@
 //! Who is alive, among real nodes of this machine: one is killed, one stops, one is frozen.
 
-#![expect(clippy::unwrap_used, reason = "a test ends where it fails")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test ends where it fails")]
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::net::UnixStream;
@@ -258,6 +258,51 @@ fn a_member_behind_a_wall_is_alive_by_its_anchors() {
     nodes[4].kill();
     let took = watch.until(&ids[4], "faulty", killed);
     assert!(took <= Duration::from_secs(15), "found out after {took:?}");
+}
+
+/// Acceptance 13: who cannot connect to such a member has nothing but its anchors to ask.
+#[test]
+fn a_member_behind_a_wall_is_reached_by_its_anchors_also_from_who_may_not_connect_to_it() {
+    let machine = Machine::new(None);
+    let mut nodes: Vec<Node> = NAMES[..4].iter().map(|name| start(&machine, name)).collect();
+    let id = |name: &str| machine.json(&["-n", name, "status"])["node"]["id"].as_str().unwrap().to_owned();
+    assert!(machine.run(&["-n", "five", "config", "set", "members.reach", "anchored"]).status.success());
+    nodes.push(start(&machine, "five"));
+    let (five, one) = (id("five"), id("one"));
+    assert!(machine.run(&["-n", "one", "peers", "block", &five]).status.success());
+    for name in NAMES {
+        let all = machine.run(&["-n", name, "wait", "--members", "5", "--timeout", "30s"]);
+        assert!(all.status.success(), "{name} sees {:#?}", machine.json(&["-n", name, "members"]));
+    }
+    let anchors = || {
+        let members = machine.json(&["-n", "one", "members"])["members"].clone();
+        let row = members.as_array().unwrap().iter().find(|row| row["id"] == five.as_str()).cloned();
+        row.unwrap_or_default()["anchors"].as_array().cloned().unwrap_or_default()
+    };
+    wait_for("its anchors are the other three", PATIENCE, || {
+        anchors().len() == 3 && !anchors().iter().any(|id| *id == one.as_str())
+    });
+    let mut watch = Watch::start(&machine, "one");
+    let indirect = || metric(&machine, "one", r#"members_probes_total{result="indirect"}"#);
+    let before = indirect();
+    wait_for("probes that its anchors answered", PATIENCE, || indirect() >= before + 3.0);
+    for line in watch.all() {
+        assert!(line["id"] != five.as_str() || line["to"] == "alive", "nobody could reach it: {line}");
+    }
+    let killed = Instant::now();
+    nodes[4].kill();
+    let took = watch.until(&five, "faulty", killed);
+    assert!(took <= Duration::from_secs(15), "found out after {took:?}");
+}
+
+/// What a node's metrics say.
+fn metric(machine: &Machine, node: &str, name: &str) -> f64 {
+    let socket = machine.home().join(format!("run/wattle/{node}/api.sock"));
+    let mut stream = UnixStream::connect(socket).unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.0\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+    let lines = BufReader::new(stream).lines().map_while(Result::ok);
+    let found = lines.filter_map(|line| line.strip_prefix(&format!("wattle_{name} "))?.parse().ok()).next();
+    found.unwrap_or_else(|| panic!("no metric {name}"))
 }
 
 /// The events of a node about its members, from the first one on, until one is as wanted.

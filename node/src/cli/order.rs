@@ -3,6 +3,8 @@
 mod genesis;
 mod receipt;
 
+pub(super) use genesis::read_genesis;
+
 use std::path::PathBuf;
 use std::time::Duration;
 

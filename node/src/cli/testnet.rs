@@ -10,6 +10,7 @@ mod exec;
 mod links;
 mod logs;
 mod nodes;
+mod ordered;
 mod process;
 mod report;
 mod show;
@@ -78,6 +79,9 @@ pub(super) struct Up {
     /// What to call the testnet; demo when absent
     #[arg(long, value_name = "NAME")]
     name: Option<NetName>,
+    /// Keep an ordered log too: the last V nodes are its validators, the others follow it
+    #[arg(long, value_name = "V")]
+    validators: Option<u32>,
     /// Give every link this much more round trip: 50ms
     #[arg(long, value_name = "D")]
     latency: Option<Span>,

@@ -68,8 +68,25 @@ pub struct TestnetUpDocument {
     pub up_ms: u64,
     /// Until all were alive for all.
     pub alive_ms: u64,
+    /// Its ordered log; absent when it has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log: Option<TestnetLog>,
     /// Each node.
     pub nodes: Vec<TestnetStarted>,
+}
+
+/// The ordered log of a testnet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TestnetLog {
+    /// What names it.
+    pub chain: String,
+    /// Who votes.
+    #[schema(value_type = Vec<String>)]
+    pub validators: Vec<NodeId>,
+    /// Where its first entry stands.
+    pub height: u64,
+    /// Until that was ordered for ever.
+    pub first_block_ms: u64,
 }
 
 /// A testnet that is no more.

@@ -142,7 +142,7 @@ pub(super) fn read_json(file: &std::path::Path, most: u64, what: &str) -> Result
 }
 
 /// Reads a genesis file.
-pub(super) fn read_genesis(file: &std::path::Path) -> Result<(Genesis, serde_json::Value), Failure> {
+pub(in crate::cli) fn read_genesis(file: &std::path::Path) -> Result<(Genesis, serde_json::Value), Failure> {
     let value = read_json(file, GENESIS_BYTES_MAX, "genesis")?;
     let genesis: Genesis = serde_json::from_value(value.clone()).map_err(|error| {
         let message = format!("invalid: {} is no genesis: {error}", file.display());

@@ -35,7 +35,7 @@ pub(super) fn demo(session: &Session, args: &super::Demo) -> Result<(), Failure>
 impl Demo<'_> {
     fn play(&self) -> Result<(), Failure> {
         let net = self.net.as_str();
-        self.show(&["testnet", "up", "5", "--name", net])?;
+        self.show(&["testnet", "up", "5", "--validators", "4", "--name", net])?;
         self.say("a document and a room, and everybody in them");
         self.show(&["-t", &self.at(0), "doc", "new", "plan"])?;
         self.show(&["-t", &self.at(0), "room", "new", "talk"])?;
@@ -45,12 +45,15 @@ impl Demo<'_> {
             self.quietly(&["-t", &self.at(node), "doc", "join", doc.trim()])?;
             self.quietly(&["-t", &self.at(node), "join", room.trim()])?;
         }
-        self.say("two of five are cut off, and both sides go on working");
+        self.say("two of five are cut off, and both sides go on with documents and chat");
         self.show(&["testnet", "partition", "--name", net, "0,1", "2,3,4"])?;
         self.show(&["-t", &self.at(0), "doc", "set", "plan", "where", "the harbour"])?;
         self.show(&["-t", &self.at(3), "doc", "set", "plan", "when", "at noon"])?;
         self.show(&["-t", &self.at(1), "chat", "send", "talk", "can anybody hear us?"])?;
         self.show(&["-t", &self.at(4), "chat", "send", "talk", "we are three here"])?;
+        self.say("one log for all needs three of its four validators: one side has them");
+        self.show(&["-t", &self.at(3), "order", "submit", "we can decide"])?;
+        self.show_refused(&["-t", &self.at(0), "order", "submit", "we cannot", "--timeout", "5s"])?;
         std::thread::sleep(LOOK);
         self.say("healed: everything is everywhere, or the report says what is not");
         self.show(&["testnet", "heal", "--name", net])?;
@@ -77,8 +80,8 @@ impl Demo<'_> {
         Ok(command)
     }
 
-    /// Runs a command as one would type it, with what it prints.
-    fn show(&self, words: &[&str]) -> Result<(), Failure> {
+    /// A command as one would type it, printed.
+    fn type_in(&self, words: &[&str]) -> Result<String, Failure> {
         let typed = words
             .iter()
             .map(|word| if word.contains(' ') { format!("\"{word}\"") } else { (*word).to_owned() });
@@ -86,11 +89,32 @@ impl Demo<'_> {
         if !self.session.out.json {
             self.session.out.line(&self.session.out.paint(Meaning::Strong, &format!("$ wattle {typed}")))?;
         }
+        Ok(typed)
+    }
+
+    /// Runs a command as one would type it, with what it prints.
+    fn show(&self, words: &[&str]) -> Result<(), Failure> {
+        let typed = self.type_in(words)?;
         let output = self.command(words)?.output().map_err(failed)?;
         if !self.session.out.json {
             self.session.out.bytes(&output.stdout)?;
         }
         ended(&typed, &output)
+    }
+
+    /// Runs a command that cannot do what it is asked to, for want of others; with what it says.
+    fn show_refused(&self, words: &[&str]) -> Result<(), Failure> {
+        let typed = self.type_in(words)?;
+        let output = self.command(words)?.output().map_err(failed)?;
+        if output.status.code() == Some(i32::from(ErrorCode::NoQuorum.exit())) {
+            if !self.session.out.json {
+                self.session.out.bytes(&output.stderr)?;
+            }
+            return Ok(());
+        }
+        ended(&typed, &output)?;
+        let message = format!("`wattle {typed}` was done, and no quorum was there to do it");
+        Err(ErrorDocument::new(ErrorCode::Partial, message).into())
     }
 
     fn quietly(&self, words: &[&str]) -> Result<String, Failure> {

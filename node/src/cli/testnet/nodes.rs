@@ -9,7 +9,7 @@ use rustix::process::Signal;
 
 use super::process::{Look, Process};
 use super::state::{Held, NODES_MAX, Place, Row};
-use super::{links, up};
+use super::{links, ordered, up};
 use crate::api::documents::{ErrorDocument, MembersRemoveDocument, MembersRemoveRequest};
 use crate::cli::documents::{
     TestnetDone, TestnetNodesDocument, TestnetNodesSchema, TestnetPhase, TestnetStanding,
@@ -232,7 +232,8 @@ async fn introduce(held: &Held, new: &[Row], others: &[Row]) -> Result<(), Failu
     links::apply(&held.place, &held.state, others).await?;
     let all: Vec<Row> = others.iter().chain(new).cloned().collect();
     up::name_all(&held.place, new, &all).await?;
-    up::name_all(&held.place, others, new).await
+    up::name_all(&held.place, others, new).await?;
+    ordered::join(&held.place, new).await
 }
 
 fn remove(session: &Session, held: &mut Held, rows: &[Row]) -> Result<(), Failure> {

@@ -6,6 +6,7 @@
 
 mod checks;
 mod html;
+mod order;
 mod timing;
 
 use std::path::Path;
@@ -116,15 +117,16 @@ fn failed(document: &TestnetReportDocument) -> impl Iterator<Item = &TestnetChec
 
 async fn look(place: &Place, state: State, within: Duration) -> Result<TestnetReportDocument, Failure> {
     let scene = Scene::of(place, state, within)?;
-    let (nodes, members, docs, chat, dht, memory) = futures::join!(
+    let (nodes, members, docs, chat, order, dht, memory) = futures::join!(
         scene.check("nodes", async || checks::nodes(&scene)),
         checks::membership(&scene),
         scene.check("docs", async || checks::docs(&scene).await),
         scene.check("chat", async || checks::chat(&scene).await),
+        order::check(&scene),
         checks::dht(&scene),
         scene.check("memory", async || checks::memory(&scene).await),
     );
-    let checks = vec![nodes, members, docs, chat, dht, memory];
+    let checks = vec![nodes, members, docs, chat, order, dht, memory];
     let seen: Vec<TestnetNode> = show::look(place, &scene.state).await?.nodes;
     Ok(TestnetReportDocument {
         schema: TestnetReportSchema::V1,

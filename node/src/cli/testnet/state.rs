@@ -119,6 +119,16 @@ pub(super) struct Row {
     pub(super) rss_bytes: Option<u64>,
 }
 
+/// The ordered log of a testnet, as it is written down.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Kept {
+    pub(super) chain: String,
+    /// The first entry, which `testnet up` got a receipt for, and where it stands.
+    pub(super) entry: String,
+    pub(super) height: u64,
+}
+
 /// What is written down of a testnet.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -131,6 +141,8 @@ pub(super) struct State {
     /// The index of the next new node: none is used twice.
     pub(super) next: u32,
     pub(super) nodes: Vec<Row>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) log: Option<Kept>,
     pub(super) partition: Option<TestnetPartition>,
     pub(super) links: Vec<TestnetShape>,
     pub(super) events: Vec<TestnetEvent>,
@@ -443,6 +455,7 @@ mod tests {
             created: Timestamp::now(),
             next: u32::from(count),
             nodes: (0..count).map(row).collect(),
+            log: None,
             partition: None,
             links: Vec::new(),
             events: Vec::new(),

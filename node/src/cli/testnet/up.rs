@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use rustix::process::Signal;
 
+use super::ordered;
 use super::process::{Look, Process};
 use super::state::{Held, NODES_MAX, Place, Row, State, names, root};
 use crate::api::documents::{ErrorDocument, NameDocument, NameRequest, StatusDocument};
@@ -35,11 +36,13 @@ use crate::paths::Paths;
 /// The port of the first node. Each has two: for other nodes, and after it for its API and for datagrams of members.
 const FIRST_PORT: u16 = 17_710;
 /// How often it is looked whether the nodes are ready.
-const LOOK_AGAIN: Duration = Duration::from_millis(15);
+pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(15);
 /// How long a process that was told to end may take before it is killed.
 const END_MAX: Duration = Duration::from_secs(4);
 /// How long to wait for somebody else who chooses ports.
 const TURN_MAX: Duration = Duration::from_secs(20);
+/// How often all of it is begun when somebody else takes a port before a node does.
+const ATTEMPTS: u32 = 5;
 /// Whom a node dials at its start.
 const BOOTSTRAPS: usize = 3;
 
@@ -60,6 +63,10 @@ pub(super) fn up(session: &Session, args: &super::Up) -> Result<(), Failure> {
         let message = format!("a testnet has 1 to {NODES_MAX} nodes, not {}", args.nodes);
         return Err(ErrorDocument::new(ErrorCode::Usage, message).into());
     }
+    if args.validators.is_some_and(|votes| votes == 0 || votes > args.nodes) {
+        let message = format!("of {} nodes 1 to {} can be validators", args.nodes, args.nodes);
+        return Err(ErrorDocument::new(ErrorCode::Usage, message).into());
+    }
     let net = args.name.clone().or_else(|| session.globals.testnet.as_ref().map(|spot| spot.net.clone()));
     let place = Place::of(session, net.unwrap_or_else(super::NetName::usual))?;
     let seed = match args.seed {
@@ -68,11 +75,23 @@ pub(super) fn up(session: &Session, args: &super::Up) -> Result<(), Failure> {
     };
     let turn = Turn::take();
     let begun = Instant::now();
-    let held = make(&place, args, seed)?;
-    // From here on whatever ends this takes everything away again.
-    let mut raised = Raised { held, children: Vec::new(), done: false };
-    let document = session.block_on(raise(&mut raised, begun))?;
-    raised.done = true;
+    let mut attempt = 1;
+    let document = loop {
+        let held = make(&place, args, seed)?;
+        // From here on whatever ends this takes everything away again.
+        let mut raised = Raised { held, children: Vec::new(), done: false };
+        match session.block_on(raise(&mut raised, args.validators, begun)) {
+            Ok(document) => {
+                raised.done = true;
+                break document;
+            }
+            // Nodes whose starter was killed still come to their ports when it is no longer anybody's turn.
+            Err(Failure::Error(error)) if error.code == ErrorCode::Conflict && attempt < ATTEMPTS => {
+                attempt += 1;
+            }
+            Err(failure) => return Err(failure),
+        }
+    };
     drop(turn);
     session.show_own(&document, |document| Shown {
         text: screen(document),
@@ -93,11 +112,16 @@ fn screen(document: &TestnetUpDocument) -> String {
     let seconds = |ms: u64| format!("{}.{}s", ms / 1000, ms % 1000 / 100);
     let count = nodes.len();
     let mut text = format!(
-        "{name}: {count} nodes up in {}   all {count} alive on all {count} after {}   seed {}\n",
+        "{name}: {count} nodes up in {}   all {count} alive on all {count} after {}",
         seconds(*up_ms),
-        seconds(*alive_ms),
-        document.seed
+        seconds(*alive_ms)
     );
+    if let Some(log) = &document.log {
+        let votes = log.validators.len();
+        let after = seconds(log.first_block_ms);
+        text.push_str(&format!("   log height {} after {after}, {votes} validators", log.height));
+    }
+    text.push_str(&format!("   seed {}\n", document.seed));
     for row in nodes.chunks(5) {
         let cells: Vec<String> =
             row.iter().map(|node| format!("{} {}  :{}", node.index, node.name, node.port)).collect();
@@ -129,6 +153,7 @@ fn make(place: &Place, args: &super::Up, seed: u64) -> Result<Held, Failure> {
         created: Timestamp::now(),
         next: 0,
         nodes: Vec::new(),
+        log: None,
         partition: None,
         links: Vec::new(),
         events: Vec::new(),
@@ -308,7 +333,11 @@ pub(super) fn end_children(children: &mut Vec<Child>) {
 }
 
 /// Starts all nodes, and waits until all are alive for all.
-async fn raise(raised: &mut Raised, begun: Instant) -> Result<TestnetUpDocument, Failure> {
+async fn raise(
+    raised: &mut Raised,
+    validators: Option<u32>,
+    begun: Instant,
+) -> Result<TestnetUpDocument, Failure> {
     for row in raised.held.state.nodes.clone() {
         let child = spawn(&raised.held.place, &row)?;
         if let Some(row) = raised.held.row(row.index) {
@@ -329,6 +358,14 @@ async fn raise(raised: &mut Raised, begun: Instant) -> Result<TestnetUpDocument,
         row.rss_bytes = status.node.rss_bytes;
     }
     name_all(&place, &rows, &rows).await?;
+    let log = match validators {
+        Some(votes) => {
+            let (kept, log) = ordered::begin(&place, &rows, votes, begun).await?;
+            raised.held.state.log = Some(kept);
+            Some(log)
+        }
+        None => None,
+    };
     raised.held.state.phase = TestnetPhase::Up;
     raised.held.state.note(format!("up {count}"));
     raised.held.save()?;
@@ -347,6 +384,7 @@ async fn raise(raised: &mut Raised, begun: Instant) -> Result<TestnetUpDocument,
         directory: place.directory.display().to_string(),
         up_ms: as_ms(up),
         alive_ms: as_ms(alive),
+        log,
         nodes: nodes.collect(),
     })
 }
@@ -450,8 +488,9 @@ fn ended(place: &Place, row: &Row, status: std::process::ExitStatus) -> Failure 
     let lines: Vec<&str> = said.lines().collect();
     let start =
         lines.iter().rposition(|line| line.starts_with("error: ")).unwrap_or(lines.len().saturating_sub(1));
-    let mut document =
-        ErrorDocument::new(ErrorCode::Failed, format!("node \"{}\" did not start ({status})", row.name));
+    let is_conflict = status.code() == Some(i32::from(ErrorCode::Conflict.exit()));
+    let code = if is_conflict { ErrorCode::Conflict } else { ErrorCode::Failed };
+    let mut document = ErrorDocument::new(code, format!("node \"{}\" did not start ({status})", row.name));
     for line in lines.iter().skip(start).take(5) {
         document = document.detail("it said", line.trim());
     }

@@ -24,7 +24,7 @@ const MEMORY_MORE_MAX: u64 = 64 << 20;
 /// The record that a report puts and asks for.
 const RECORD: &str = "testnet-report";
 
-fn words(failure: &Failure) -> String {
+pub(super) fn words(failure: &Failure) -> String {
     match failure {
         Failure::Error(document) => document.message.clone(),
         _ => "it did not answer".to_owned(),

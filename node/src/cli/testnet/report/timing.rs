@@ -10,7 +10,7 @@ use crate::api::documents::{EventLine, MemberState, NodeEvent};
 use crate::cli::client::{Client, read_line};
 
 /// A stream that is silent for this long has told everything that was.
-const SILENCE: Duration = Duration::from_millis(150);
+pub(super) const SILENCE: Duration = Duration::from_millis(150);
 /// What happened is asked for from the beginning.
 const EVENTS: &str = "/api/v1/events?topics=members&since=0";
 

@@ -105,11 +105,9 @@ impl Up {
                 scope.spawn(|| {
                     loop {
                         let number = next.fetch_add(1, Ordering::Relaxed);
-                        let due = if rate == 0 {
-                            Instant::now()
-                        } else {
-                            begun + Duration::from_micros(number as u64 * 1_000_000 / rate)
-                        };
+                        let planned = (number as u64 * 1_000_000).checked_div(rate);
+                        let due =
+                            planned.map_or_else(Instant::now, |micros| begun + Duration::from_micros(micros));
                         if due.duration_since(begun) >= span {
                             return;
                         }

@@ -39,11 +39,11 @@ fn started(node: &Node, dir: &Path) -> Result<(Documents, DropGuard, TaskTracker
 impl Honest {
     /// Starts node `number`.
     pub async fn start(number: u32) -> Self {
-        Self::start_on(Node::start(number).await).await
+        Self::start_on(Node::start(number).await)
     }
 
     /// Starts documents on a node.
-    pub async fn start_on(node: Node) -> Self {
+    pub fn start_on(node: Node) -> Self {
         let dir = tempfile::tempdir().unwrap_or_else(|error| fail(&error.to_string()));
         let (documents, stop, tasks) = started(&node, dir.path()).unwrap_or_else(|error| fail(&error));
         Self { node, documents, stop, tasks, dir }

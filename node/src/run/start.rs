@@ -144,17 +144,29 @@ pub(super) async fn start(
     if node.config.settings.same_machine {
         tasks.spawn(neighbours::look(node.overlay.clone(), node.paths.clone(), stop.clone()));
     }
-    tasks.spawn(pump_members(Arc::clone(&node), told, stop.clone()));
-    tasks.spawn(pump_order(Arc::clone(&node), ordered, stop.clone()));
-    tasks.spawn(liveness::tell(
-        Hearers::of(&node),
-        node.members.clone(),
-        present,
-        stop.clone(),
-        tasks.clone(),
-    ));
-    tasks.spawn(keep_announced(Arc::clone(&node), moved, stop.clone()));
+    follow(&node, Streams { told, present, ordered, moved }, stop, tasks);
     Ok(Running { node, listening, created: created == Created::Now, ended, files })
+}
+
+/// What the parts of a node tell of.
+struct Streams {
+    /// Members, for whoever watches events.
+    told: broadcast::Receiver<Told>,
+    /// Members, for those who work with others.
+    present: broadcast::Receiver<Told>,
+    ordered: broadcast::Receiver<order::Told>,
+    /// This node has other addresses.
+    moved: watch::Receiver<u64>,
+}
+
+/// Has what the parts of a node tell come to those whom it concerns.
+fn follow(node: &Arc<Node>, streams: Streams, stop: &CancellationToken, tasks: &TaskTracker) {
+    let Streams { told, present, ordered, moved } = streams;
+    tasks.spawn(pump_members(Arc::clone(node), told, stop.clone()));
+    tasks.spawn(pump_order(Arc::clone(node), ordered, stop.clone()));
+    let hearers = Hearers::of(node);
+    tasks.spawn(liveness::tell(hearers, node.members.clone(), present, stop.clone(), tasks.clone()));
+    tasks.spawn(keep_announced(Arc::clone(node), moved, stop.clone()));
 }
 
 /// Reads the configuration. A node without a file gets one in which everything is commented out.

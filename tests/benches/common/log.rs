@@ -90,29 +90,21 @@ async fn load(nodes: &[Validating], rate: u64, bytes: usize, span: Duration, sal
         let due = if rate == 0 { u64::MAX } else { rate * begun.elapsed().as_micros() as u64 / 1_000_000 };
         while !over && sent < due && waiting < WAITING {
             let node = &nodes[sent as usize % nodes.len()];
-            let at = if rate == 0 {
-                Instant::now()
-            } else {
-                begun + Duration::from_micros(sent * 1_000_000 / rate)
-            };
+            let planned = (sent * 1_000_000).checked_div(rate).map(Duration::from_micros);
+            let at = planned.map_or_else(Instant::now, |after| begun + after);
             tokio::spawn(call(Arc::clone(&node.log), data.clone(), Arc::clone(salts), at, done.clone()));
             (sent, waiting) = (sent + 1, waiting + 1);
         }
         if over && waiting == 0 {
             break;
         }
-        match tokio::time::timeout(Duration::from_millis(1), outcomes.recv()).await {
-            Ok(Some(outcome)) => {
-                for outcome in std::iter::once(outcome).chain(std::iter::from_fn(|| outcomes.try_recv().ok()))
-                {
-                    waiting -= 1;
-                    match outcome {
-                        Some(took) => times.push(took),
-                        None => errors += 1,
-                    }
-                }
+        let mut first = tokio::time::timeout(Duration::from_millis(1), outcomes.recv()).await.ok().flatten();
+        while let Some(outcome) = first.take().or_else(|| outcomes.try_recv().ok()) {
+            waiting -= 1;
+            match outcome {
+                Some(took) => times.push(took),
+                None => errors += 1,
             }
-            Ok(None) | Err(_) => {}
         }
     }
     let took = begun.elapsed();

@@ -18,10 +18,17 @@ async fn faulty(number: u32, transport: &str) -> (Node, Faults) {
     (Node::start_on(config, Disk::default()).await, faults)
 }
 
+/// Pings over a link that has no delay: they take a moment, and the fastest is what the others are compared with.
+const QUICK_PINGS: usize = 60;
+
 /// The fastest round trip of some pings, in milliseconds: what a busy machine adds is not the link's.
 async fn ping(from: &Node, to: &Node) -> f64 {
+    fastest(from, to, 9).await
+}
+
+async fn fastest(from: &Node, to: &Node, pings: usize) -> f64 {
     let mut trips = Vec::new();
-    for _ in 0..9 {
+    for _ in 0..pings {
         let pong = from.overlay.ping(to.id(), PATIENCE).await.unwrap();
         trips.push(pong.rtt.as_secs_f64() * 1000.0);
     }
@@ -34,7 +41,7 @@ async fn a_delay_of_50_ms_adds_50_ms_to_every_ping() {
     for transport in TRANSPORTS {
         let ((one, faults), (other, _)) = (faulty(1, transport).await, faulty(2, transport).await);
         one.join(&other).await;
-        let before = ping(&one, &other).await;
+        let before = fastest(&one, &other, QUICK_PINGS).await;
         let delay = Duration::from_millis(50);
         let link = LinkFaults { delay, jitter: delay / 10, ..LinkFaults::default() };
         faults.set(&[(other.id(), link)].into()).unwrap();

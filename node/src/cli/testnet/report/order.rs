@@ -14,6 +14,7 @@ use crate::cli::documents::TestnetCheck;
 use crate::cli::errors::Failure;
 use crate::cli::routes;
 use crate::cli::testnet::state::{Kept, State};
+use crate::exit::ErrorCode;
 
 /// What happened in the log is asked for from the beginning.
 const EVENTS: &str = "/api/v1/events?topics=order&since=0";
@@ -74,7 +75,11 @@ async fn look(scene: &Scene, kept: &Kept, wanted: u64) -> Found {
     };
     let tips = heights.iter().map(|(row, client, height)| async move {
         let at = height.to_string();
-        let first = block(client, &kept.entry).await.map(|found| found.block.height).ok();
+        let first = match block(client, &kept.entry).await {
+            Ok(found) => Some(found.block.height),
+            Err(Failure::Error(error)) if error.code == ErrorCode::NotFound => None,
+            Err(failure) => return Err((row.name.clone(), failure)),
+        };
         Ok::<Tip, (String, Failure)>(Tip {
             node: row.name.clone(),
             height: *height,

@@ -13,7 +13,7 @@ use std::time::Duration;
 use libp2p::kad::KBucketKey;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::TryRecvError;
-use wattle_net::{Config, ConnectionLimits, DhtMode, Event, Lagged, RequestError, Subscription};
+use wattle_net::{Config, ConnectionLimits, DhtMode, Event, Lagged, RequestError, Source, Subscription};
 use wattle_tests::hostile::{GossipRpc, Manner, Stranger};
 use wattle_tests::overlay::{Disk, Node, PATIENCE, config, network, until};
 use wattle_tests::records::signed;
@@ -114,6 +114,51 @@ async fn connections_stay_below_high_water_and_gossip_still_reaches_everybody() 
     .await;
     for follower in &mut followers {
         assert!(!collect(follower, 1).await.0.is_empty());
+    }
+}
+
+/// Finding 1, where there are more neighbours than connections: everybody hears of everybody again and again.
+#[tokio::test(flavor = "multi_thread")]
+async fn neighbours_who_are_too_many_do_not_dial_each_other_for_ever() {
+    const NODES: u32 = 10;
+    let limits = ConnectionLimits {
+        low_water: NonZeroUsize::new(4).unwrap(),
+        high_water: NonZeroUsize::new(6).unwrap(),
+        idle_after: Duration::from_secs(1),
+    };
+    let mut nodes = Vec::new();
+    for number in 0..NODES {
+        let config = Config { connections: limits, ..config(number) };
+        nodes.push(Node::start_on(config, Disk::default()).await);
+    }
+    let mut all = Vec::new();
+    for node in &nodes {
+        all.push((node.id(), node.addresses().await));
+    }
+    let mut events: Vec<_> = nodes.iter().map(|node| node.overlay.events()).collect();
+    // One of a look of each, and how many connections that came to.
+    let mut look = async |turn: usize| {
+        for (place, node) in nodes.iter().enumerate() {
+            let (peer, addresses) = all[(place + turn) % all.len()].clone();
+            node.overlay.candidate(peer, addresses, Source::SameMachine).await.unwrap();
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let mut connected = 0;
+        for events in &mut events {
+            while let Ok(event) = events.try_recv() {
+                connected += usize::from(matches!(event, Event::Connected(_)));
+            }
+        }
+        connected
+    };
+    let mut opened = Vec::new();
+    for turn in 0..80 {
+        opened.push(look(turn).await);
+    }
+    let late: usize = opened[50..].iter().sum();
+    assert!(late <= 4, "connections are opened for ever: {opened:?}");
+    for node in &nodes {
+        assert!(node.peers().await.len() >= 3, "and everybody has some");
     }
 }
 

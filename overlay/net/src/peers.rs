@@ -80,6 +80,7 @@ pub(crate) struct Peers {
     pub(crate) channels: Places,
     pub(crate) book: AddressBook,
     connections: Connections,
+    low_water: usize,
     high_water: usize,
     connected: BTreeMap<NodeId, Peer>,
     closing: BTreeMap<ConnectionId, DisconnectReason>,
@@ -125,6 +126,7 @@ impl Peers {
             channels,
             book,
             connections: Connections::new(me, config.connections),
+            low_water: config.connections.low_water.get(),
             high_water: config.connections.high_water.get(),
             connected: BTreeMap::new(),
             closing: BTreeMap::new(),
@@ -309,7 +311,7 @@ impl Peers {
         if peer == self.me
             || !away
             || self.connected.contains_key(&peer)
-            || self.connections.count() >= self.high_water
+            || self.connections.count() >= self.room_for(source)
             || !self.is_worth_a_dial(now, peer, source)
         {
             return;
@@ -320,6 +322,16 @@ impl Peers {
         self.away.dialed(now, peer);
         // Ignored because a candidate that cannot be dialed is not missed.
         drop(self.dial(swarm, Some(peer), addresses.to_vec()));
+    }
+
+    /// Up to how many connections a peer is dialed that was told of so. Who is only there is dialed up to low water:
+    /// between the two only others dial. Else where there are more nodes than high water everybody would dial up to
+    /// it, be trimmed, and dial again, for ever.
+    const fn room_for(&self, source: Source) -> usize {
+        match source {
+            Source::SameMachine | Source::Mdns | Source::AddressBook => self.low_water,
+            Source::Overlay | Source::Bootstrap | Source::Asked => self.high_water,
+        }
     }
 
     /// Whether membership has anything against a dial. Nothing that a peer itself lets hear of it waits for that (a

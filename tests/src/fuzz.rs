@@ -4,8 +4,10 @@
 //! `tests/fuzz/` runs them under libFuzzer; `tests/fuzz_corpus.rs` replays the corpus that it found in every
 //! test run. Each target also holds what decodes to what it promises: the one spelling, the caps.
 
+mod apps;
 mod documents;
 mod members;
+mod order;
 
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
@@ -17,9 +19,11 @@ use serde::de::DeserializeOwned;
 use tower::ServiceExt as _;
 use wattle::api::documents::{
     BlockRequest, ConnectRequest, DhtFindPeerRequest, DhtProvideRequest, DhtProvidersRequest, DhtPutRequest,
-    DhtTargetRequest, DisconnectRequest, InviteRequest, JoinRequest, LogLevelRequest, MembersRemoveRequest,
-    NameRequest, PingRequest, PublishRequest, SessionRequest, StopRequest, TokenNewRequest,
-    TokenRevokeRequest, TopicQuestionRequest,
+    DhtTargetRequest, DisconnectRequest, DocFieldRequest, DocImportRequest, DocJoinRequest, DocNewRequest,
+    DocRemoveRequest, DocShareRequest, DocTextRequest, FaultsRequest, InviteRequest, JoinRequest,
+    LogLevelRequest, MembersRemoveRequest, NameRequest, NickRequest, OrderJoinRequest, OrderSubmitRequest,
+    OrderVerifyRequest, PingRequest, PublishRequest, RoomNewRequest, RoomTopicRequest, SayRequest,
+    SessionRequest, StopRequest, TokenNewRequest, TokenRevokeRequest, TopicQuestionRequest,
 };
 use wattle::api::{Access, Door, Gate, Guard, check_key, check_name, gate_only};
 use wattle::config::{Config, Sources};
@@ -36,18 +40,27 @@ use wattle_types::{
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
-pub const TARGETS: [Target; 15] = [
+pub const TARGETS: [Target; 24] = [
     ("bodies", bodies),
     ("chunk", documents::chunk),
     ("config", config),
+    ("document_change", documents::document_change),
+    ("document_frames", documents::document_frames),
+    ("file", documents::file),
+    ("genesis", order::genesis),
     ("http", http),
     ("kademlia_answer", kademlia_answer),
+    ("log_answer", order::log_answer),
+    ("log_ask", order::log_ask),
+    ("log_frames", order::log_frames),
     ("member_datagram", members::member_datagram),
     ("member_message", members::member_message),
     ("member_packet", members::member_packet),
+    ("receipt", order::receipt),
     ("record", record),
     ("record_key", record_key),
     ("repo_message", documents::repo_message),
+    ("room", apps::room),
     ("sync_message", documents::sync_message),
     ("ticket", ticket),
     ("topic_message", topic_message),
@@ -55,6 +68,19 @@ pub const TARGETS: [Target; 15] = [
 ];
 
 const NOW: UnixTime = UnixTime::from_millis(1_800_000_000_000);
+
+/// Several inputs in one: each behind a byte that says how it is meant, and its length in two bytes.
+fn parts(bytes: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
+    let mut rest = bytes;
+    let next = move || {
+        let ([how, high, low], behind) = rest.split_first_chunk::<3>()?;
+        let length = usize::from(u16::from_be_bytes([*high, *low])).min(behind.len());
+        let (part, behind) = behind.split_at(length);
+        rest = behind;
+        Some((*how, part))
+    };
+    std::iter::from_fn(next).take(16)
+}
 
 /// A record as a peer sends it: one byte of key length, the key, the value.
 pub fn record(bytes: &[u8]) {
@@ -144,13 +170,28 @@ pub fn bodies(bytes: &[u8]) {
     body::<DhtPutRequest>(bytes);
     body::<DhtTargetRequest>(bytes);
     body::<DisconnectRequest>(bytes);
+    body::<DocFieldRequest>(bytes);
+    body::<DocImportRequest>(bytes);
+    body::<DocJoinRequest>(bytes);
+    body::<DocNewRequest>(bytes);
+    body::<DocRemoveRequest>(bytes);
+    body::<DocShareRequest>(bytes);
+    body::<DocTextRequest>(bytes);
+    body::<FaultsRequest>(bytes);
     body::<InviteRequest>(bytes);
     body::<JoinRequest>(bytes);
     body::<LogLevelRequest>(bytes);
     body::<MembersRemoveRequest>(bytes);
     body::<NameRequest>(bytes);
+    body::<NickRequest>(bytes);
+    body::<OrderJoinRequest>(bytes);
+    body::<OrderSubmitRequest>(bytes);
+    body::<OrderVerifyRequest>(bytes);
     body::<PingRequest>(bytes);
     body::<PublishRequest>(bytes);
+    body::<RoomNewRequest>(bytes);
+    body::<RoomTopicRequest>(bytes);
+    body::<SayRequest>(bytes);
     body::<SessionRequest>(bytes);
     body::<StopRequest>(bytes);
     body::<TokenNewRequest>(bytes);

@@ -214,6 +214,84 @@ fn without_a_quorum_that_is_said_at_once_with_who_is_missing_and_commits_resume_
     assert_eq!(texts, ["before", "after"], "what was not accepted is not there");
 }
 
+/// How long ago a vote of another stood in a certificate, as a node saw it.
+fn last_vote(node: &Local<'_>, of: &Local<'_>) -> Option<Duration> {
+    let status = node.api().get("/api/v1/order/status");
+    let all = status["validators"].as_array().unwrap();
+    let one = all.iter().find(|validator| validator["id"] == of.id()).unwrap();
+    one["last_vote_ms_ago"].as_u64().map(Duration::from_millis)
+}
+
+fn copy_directory(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_directory(&entry.path(), &to);
+        } else {
+            std::fs::copy(entry.path(), to).unwrap();
+        }
+    }
+}
+
+/// It says that its key signed what it knows nothing of, signs nothing more, and has the whole log all the same.
+fn follows_only(nodes: &[Local<'_>], node: usize) {
+    let status = || nodes[node].api().get("/api/v1/order/status");
+    wait_for("it says that it signs no more", PATIENCE, || {
+        !status()["alarms"].as_array().unwrap().is_empty()
+    });
+    let said = status();
+    assert!(said["alarms"][0].as_str().unwrap().contains("is an older copy"), "{said}");
+    assert_eq!(said["signs"], false, "{said}");
+    submitted(&nodes[0], "the others go on");
+    agree(&nodes.iter().collect::<Vec<_>>());
+    assert_eq!(status()["signs"], false);
+}
+
+/// Rule K. What a key signed stands in what the others have.
+#[test]
+fn a_data_directory_that_is_an_older_copy_or_was_wiped_signs_nothing_more_with_its_key() {
+    let machine = Machine::new(None);
+    let (mut nodes, genesis) = four(&machine);
+    let directory = machine.home().join(".local/share/wattle/nodes/dora");
+    let copy = machine.home().join("copy");
+    submitted(&nodes[0], "before the copy");
+    nodes[3].kill();
+    copy_directory(&directory, &copy);
+    nodes[3].run();
+    // The others may think for a while that her old connections stand.
+    submitted(&nodes[0], "she is back");
+    wait_for("she hears the others", PATIENCE, || height(&nodes[3]) >= height(&nodes[0]));
+    let begun = Instant::now();
+    for number in 0.. {
+        submitted(&nodes[number % 3], &format!("behind the copy {number}"));
+        if last_vote(&nodes[0], &nodes[3]).is_some_and(|ago| ago < begun.elapsed()) {
+            break;
+        }
+        assert!(begun.elapsed() < PATIENCE, "she votes no more");
+    }
+    nodes[3].kill();
+    std::fs::remove_dir_all(&directory).unwrap();
+    copy_directory(&copy, &directory);
+    nodes[3].run();
+    follows_only(&nodes, 3);
+    // Of another life only the key is left.
+    nodes[3].kill();
+    let key = std::fs::read(directory.join("identity.key")).unwrap();
+    for entry in std::fs::read_dir(&directory).unwrap().map(Result::unwrap) {
+        match entry.file_name().to_str() {
+            Some("identity.key") => {}
+            _ if entry.file_type().unwrap().is_dir() => std::fs::remove_dir_all(entry.path()).unwrap(),
+            _ => std::fs::remove_file(entry.path()).unwrap(),
+        }
+    }
+    nodes[3].run();
+    assert_eq!(std::fs::read(directory.join("identity.key")).unwrap(), key);
+    let joined = machine.json(&["-n", "dora", "order", "join", &genesis.display().to_string()]);
+    assert_eq!(joined["role"], "validator");
+    follows_only(&nodes, 3);
+}
+
 /// What the other verifier says of receipts, one a line; nothing where there is no Python.
 fn python(genesis: &Path, receipts: &str) -> Option<(i32, Vec<String>)> {
     use std::io::Write as _;

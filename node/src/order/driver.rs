@@ -603,6 +603,11 @@ fn words(alarm: &Alarm) -> String {
         Alarm::RecordLost => "the log has blocks here, and what this key signed last is lost or damaged: this node \
                               follows and signs nothing, because it might sign twice. Let another key take its place"
             .to_owned(),
+        Alarm::RecordOld { round } => format!(
+            "others have a signature of this node's key of round {round} that this node knows nothing of: its data \
+             directory is an older copy, or the key is used in two places. It follows and signs nothing. Stop the \
+             other one, and let another key take this one's place"
+        ),
         Alarm::KeyUsedTwice => "another node signs with this node's key: stop one of them".to_owned(),
     }
 }

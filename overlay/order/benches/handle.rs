@@ -54,7 +54,8 @@ fn kind(input: &Input) -> &'static str {
 }
 
 fn measure(n: usize) {
-    let mut world = World::new(Options { record: true, load_us: 1_000, ..Options::new(1, n) });
+    let (record, load_us, guards_key) = (true, 1_000, false);
+    let mut world = World::new(Options { record, load_us, guards_key, ..Options::new(1, n) });
     world.run(Duration::from_secs(5));
     let place = &world.places[0];
     let mut core = Core::new(

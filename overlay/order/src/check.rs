@@ -116,6 +116,8 @@ pub enum Sound {
     Evidence(Checked<Evidence>),
     /// The epoch is over.
     EpochEnded(Checked<EpochProof>),
+    /// The sender has just started.
+    Started,
 }
 
 /// Why a message is not taken. The sender's fault, but for [`Rejected::OtherEpoch`]; nothing changed.
@@ -294,6 +296,7 @@ impl Checker {
                 Ok(Sound::Certificates { qc, tc })
             }
             Message::Fetch { block, above } => Ok(Sound::Fetch { block, above }),
+            Message::Started => Ok(Sound::Started),
             Message::Blocks(blocks) if blocks.len() > FETCH_BLOCKS_MAX => {
                 Err(Rejected::Inconsistent("answer"))
             }

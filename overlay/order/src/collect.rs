@@ -63,6 +63,11 @@ impl Timeouts {
         Tc::assemble(committee, &self.0.values().collect::<Vec<_>>())
     }
 
+    /// What one validator said.
+    pub(crate) fn of(&self, seat: Seat) -> Option<&Checked<Timeout>> {
+        self.0.get(&seat)
+    }
+
     pub(crate) fn clear(&mut self) {
         self.0.clear();
     }
@@ -128,6 +133,11 @@ impl Witness {
         };
         let (_, vote) = earlier.into_iter().find(forgot)?;
         Some(Evidence::Amnesia { vote: (**vote).clone(), round, claim })
+    }
+
+    /// The last vote of a validator that is noted.
+    pub(crate) fn last_vote(&self, seat: Seat) -> Option<&Checked<Vote>> {
+        self.votes.iter().rev().find(|((_, voter), _)| *voter == seat).map(|(_, vote)| vote)
     }
 
     /// Forgets what is long past.

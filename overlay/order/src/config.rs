@@ -15,6 +15,8 @@ pub struct Config {
     pub idle: Duration,
     /// How often a missing block is asked for, of somebody else each time.
     pub fetch_retry: Duration,
+    /// Rule K. Off only where one key signs in two places on purpose.
+    pub guards_key: bool,
 }
 
 const fn millis(millis: u64) -> Duration {
@@ -32,6 +34,7 @@ impl Config {
             retry: millis(500),
             idle: millis(1000),
             fetch_retry: millis(100),
+            guards_key: true,
         }
     }
 
@@ -44,6 +47,7 @@ impl Config {
             retry: millis(1500),
             idle: millis(3000),
             fetch_retry: millis(500),
+            guards_key: true,
         }
     }
 
@@ -57,6 +61,7 @@ impl Config {
             retry: self.retry.max(least),
             idle: self.idle,
             fetch_retry: self.fetch_retry.max(least),
+            guards_key: self.guards_key,
         }
     }
 

@@ -31,6 +31,9 @@ pub struct SafetyRecord {
     pub high_tc: Option<Tc>,
     /// The highest round timed out in.
     pub highest_timeout_round: Round,
+    /// Rule K: this key signed in that round of the epoch, and nothing here knows of it. It signs nothing more in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renounced: Option<Round>,
 }
 
 /// What goes to disk.

@@ -39,6 +39,8 @@ pub enum Message {
     Evidence(Evidence),
     /// The epoch that you are in is over; this leads out of it.
     EpochEnded(EpochProof),
+    /// I have just started: where are you, and what did you last hear of me?
+    Started,
 }
 
 impl Message {

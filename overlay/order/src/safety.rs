@@ -62,6 +62,9 @@ pub(crate) struct Safety {
     key: SecretKey,
     seat: Option<Seat>,
     record: SafetyRecord,
+    /// The last round that was signed in before this life, and the first in it.
+    before: Round,
+    first: Option<Round>,
 }
 
 impl Safety {
@@ -73,10 +76,12 @@ impl Safety {
         record: Option<SafetyRecord>,
         trusted: bool,
     ) -> Self {
-        let seat = committee.seat(&key.node_id()).filter(|_| trusted);
         let record = record.filter(|record| record.epoch == committee.epoch());
         let record = record.unwrap_or_else(|| Self::fresh(committee));
-        Self { key, seat, record }
+        let seat = committee.seat(&key.node_id()).filter(|_| trusted && record.renounced.is_none());
+        let mut safety = Self { key, seat, before: Round(0), first: None, record };
+        safety.before = safety.last();
+        safety
     }
 
     /// The record of one that signed nothing in this epoch.
@@ -90,6 +95,7 @@ impl Safety {
             high_qc: Qc::genesis(committee),
             high_tc: None,
             highest_timeout_round: Round(0),
+            renounced: None,
         }
     }
 
@@ -106,6 +112,33 @@ impl Safety {
     pub(crate) fn enter(&mut self, committee: &Committee) {
         self.seat = committee.seat(&self.key.node_id());
         self.record = Self::fresh(committee);
+        (self.before, self.first) = (Round(0), None);
+    }
+
+    /// Rule K: whether this node never signed in a round of this epoch, as far as it knows. If somebody shows that its
+    /// key did, its record is not the last one.
+    pub(crate) fn denies(&self, round: Round) -> bool {
+        let between = self.first.is_none_or(|first| round < first);
+        round > self.last() || (round > self.before && between)
+    }
+
+    /// The last round in which anything was signed.
+    pub(crate) fn last(&self) -> Round {
+        let proposed = self.record.last_proposal.map_or(Round(0), |(round, _)| round);
+        self.record.last_round.max(proposed)
+    }
+
+    /// Signs nothing any more in this epoch, whenever it is started again: the key signed in that round, and this
+    /// record does not know what.
+    pub(crate) fn renounce(&mut self, round: Round, journal: &mut Journal) {
+        self.seat = None;
+        self.record.renounced = Some(round);
+        journal.append(Record::Safety(Box::new(self.record.clone())));
+    }
+
+    fn signs_in(&mut self, round: Round) {
+        self.record.last_round = self.record.last_round.max(round);
+        self.first.get_or_insert(round);
     }
 
     fn signer(&self, journal: &Journal) -> Result<Seat, Refusal> {
@@ -150,7 +183,7 @@ impl Safety {
             return Err(Refusal::Extends);
         }
         let vote = Vote::sign(&self.key, committee, seat, ready.proposal().vote_data(ready.parent()));
-        self.record.last_round = round;
+        self.signs_in(round);
         self.record.last_vote = Some(vote.clone());
         // L: the lock is in the record that must be on disk before the vote leaves.
         self.raise_lock(&block.qc);
@@ -183,7 +216,7 @@ impl Safety {
         let tc = tc.filter(|_| !round.follows(high_qc.data.round)).cloned();
         let signature = Timeout::sign(&self.key, committee, &data);
         let timeout = Timeout { data, author, signature, high_qc: high_qc.clone(), tc, vote, tick: 0 };
-        self.record.last_round = round;
+        self.signs_in(round);
         self.record.highest_timeout_round = round;
         self.record.last_timeout = Some(timeout.clone());
         self.raise_lock(high_qc);
@@ -233,6 +266,7 @@ impl Safety {
             return Err(Refusal::Extends);
         }
         let proposal = Checked::made_of_checked(Proposal::sign(&self.key, committee, block));
+        self.first.get_or_insert(round);
         self.record.last_proposal = Some((round, proposal.id()));
         self.raise_lock(&qc);
         journal.append(Record::Block(Box::new((*proposal).clone())));

@@ -181,6 +181,9 @@ impl Core {
         if proposal.header().epoch != self.committee.epoch() {
             return;
         }
+        let block = &proposal.block;
+        self.signed_by([block.header.author].into_iter(), block.header.round);
+        self.signed_by(block.qc.signers.seats(), block.qc.data.round);
         // E1, however it came here.
         if Witness::covers(self.turn.round, proposal.header().round) {
             let evidence = self.witness.note_proposal(proposal);

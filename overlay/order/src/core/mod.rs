@@ -2,6 +2,7 @@
 
 mod blocks;
 mod commits;
+mod guard;
 mod rounds;
 mod start;
 mod votes;
@@ -26,6 +27,7 @@ use crate::message::Message;
 use crate::safety::{Refusal, Safety};
 use crate::tree::{Tree, Verdict};
 use blocks::{Suspended, Wanted};
+use guard::Greeting;
 pub use start::{Corrupt, Recovered};
 
 /// What happened.
@@ -193,7 +195,13 @@ pub enum Alarm {
     DiskFailed,
     /// The log has blocks, and what this key signed is lost. It signs nothing in this epoch.
     RecordLost,
-    /// Evidence names this node's own key: it is used in two places.
+    /// Somebody shows a signature of this node's key that its record does not know of: the record is an older copy, or
+    /// the key is used in two places. It signs nothing in this epoch.
+    RecordOld {
+        /// In which round.
+        round: Round,
+    },
+    /// Evidence names this node's own key: it is used in two places. It signs nothing in this epoch.
     KeyUsedTwice,
 }
 
@@ -323,6 +331,9 @@ pub struct Core {
     quarantined: bool,
     halted: bool,
     started: bool,
+    greeting: Option<Greeting>,
+    /// Until a block of this round is certified nothing is signed.
+    wary: Option<Round>,
     alarms: Vec<Alarm>,
     counts: Counts,
 }
@@ -366,7 +377,8 @@ impl Machine for Core {
         }
         let expires = if self.turn.expired { self.turn.retry_at } else { self.expires_at() };
         let sync = self.syncing.map(|(_, at)| at);
-        [Some(expires), self.proposes_at(), self.wanted.deadline(), sync].into_iter().flatten().min()
+        let others = [self.proposes_at(), self.wanted.deadline(), sync, self.greets_at()];
+        others.into_iter().flatten().min().map_or(Some(expires), |at| Some(at.min(expires)))
     }
 }
 
@@ -470,7 +482,9 @@ impl Core {
                 if let Some(tc) = tc {
                     self.on_tc(now, &tc, out);
                 }
+                self.on_greeted(now, from, out);
             }
+            Sound::Started => self.on_started(from, out),
             Sound::Fetch { block, above } => self.on_fetch(from, &block, above),
             Sound::Blocks(blocks) => self.on_blocks(now, from, blocks, out),
             Sound::Evidence(evidence) => self.report(evidence, out),
@@ -483,6 +497,7 @@ impl Core {
             self.start(now, out);
             return;
         }
+        self.greet_again(now, out);
         self.expire_if_due(now, out);
         self.propose_if_due(now, out);
         self.ask_again(now, out);
@@ -500,6 +515,9 @@ impl Core {
         }
         if self.safety.seat() == Some(key.1) {
             self.alarms.push(Alarm::KeyUsedTwice);
+            if self.config.guards_key {
+                self.safety.renounce(key.2, &mut self.journal);
+            }
         }
         self.evidence.insert(key, evidence.clone());
         send(out, To::All, Message::Evidence((*evidence).clone()));
@@ -561,7 +579,7 @@ impl Core {
     }
 
     fn is_unsure(&self) -> bool {
-        self.syncing.is_some() || self.quarantined || self.halted
+        self.syncing.is_some() || self.quarantined || self.halted || self.is_wary()
     }
 
     fn others(&self, seats: impl IntoIterator<Item = Seat>) -> Vec<NodeId> {

@@ -18,6 +18,7 @@ impl Core {
         if qc.data.epoch != self.committee.epoch() || qc.data.round == Round(0) {
             return;
         }
+        self.signed_by(qc.signers.seats(), qc.data.round);
         let news = qc.data.round > self.high_qc.data.round;
         if news {
             // L: monotone.
@@ -57,6 +58,7 @@ impl Core {
         if tc.epoch != self.committee.epoch() {
             return;
         }
+        self.signed_by(tc.claims.iter().map(|claim| claim.author), tc.round);
         if self.high_tc.as_ref().is_some_and(|known| known.round >= tc.round) {
             return;
         }
@@ -151,6 +153,7 @@ impl Core {
         let round = self.turn.round;
         let signed = match self.safety.last_timeout(&self.journal) {
             Some(last) if last.peek().data.round == round => Ok(last),
+            _ if self.is_wary() => return,
             _ => {
                 let tc = self.high_tc.as_deref();
                 self.safety.timeout(&self.committee, round, &self.high_qc, tc, &mut self.journal)
@@ -181,6 +184,7 @@ impl Core {
         if timeout.data.epoch != self.committee.epoch() {
             return;
         }
+        self.signed_by([timeout.author].into_iter(), timeout.data.round);
         if Witness::covers(self.turn.round, timeout.data.round) {
             let evidence = self.witness.note_timeout(&timeout);
             self.note(evidence, out);

@@ -171,6 +171,8 @@ pub(super) fn begin(config: Config, key: SecretKey, recovered: Recovered) -> Cor
         quarantined: false,
         halted: false,
         started: false,
+        greeting: None,
+        wary: None,
         alarms: Vec::new(),
         counts: Counts::default(),
         committee,
@@ -178,6 +180,7 @@ pub(super) fn begin(config: Config, key: SecretKey, recovered: Recovered) -> Cor
     if lost && core.committee.seat(&me).is_some() {
         core.alarms.push(Alarm::RecordLost);
     }
+    core.alarms.extend(core.safety.record().renounced.map(|round| Alarm::RecordOld { round }));
     core.attach_recovered(blocks, proof);
     core.turn.round = core.entered();
     core
@@ -207,6 +210,7 @@ impl Core {
     pub(super) fn start(&mut self, now: Time, out: &mut Outbox<Output>) {
         self.started = true;
         self.turn.since = now;
+        self.greet(now, out);
         if self.safety.seat().is_some() {
             self.journal.append(Record::Safety(Box::new(self.safety.record().clone())));
         }

@@ -142,6 +142,7 @@ impl Core {
         if vote.data.epoch != self.committee.epoch() {
             return;
         }
+        self.signed_by([vote.voter].into_iter(), vote.data.round);
         if Witness::covers(self.turn.round, vote.data.round) {
             let evidence = self.witness.note_vote(&vote);
             self.note(evidence, out);

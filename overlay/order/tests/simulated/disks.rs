@@ -104,6 +104,106 @@ fn one_whose_safety_record_is_lost_signs_nothing_and_says_so() {
     assert!(world.within(SECOND, |world| world.places[0].height() > tip));
 }
 
+/// The data directory of a place is gone, but for the key; or is what it was when it had so many records.
+fn wind_back(world: &mut World, place: usize, records: usize) {
+    world.crash(place);
+    let kept: Vec<_> = world.places[place].disk.log[..records].to_vec();
+    let key = world.places[place].key.clone();
+    let _last = world.add_place(key, false);
+    let last = world.places.len() - 1;
+    world.places.swap(place, last);
+    let mut gone = world.places.pop().unwrap();
+    let here = &mut world.places[place];
+    here.life = gone.life + 1;
+    let committed =
+        |record: &Record| if let Record::Commit { blocks, .. } = record { blocks.len() } else { 0 };
+    let commits: usize = kept.iter().map(|(_, record)| committed(record)).sum();
+    here.chain = gone.chain.drain(..commits).collect();
+    let of = |applied: &crate::world::Applied| transactions(&applied.block);
+    here.ordered = here.chain.iter().flat_map(of).collect();
+    here.mempool = gone.mempool;
+    here.disk.log = kept;
+    here.disk.have_synced(records);
+}
+
+/// Cuts a place off from all, or lets it back.
+fn cut_off(world: &mut World, place: usize, cut: bool) {
+    world.cut.clear();
+    for other in (0..4).filter(|other| cut && *other != place) {
+        world.cut.extend([(place, other), (other, place)]);
+    }
+}
+
+/// Rule K. The judge knows every signature that ever left, whatever disk it was made with.
+#[test]
+fn a_validator_whose_data_directory_was_wiped_or_is_an_older_copy_signs_nothing_more() {
+    for seed in seeds(12) {
+        let mut world = World::new(Options { load_us: 3_000, ..Options::new(seed, 4) });
+        world.run(100 * MILLI);
+        // Nothing at all, or a copy of some time ago.
+        let records = if seed % 3 == 0 { 0 } else { world.places[1].disk.synced };
+        world.run((20 + 40 * seed as u32) * MILLI);
+        wind_back(&mut world, 1, records);
+        // Nobody tells it anything for a while.
+        cut_off(&mut world, 1, seed % 2 == 0);
+        world.start(1);
+        world.run(300 * MILLI);
+        cut_off(&mut world, 1, false);
+        world.run(SECOND);
+        let alarms = &world.places[1].alarms;
+        assert!(matches!(alarms.as_slice(), [Alarm::RecordOld { .. }]), "{alarms:?}, seed {seed}");
+        let core = world.places[1].core.as_ref().unwrap();
+        assert_eq!(core.counts().votes, 0, "seed {seed}");
+        assert!(!core.status().validator);
+        let tip = world.places[0].height();
+        assert!(world.within(SECOND, |world| world.places[1].height() > tip), "it follows, seed {seed}");
+        // What showed it is on disk by now and not looked at again, so the record says it.
+        world.crash(1);
+        world.places[1].alarms.clear();
+        world.start(1);
+        world.run(SECOND);
+        let alarms = &world.places[1].alarms;
+        assert!(
+            matches!(alarms.as_slice(), [Alarm::RecordOld { .. }]),
+            "{alarms:?}, started again, seed {seed}"
+        );
+        assert_eq!(world.places[1].core.as_ref().unwrap().counts().votes, 0, "started again, seed {seed}");
+    }
+}
+
+/// Rule K: one that never signed is no other than one whose disk was wiped, so it waits until the round after the one
+/// in which it asked is certified; then it votes.
+#[test]
+fn a_validator_that_comes_late_for_the_first_time_waits_two_rounds_and_votes() {
+    for seed in seeds(4) {
+        let mut world = World::new(Options { load_us: 3_000, ..Options::new(seed, 4) });
+        wind_back(&mut world, 3, 0);
+        world.run(300 * MILLI);
+        world.start(3);
+        let votes = |world: &World| world.places[3].core.as_ref().map_or(0, |core| core.counts().votes);
+        assert!(world.within(SECOND, |world| votes(world) > 10), "seed {seed}: {:?}", world.places[3].alarms);
+        assert!(world.places[3].alarms.is_empty());
+    }
+}
+
+/// Rule K: while the others cannot be heard nothing new is signed, and a quorum that starts goes on at once.
+#[test]
+fn a_validator_that_starts_alone_waits_for_a_quorum_before_it_signs() {
+    let mut world = World::new(Options { load_us: 3_000, ..Options::new(1, 4) });
+    world.run(200 * MILLI);
+    world.crash(2);
+    cut_off(&mut world, 2, true);
+    world.start(2);
+    let before = world.places[2].disk.log.len();
+    world.run(2 * SECOND);
+    let signed = world.places[2].disk.log.len() - before;
+    assert!(signed <= 1, "{signed} records, and the first is of the start");
+    cut_off(&mut world, 2, false);
+    let votes = |world: &World| world.places[2].core.as_ref().map_or(0, |core| core.counts().votes);
+    assert!(world.within(SECOND, |world| votes(world) > 5));
+    assert!(world.places[2].alarms.is_empty());
+}
+
 /// A9.
 #[test]
 fn a_slow_disk_of_one_costs_little_and_nothing_leaves_before_its_fsync() {

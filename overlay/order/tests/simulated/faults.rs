@@ -166,6 +166,7 @@ fn loss_repetition_reordering_and_delay_slow_the_log_and_never_stop_it() {
                     retry: 500 * MILLI,
                     idle: 100 * MILLI,
                     fetch_retry: 300 * MILLI,
+                    guards_key: true,
                 };
                 let (delay_us, jitter_us, load_us) = (1_000, 499_000, 250_000);
                 let options = Options {

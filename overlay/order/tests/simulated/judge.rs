@@ -88,7 +88,11 @@ impl Judge {
 
     pub(crate) fn check_sent(&mut self, place: &Place, message: &Message, options: &Options) {
         let seed = options.seed;
+        // What another said may be told back to it.
+        let own = |seat: Seat| place.checker.committee().id(seat) == Some(place.id);
         match message {
+            Message::Vote(vote) if !own(vote.voter) => {}
+            Message::Timeout(timeout) if !own(timeout.author) => {}
             Message::Vote(vote) => {
                 let disk = place.disk.safety.get(&vote.data.epoch);
                 let covered = disk.is_some_and(|disk| {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use wattle_order::{Core, Recovered, Seen};
+use wattle_order::{Config, Core, Recovered, Seen};
 use wattle_types::{Machine as _, Outbox};
 
 use crate::liars::Liar;
@@ -12,7 +12,8 @@ use crate::{MILLI, SECOND, scale};
 /// A17.
 #[test]
 fn a_recorded_run_with_faults_replays_to_the_same_outputs_and_digests() {
-    let options = Options { record: true, loss: 50, double: 50, load_us: 10_000, ..Options::new(17, 7) };
+    let (loss, double, load_us, guards_key) = (50, 50, 10_000, false);
+    let options = Options { record: true, loss, double, load_us, guards_key, ..Options::new(17, 7) };
     let mut world = World::new(options);
     world.places[5].liar = Some(Liar::VotesForAll);
     for _ in 0..2 * scale() {
@@ -24,7 +25,8 @@ fn a_recorded_run_with_faults_replays_to_the_same_outputs_and_digests() {
     assert!(world.lowest() > 20);
     for place in &world.places {
         let recovered = Recovered::read(Arc::clone(&world.committee), &mut Seen::new(), []).unwrap();
-        let mut core = Core::new(world.options.config.clone(), place.key.clone(), recovered);
+        let config = Config { guards_key: world.options.guards_key, ..world.options.config.clone() };
+        let mut core = Core::new(config, place.key.clone(), recovered);
         for (step, (now, input, digest, outputs)) in place.trace.iter().enumerate() {
             let mut out = Outbox::new();
             core.handle(*now, input.clone(), &mut out);

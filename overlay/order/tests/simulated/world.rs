@@ -69,6 +69,8 @@ pub(crate) struct Options {
     pub(crate) payload: Option<usize>,
     /// Blocks are fetched by height with the machine for that.
     pub(crate) ranges: bool,
+    /// Rule K.
+    pub(crate) guards_key: bool,
 }
 
 impl Options {
@@ -85,6 +87,7 @@ impl Options {
                 retry: millis(100),
                 idle: millis(50),
                 fetch_retry: millis(20),
+                guards_key: false,
             },
             loss: 0,
             double: 0,
@@ -97,6 +100,7 @@ impl Options {
             keep: false,
             payload: None,
             ranges: false,
+            guards_key: true,
         }
     }
 }
@@ -134,7 +138,7 @@ pub(crate) struct Disk {
 
 impl Disk {
     /// So many records are on disk now.
-    fn have_synced(&mut self, count: usize) {
+    pub(crate) fn have_synced(&mut self, count: usize) {
         for (_, record) in &self.log[self.synced..count] {
             if let Record::Safety(safety) | Record::Epoch { safety, .. } = record {
                 self.safety.insert(safety.epoch, (**safety).clone());
@@ -353,7 +357,9 @@ impl World {
             self.places[place].disk.log.iter().map(|(_, record)| record.clone()).collect();
         let committed = self.apply_log(place, &records);
         let recovered = Recovered::read(genesis, &mut self.seen, records).unwrap();
-        let config = self.options.config.clone();
+        // Twins are one key in two places.
+        let guards_key = self.options.twins == 0 && self.options.guards_key;
+        let config = Config { guards_key, ..self.options.config.clone() };
         let here = &mut self.places[place];
         here.checker = Checker::new(Arc::clone(recovered.committee()));
         here.core = Some(Core::new(config, here.key.clone(), recovered));

@@ -84,6 +84,7 @@ fn what_travels_between_validators_is_spelled_as_ever() {
     golden("message_vote", &bench.vote(1, &first));
     golden("message_timeout", &bench.timeout(2, 3, &qc, Some(tc.clone())));
     golden("message_certificates", &Message::Certificates { qc: qc.clone(), tc: Some(tc) });
+    golden("message_started", &Message::Started);
     golden("message_fetch", &Message::Fetch { block: first.header().id(), above: wattle_order::Height(7) });
     golden("message_blocks", &Message::Blocks(vec![first.clone()]));
     let vote = |block| {

@@ -3,8 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "a test ends where it fails")]
 
 use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, UdpSocket};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -41,6 +42,11 @@ impl Net {
     fn at(&self, node: &str, words: &[&str]) -> String {
         let spot = format!("demo/{node}");
         self.ok(&[&["-t", &spot], words].concat())
+    }
+
+    /// Where its files are.
+    fn directory(&self) -> PathBuf {
+        PathBuf::from(self.up["directory"].as_str().unwrap())
     }
 
     fn alive(&self, node: &str) -> u64 {
@@ -358,6 +364,45 @@ fn a_report_fails_while_a_document_or_a_room_differs_and_passes_when_they_are_on
     let json: Value =
         serde_json::from_str(&std::fs::read_to_string(out.join("report.json")).unwrap()).unwrap();
     assert_eq!((&json["schema"], &json["pass"]), (&"wattle.testnet_report/1".into(), &true.into()));
+}
+
+/// Runs a command that starts a node, and takes the port of that node before the node does; nothing when the node is
+/// quicker. The command must succeed either way.
+fn take_port(net: &Net, words: &[&str], name: &str) -> Option<(TcpListener, UdpSocket, u16)> {
+    let mut command = net.machine.command(words).stdout(Stdio::null()).spawn().unwrap();
+    let node = format!("--node {name} ");
+    let begun = Instant::now();
+    while !processes_of(net.machine.home()).iter().any(|line| line.contains(&node)) {
+        assert!(begun.elapsed() < PATIENCE, "{name} was never started");
+    }
+    let config = net.directory().join(format!("config/nodes/{name}/config.toml"));
+    let config = std::fs::read_to_string(config).unwrap();
+    let port: u16 = config.split("/tcp/").nth(1).unwrap().split('"').next().unwrap().parse().unwrap();
+    let taken = TcpListener::bind(("127.0.0.1", port)).ok().zip(UdpSocket::bind(("127.0.0.1", port)).ok());
+    let ended = command.wait().unwrap();
+    assert!(ended.success(), "{words:?}: {ended}");
+    taken.map(|(tcp, udp)| (tcp, udp, port))
+}
+
+#[test]
+fn a_node_whose_port_is_taken_while_it_starts_comes_up_on_another() {
+    let net = Net::up(&["2"]);
+    let moved = |name: &str, taken: &(TcpListener, UdpSocket, u16)| {
+        let status = net.machine.json(&["testnet", "status"]);
+        let nodes = status["nodes"].as_array().unwrap();
+        let node = nodes.iter().find(|node| node["name"] == name).unwrap();
+        assert!(node["answers"] == true && node["port"] != taken.2, "{} was taken: {node}", taken.2);
+    };
+    let restarted = (0..20).find_map(|_| {
+        net.ok(&["testnet", "kill", "1"]);
+        take_port(&net, &["testnet", "restart", "1"], "bob")
+    });
+    moved("bob", &restarted.unwrap());
+    let more = ["carol", "dave", "erin", "frank", "grace", "heidi", "ivan", "judy", "karl", "lena"];
+    let added = more.into_iter().find_map(|name| Some((name, take_port(&net, &["testnet", "add"], name)?)));
+    let (name, taken) = added.unwrap();
+    moved(name, &taken);
+    wait_for("they are alive for each other", PATIENCE, || net.alive("bob") == net.alive(name));
 }
 
 #[test]

@@ -401,6 +401,8 @@ fn every_command_about_testnets_answers_with_its_document() {
     for (path, words, exit) in [
         ("testnet up", &["0"][..], 2),
         ("testnet up", &["2"], 6),
+        ("testnet up", &["5", "--validators", "3", "--name", "lab"], 2),
+        ("testnet up", &["200", "--validators", "129", "--name", "lab"], 2),
         ("testnet partition", &["0,1"], 2),
         ("testnet partition", &["0,7", "1"], 4),
         ("testnet partition", &["0,1", "1"], 2),

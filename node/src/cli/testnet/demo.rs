@@ -53,7 +53,7 @@ impl Demo<'_> {
         self.show(&["-t", &self.at(4), "chat", "send", "talk", "we are three here"])?;
         self.say("one log for all needs three of its four validators: one side has them");
         self.show(&["-t", &self.at(3), "order", "submit", "we can decide"])?;
-        self.show_refused(&["-t", &self.at(0), "order", "submit", "we cannot", "--timeout", "5s"])?;
+        self.show_refused(&["-t", &self.at(0), "order", "submit", "we cannot", "--timeout", "10s"])?;
         std::thread::sleep(LOOK);
         self.say("healed: everything is everywhere, or the report says what is not");
         self.show(&["testnet", "heal", "--name", net])?;

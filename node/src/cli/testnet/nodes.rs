@@ -151,21 +151,33 @@ pub(super) fn restart(session: &Session, held: &mut Held, rows: &[Row]) -> Resul
     }
     held.place.write_faults(&held.state)?;
     let turn = up::Turn::take();
-    let rows = up::move_off_taken_ports(held, rows)?;
-    start(session, held, &rows)?;
+    start(session, held, rows)?;
     drop(turn);
     held.state.phase = TestnetPhase::Up;
     Ok(())
 }
 
-/// Starts nodes and waits until they answer; when one does not, none of them runs.
-fn start(session: &Session, held: &mut Held, rows: &[Row]) -> Result<(), Failure> {
-    let mut children = Vec::new();
-    match session.block_on(begin(held, rows, &mut children)) {
-        Ok(()) => up::release(&mut children),
-        Err(failure) => {
-            up::end_children(&mut children);
-            Err(failure)
+/// Starts nodes and waits until they answer; when one does not, none of them runs. When somebody else takes a port
+/// before a node does, all of it is begun again with other ports. Gives the nodes as they are then.
+fn start(session: &Session, held: &mut Held, rows: &[Row]) -> Result<Vec<Row>, Failure> {
+    let mut attempt = 1;
+    loop {
+        let rows = up::move_off_taken_ports(held, rows)?;
+        let mut children = Vec::new();
+        match session.block_on(begin(held, &rows, &mut children)) {
+            Ok(()) => {
+                up::release(&mut children)?;
+                return Ok(rows);
+            }
+            Err(failure) => {
+                up::end_children(&mut children);
+                match failure {
+                    Failure::Error(error) if error.code == ErrorCode::Conflict && attempt < up::ATTEMPTS => {
+                        attempt += 1;
+                    }
+                    failure => return Err(failure),
+                }
+            }
         }
     }
 }
@@ -196,35 +208,37 @@ fn running(held: &Held) -> Vec<Row> {
 
 pub(super) fn add(session: &Session, args: &super::Add) -> Result<(), Failure> {
     let mut held = Place::named(session, args.net.name.as_ref())?.hold()?;
-    let more = held.state.nodes.len() as u64 + u64::from(args.count);
-    if args.count == 0 || more > u64::from(NODES_MAX) {
+    let rows = grow(session, &mut held, args.count)?;
+    finish(session, held, TestnetDone::Added, &rows)
+}
+
+/// More nodes, connected to those that run. When one of them does not start, all is as it was.
+pub(super) fn grow(session: &Session, held: &mut Held, count: u32) -> Result<Vec<Row>, Failure> {
+    let more = held.state.nodes.len() as u64 + u64::from(count);
+    if count == 0 || more > u64::from(NODES_MAX) {
         let message = format!("a testnet has 1 to {NODES_MAX} nodes, and this one would have {more}");
         return Err(ErrorDocument::new(ErrorCode::Usage, message).into());
     }
     let before = held.state.clone();
     let turn = up::Turn::take();
-    let rows = (0..args.count).map(|_| up::new_row(&mut held)).collect::<Result<Vec<_>, _>>();
+    let rows = (0..count).map(|_| up::new_row(held)).collect::<Result<Vec<_>, _>>();
     let added = rows.and_then(|rows| {
-        rows.iter().try_for_each(|row| up::write_config(&held, row))?;
+        rows.iter().try_for_each(|row| up::write_config(held, row))?;
         held.place.write_faults(&held.state)?;
-        let others = running(&held);
-        start(session, &mut held, &rows)?;
-        session.block_on(introduce(&held, &rows, &others))?;
+        let others = running(held);
+        let rows = start(session, held, &rows)?;
+        session.block_on(introduce(held, &rows, &others))?;
         Ok(rows)
     });
     drop(turn);
-    match added {
-        Ok(rows) => finish(session, held, TestnetDone::Added, &rows),
-        Err(failure) => {
-            let new: Vec<Row> =
-                held.state.nodes.iter().filter(|row| row.index >= before.next).cloned().collect();
-            kill(&mut held, &new)?;
-            new.iter().try_for_each(|row| forget(&held, row))?;
-            held.state = before;
-            held.save()?;
-            Err(failure)
-        }
+    if added.is_err() {
+        let new: Vec<Row> = held.state.nodes.iter().filter(|row| row.index >= before.next).cloned().collect();
+        kill(held, &new)?;
+        new.iter().try_for_each(|row| forget(held, row))?;
+        held.state = before;
+        held.save()?;
     }
+    added
 }
 
 /// New nodes and those that were there get to know each other, and what is done to the links between them.
@@ -236,7 +250,7 @@ async fn introduce(held: &Held, new: &[Row], others: &[Row]) -> Result<(), Failu
     ordered::join(&held.place, new).await
 }
 
-fn remove(session: &Session, held: &mut Held, rows: &[Row]) -> Result<(), Failure> {
+pub(super) fn remove(session: &Session, held: &mut Held, rows: &[Row]) -> Result<(), Failure> {
     if rows.len() >= held.state.nodes.len() {
         let document = ErrorDocument::new(ErrorCode::Conflict, "that is every node of it");
         let down = format!("wattle testnet down --name {}", held.state.name);

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use rustix::process::Signal;
+use wattle_order::limits::{VALIDATORS_MAX, VALIDATORS_MIN};
 
 use super::ordered;
 use super::process::{Look, Process};
@@ -42,7 +43,7 @@ const END_MAX: Duration = Duration::from_secs(4);
 /// How long to wait for somebody else who chooses ports.
 const TURN_MAX: Duration = Duration::from_secs(20);
 /// How often all of it is begun when somebody else takes a port before a node does.
-const ATTEMPTS: u32 = 5;
+pub(super) const ATTEMPTS: u32 = 5;
 /// Whom a node dials at its start.
 const BOOTSTRAPS: usize = 3;
 
@@ -58,17 +59,44 @@ fn name_of(index: u32) -> String {
     known.map_or_else(|| format!("node{index}"), |name| (*name).to_owned())
 }
 
+/// Why there is no such testnet, if there is none.
+pub(super) fn check(nodes: u32, validators: Option<u32>) -> Result<(), String> {
+    if nodes == 0 || nodes > NODES_MAX {
+        return Err(format!("a testnet has 1 to {NODES_MAX} nodes, not {nodes}"));
+    }
+    let Some(votes) = validators else { return Ok(()) };
+    let count = usize::try_from(votes).unwrap_or(usize::MAX);
+    if count < VALIDATORS_MIN {
+        let why = "fewer cannot bear one that lies";
+        return Err(format!("a log has at least {VALIDATORS_MIN} validators, not {votes}: {why}"));
+    }
+    if count > VALIDATORS_MAX {
+        let why = "a certificate has to hold a signature of each";
+        return Err(format!("a log has at most {VALIDATORS_MAX} validators, not {votes}: {why}"));
+    }
+    if votes > nodes {
+        return Err(format!("of {nodes} nodes {nodes} at most can be validators, not {votes}"));
+    }
+    Ok(())
+}
+
 pub(super) fn up(session: &Session, args: &super::Up) -> Result<(), Failure> {
-    if args.nodes == 0 || args.nodes > NODES_MAX {
-        let message = format!("a testnet has 1 to {NODES_MAX} nodes, not {}", args.nodes);
-        return Err(ErrorDocument::new(ErrorCode::Usage, message).into());
-    }
-    if args.validators.is_some_and(|votes| votes == 0 || votes > args.nodes) {
-        let message = format!("of {} nodes 1 to {} can be validators", args.nodes, args.nodes);
-        return Err(ErrorDocument::new(ErrorCode::Usage, message).into());
-    }
     let net = args.name.clone().or_else(|| session.globals.testnet.as_ref().map(|spot| spot.net.clone()));
     let place = Place::of(session, net.unwrap_or_else(super::NetName::usual))?;
+    let document = bring_up(session, &place, args)?;
+    session.show_own(&document, |document| Shown {
+        text: screen(document),
+        ids: document.nodes.iter().map(|node| node.id.to_string()).collect(),
+    })
+}
+
+/// A whole new testnet, or nothing of it.
+pub(super) fn bring_up(
+    session: &Session,
+    place: &Place,
+    args: &super::Up,
+) -> Result<TestnetUpDocument, Failure> {
+    check(args.nodes, args.validators).map_err(|why| ErrorDocument::new(ErrorCode::Usage, why))?;
     let seed = match args.seed {
         Some(seed) => seed,
         None => random()?,
@@ -77,7 +105,7 @@ pub(super) fn up(session: &Session, args: &super::Up) -> Result<(), Failure> {
     let begun = Instant::now();
     let mut attempt = 1;
     let document = loop {
-        let held = make(&place, args, seed)?;
+        let held = make(place, args, seed)?;
         // From here on whatever ends this takes everything away again.
         let mut raised = Raised { held, children: Vec::new(), done: false };
         match session.block_on(raise(&mut raised, args.validators, begun)) {
@@ -93,10 +121,7 @@ pub(super) fn up(session: &Session, args: &super::Up) -> Result<(), Failure> {
         }
     };
     drop(turn);
-    session.show_own(&document, |document| Shown {
-        text: screen(document),
-        ids: document.nodes.iter().map(|node| node.id.to_string()).collect(),
-    })
+    Ok(document)
 }
 
 fn random() -> Result<u64, Failure> {
@@ -650,4 +675,24 @@ fn remove_when_empty(directory: &Path) {
 pub(super) fn all(session: &Session) -> Result<Vec<(Place, Option<State>)>, Failure> {
     let places = names(&root(session)?).into_iter().map(|net| Place::of(session, net));
     places.map(|place| place.map(|place| (place.clone(), place.read().ok()))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_of_too_few_or_too_many_validators_is_refused_in_words() {
+        assert_eq!((check(5, None), check(5, Some(4)), check(200, Some(128))), (Ok(()), Ok(()), Ok(())));
+        for (nodes, validators, words) in [
+            (0, None, "1 to 200 nodes"),
+            (201, None, "1 to 200 nodes"),
+            (5, Some(3), "at least 4 validators, not 3"),
+            (200, Some(129), "at most 128 validators, not 129"),
+            (4, Some(5), "of 4 nodes 4 at most can be validators, not 5"),
+        ] {
+            let why = check(nodes, validators).unwrap_err();
+            assert!(why.contains(words), "{why}");
+        }
+    }
 }

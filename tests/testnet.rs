@@ -4,6 +4,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, UdpSocket};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
@@ -364,6 +365,152 @@ fn a_report_fails_while_a_document_or_a_room_differs_and_passes_when_they_are_on
     let json: Value =
         serde_json::from_str(&std::fs::read_to_string(out.join("report.json")).unwrap()).unwrap();
     assert_eq!((&json["schema"], &json["pass"]), (&"wattle.testnet_report/1".into(), &true.into()));
+}
+
+/// A copy of files and directories with their rights; sockets stay behind.
+fn copy_tree(from: &Path, to: &Path) {
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let kind = entry.file_type().unwrap();
+        let to = to.join(entry.file_name());
+        if kind.is_dir() {
+            copy_tree(&entry.path(), &to);
+        } else if kind.is_file() {
+            std::fs::copy(entry.path(), to).unwrap();
+        }
+    }
+}
+
+/// Validators that were all put back to a copy of yesterday sign another history, and one node has the first: a fork as
+/// it would come about.
+#[test]
+fn a_report_names_a_fork_of_the_log() {
+    let net = Net::up(&["5", "--validators", "4"]);
+    let backup = net.machine.home().join("backup");
+    let submit = |node: &str, text: &str| {
+        let spot = format!("demo/{node}");
+        wait_for("a quorum", PATIENCE, || net.run(&["-t", &spot, "order", "status"]).status.success());
+        net.at(node, &["order", "submit", text, "--timeout", "60s"]);
+    };
+    net.ok(&["testnet", "down", "--keep"]);
+    copy_tree(&net.directory(), &backup);
+    net.ok(&["testnet", "restart", "all"]);
+    submit("0", "one story");
+    let (exit, report) = net.report("60s");
+    assert_eq!(exit, 0, "{report:#}");
+
+    net.ok(&["testnet", "down", "--keep"]);
+    for name in ["bob", "carol", "dave", "erin"] {
+        let data = Path::new("data/nodes").join(name);
+        std::fs::remove_dir_all(net.directory().join(&data)).unwrap();
+        copy_tree(&backup.join(&data), &net.directory().join(&data));
+    }
+    net.ok(&["testnet", "restart", "1", "2", "3", "4"]);
+    submit("3", "another story");
+    submit("4", "and how it ends");
+    net.ok(&["testnet", "restart", "0"]);
+    let (exit, report) = net.report("5s");
+    let order = check(&report, "order");
+    assert_eq!((exit, &order["pass"]), (10, &false.into()), "{report:#}");
+    assert!(order["summary"].as_str().unwrap().contains("FORK: alice"), "{order:#}");
+    assert_eq!(order["evidence"]["forks"], serde_json::json!(["alice"]), "{order:#}");
+    let text = String::from_utf8(net.run(&["testnet", "report", "--within", "1s"]).stdout).unwrap();
+    let line = text.lines().find(|line| line.starts_with("order")).unwrap();
+    assert!(line.contains("FORK") && line.ends_with("FAIL"), "{text}");
+}
+
+/// Bob as he would be had something gone wrong: begun from the same files, cut off from everybody, and asked in the
+/// place of the other one.
+struct Twin {
+    machine: Machine,
+    directory: PathBuf,
+}
+
+impl Twin {
+    /// Of a testnet that is down.
+    fn of(net: &Net) -> Self {
+        let machine = Machine::new(None);
+        let below = net.directory().strip_prefix(net.machine.home()).unwrap().to_path_buf();
+        let directory = machine.home().join(below);
+        copy_tree(&net.directory(), &directory);
+        Self { machine, directory }
+    }
+
+    fn start(&self) {
+        for words in [&["testnet", "partition", "0", "1", "2"][..], &["testnet", "restart", "1"]] {
+            let output = self.machine.run(words);
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        }
+    }
+
+    /// Whoever asks bob of that testnet asks this one from now on.
+    fn answers_for_bob_of(&self, net: &Net) {
+        let socket = |directory: &Path| directory.join("run/bob/api.sock");
+        std::fs::rename(socket(&net.directory()), net.directory().join("run/bob/own.sock")).unwrap();
+        std::os::unix::fs::symlink(socket(&self.directory), socket(&net.directory())).unwrap();
+    }
+}
+
+impl Drop for Twin {
+    fn drop(&mut self) {
+        drop(self.machine.run(&["testnet", "down", "--name", "demo"]));
+    }
+}
+
+/// Three nodes with a document and a room, and what bob was like before the rest of it happened.
+fn three_and_a_twin() -> (Net, Twin) {
+    let net = Net::up(&["3"]);
+    net.at("0", &["doc", "new", "plan"]);
+    net.at("0", &["room", "new", "talk"]);
+    let doc = net.at("0", &["doc", "share", "plan", "-q"]);
+    let room = net.at("0", &["invite", "--room", "talk", "-q"]);
+    for node in ["1", "2"] {
+        net.at(node, &["doc", "join", doc.trim()]);
+        net.at(node, &["join", room.trim()]);
+    }
+    net.at("0", &["chat", "send", "talk", "before"]);
+    let (exit, report) = net.report("30s");
+    assert_eq!(exit, 0, "{report:#}");
+    net.ok(&["testnet", "down", "--keep"]);
+    let twin = Twin::of(&net);
+    net.ok(&["testnet", "restart", "all"]);
+    twin.start();
+    (net, twin)
+}
+
+#[test]
+fn a_report_names_who_lost_a_message() {
+    let (net, twin) = three_and_a_twin();
+    net.at("0", &["chat", "send", "talk", "after"]);
+    let (exit, report) = net.report("60s");
+    assert_eq!(exit, 0, "{report:#}");
+    twin.answers_for_bob_of(&net);
+    let (exit, report) = net.report("1s");
+    let chat = check(&report, "chat");
+    assert_eq!((exit, &chat["pass"]), (10, &false.into()), "{report:#}");
+    assert_eq!(chat["evidence"]["#talk"]["missing"], serde_json::json!({ "bob": 1 }), "{chat:#}");
+    assert_eq!(chat["evidence"]["#talk"]["messages"], 2, "{chat:#}");
+    assert_eq!(check(&report, "docs")["pass"], true, "no document changed: {report:#}");
+}
+
+#[test]
+fn a_report_names_a_document_that_is_not_the_same_everywhere() {
+    let (net, twin) = three_and_a_twin();
+    net.at("0", &["doc", "set", "plan", "who", "alice"]);
+    let (exit, report) = net.report("60s");
+    assert_eq!(exit, 0, "{report:#}");
+    let set = twin.machine.run(&["-t", "demo/1", "doc", "set", "plan", "who", "nobody"]);
+    assert!(set.status.success(), "{}", String::from_utf8_lossy(&set.stderr));
+    twin.answers_for_bob_of(&net);
+    let (exit, report) = net.report("1s");
+    let docs = check(&report, "docs");
+    assert_eq!((exit, &docs["pass"]), (10, &false.into()), "{report:#}");
+    let evidence = docs["evidence"].as_object().unwrap().values();
+    let plan: Vec<&Value> = evidence.filter(|doc| doc["title"] == "plan").collect();
+    assert_eq!((plan.len(), &plan[0]["equal"]), (1, &false.into()), "{docs:#}");
+    let heads = &plan[0]["heads"];
+    assert!(heads["alice"] == heads["carol"] && heads["alice"] != heads["bob"], "{docs:#}");
+    assert_eq!(check(&report, "chat")["pass"], true, "every message is there: {report:#}");
 }
 
 /// Runs a command that starts a node, and takes the port of that node before the node does; nothing when the node is

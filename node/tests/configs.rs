@@ -3,6 +3,7 @@
 #![expect(clippy::panic, reason = "a test that cannot go on fails")]
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use wattle::config::{Config, Settings, Sources, defaults_toml};
 use wattle_net::{DhtMode, Profile};
@@ -34,8 +35,20 @@ fn the_example_configurations_are_valid() {
     let internet = settings("internet.toml");
     assert_eq!((internet.profile, internet.mdns, internet.dht_mode), (Profile::Wan, false, DhtMode::Server));
     assert!(!internet.bootstrap.is_empty());
-    let testnet = settings("testnet.toml");
-    assert!(testnet.listen.iter().all(|address| address.ip().is_some_and(|ip| ip.is_loopback())));
+}
+
+#[test]
+fn the_example_testnet_can_be_applied() {
+    let home = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_wattle"));
+    command.args(["testnet", "apply", "--dry-run", "--json"]).arg(shipped("testnet.toml"));
+    let output = command.env_clear().env("HOME", home.path()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(document["did"], serde_json::json!(["up 5 --validators 4", "links"]));
+    assert_eq!(document["faults"].as_array().map(Vec::len), Some(4));
+    assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 0, "nothing was done");
 }
 
 #[test]

@@ -200,6 +200,10 @@ fn walk_rooms(home: &Home) -> Vec<&'static str> {
     seen
 }
 
+/// What is not walked but seen all the same, here or where there is a log.
+const ELSEWHERE: &[&str] =
+    &["wait", "peers name", "token revoke", "stop", "topic reply", "topic sub", "doc watch"];
+
 /// Runs each with `--json` and calmly; gives their paths.
 fn walk_through(home: &Home, walk: &[(&'static str, &[&str])]) -> Vec<&'static str> {
     for (path, words) in walk {
@@ -280,9 +284,8 @@ fn every_command_answers_with_its_document() {
     home.json("token revoke", &[token["id"].as_str().unwrap()]);
     home.json("stop", &[]);
 
-    let elsewhere = ["wait", "peers name", "token revoke", "stop", "topic reply", "topic sub", "doc watch"];
     for page in PAGES.iter().filter(|page| page.needs_node && !page.path.starts_with("order ")) {
-        assert!(seen.contains(&page.path) || elsewhere.contains(&page.path), "{} is not walked", page.path);
+        assert!(seen.contains(&page.path) || ELSEWHERE.contains(&page.path), "{} is not walked", page.path);
     }
 }
 
@@ -365,10 +368,38 @@ impl Drop for Testnet<'_> {
     }
 }
 
+/// How commands about testnets fail: words, and the exit status.
+const TESTNET_FAILURES: &[(&str, &[&str], i32)] = &[
+    ("testnet up", &["0"], 2),
+    ("testnet up", &["2"], 6),
+    ("testnet up", &["5", "--validators", "3", "--name", "lab"], 2),
+    ("testnet up", &["200", "--validators", "129", "--name", "lab"], 2),
+    ("testnet apply", &["/nowhere"], 4),
+    ("testnet partition", &["0,1"], 2),
+    ("testnet partition", &["0,7", "1"], 4),
+    ("testnet partition", &["0,1", "1"], 2),
+    ("testnet latency", &["soon"], 2),
+    ("testnet latency", &["0-7", "5ms"], 4),
+    ("testnet loss", &["0-0", "5%"], 2),
+    ("testnet pause", &["0"], 6),
+    ("testnet remove", &["all"], 6),
+    ("testnet kill", &["zoe"], 4),
+    ("testnet status", &["--name", "other"], 4),
+    ("testnet down", &["--name", "Bad"], 2),
+];
+
 #[test]
 fn every_command_about_testnets_answers_with_its_document() {
     let home = Home::with(&[]);
     let testnet = Testnet(&home);
+    let file = |name: &str, text: &str| {
+        std::fs::write(home.path().join(name), text).unwrap();
+        home.path().join(name).display().to_string()
+    };
+    let plan = "nodes = 2\n[links]\nlatency = \"1ms\"\n[[fault]]\nat = \"100ms\"\ndo = \"clear\"\n";
+    let plan = file("plan.toml", plan);
+    let wrong = file("wrong.toml", "nodes = 2\nlinks = 3\n");
+    let other = file("other.toml", "nodes = 4\nvalidators = 4\n");
     let walk: &[(&'static str, &[&str])] = &[
         ("testnet list", &[]),
         ("testnet up", &["2"]),
@@ -390,6 +421,9 @@ fn every_command_about_testnets_answers_with_its_document() {
         ("testnet restart", &["1"]),
         ("testnet add", &["1"]),
         ("testnet remove", &["2"]),
+        ("testnet apply", &[&plan, "--dry-run"]),
+        ("testnet apply", &[&plan]),
+        ("testnet apply", &[&plan]),
         ("testnet chaos", &["--for", "20s", "--dry-run"]),
         ("testnet report", &["--within", "30s"]),
         ("testnet down", &["--keep"]),
@@ -398,25 +432,11 @@ fn every_command_about_testnets_answers_with_its_document() {
     for (path, words) in walk {
         home.json(path, words);
     }
-    for (path, words, exit) in [
-        ("testnet up", &["0"][..], 2),
-        ("testnet up", &["2"], 6),
-        ("testnet up", &["5", "--validators", "3", "--name", "lab"], 2),
-        ("testnet up", &["200", "--validators", "129", "--name", "lab"], 2),
-        ("testnet partition", &["0,1"], 2),
-        ("testnet partition", &["0,7", "1"], 4),
-        ("testnet partition", &["0,1", "1"], 2),
-        ("testnet latency", &["soon"], 2),
-        ("testnet latency", &["0-7", "5ms"], 4),
-        ("testnet loss", &["0-0", "5%"], 2),
-        ("testnet pause", &["0"], 6),
-        ("testnet remove", &["all"], 6),
-        ("testnet kill", &["zoe"], 4),
-        ("testnet status", &["--name", "other"], 4),
-        ("testnet down", &["--name", "Bad"], 2),
-    ] {
-        home.fails(path, words, exit);
+    for (path, words, exit) in TESTNET_FAILURES {
+        home.fails(path, words, *exit);
     }
+    home.fails("testnet apply", &[&wrong], 2);
+    home.fails("testnet apply", &[&other], 6);
     home.json("testnet down", &[]);
     home.fails("testnet down", &[], 4);
     drop(testnet);

@@ -41,6 +41,7 @@ use crate::api::documents::{ConfigCheckDocument, DocAuthor, DoctorDocument, LogL
     TestnetLogLine,
     TestnetReportDocument,
     TestnetChaosDocument,
+    TestnetApplyDocument,
 )))]
 pub struct Documents;
 
@@ -76,6 +77,7 @@ schemas! {
     TestnetLinksSchema = "wattle.testnet_links/1",
     TestnetReportSchema = "wattle.testnet_report/1",
     TestnetChaosSchema = "wattle.testnet_chaos/1",
+    TestnetApplySchema = "wattle.testnet_apply/1",
     TestnetStateSchema = "wattle.testnet_state/1",
 }
 

@@ -4,6 +4,7 @@
 //! tool is gone when its command ends: what it must know the next time stands in that directory (`state`), and what is
 //! done to links is told to each node by its API (`links`), which only these nodes listen to.
 
+mod apply;
 mod chaos;
 mod demo;
 mod exec;
@@ -11,6 +12,7 @@ mod links;
 mod logs;
 mod nodes;
 mod ordered;
+mod plan;
 mod process;
 mod report;
 mod show;
@@ -40,6 +42,7 @@ pub(super) struct Testnet {
 #[derive(Subcommand)]
 enum TestnetCommand {
     Up(Up),
+    Apply(Apply),
     Down(Down),
     List(List),
     Status(Status),
@@ -88,6 +91,20 @@ pub(super) struct Up {
     /// What faults follow from: the same seed loses the same; drawn when absent
     #[arg(long, value_name = "S")]
     seed: Option<u64>,
+}
+
+/// Make a testnet as a file says; a second time changes nothing
+#[derive(Args)]
+pub(super) struct Apply {
+    /// What to call the testnet; as the file says when absent
+    #[arg(long, value_name = "NAME")]
+    name: Option<NetName>,
+    /// The file, such as configs/testnet.toml: nodes, validators, links, and faults over time
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Print what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
 }
 
 /// Stop a testnet, and leave nothing of it
@@ -327,6 +344,7 @@ pub(super) fn testnet(session: &Session, args: Testnet) -> Result<(), Failure> {
     use crate::cli::documents::TestnetDone;
     match args.command {
         TestnetCommand::Up(args) => up::up(session, &args),
+        TestnetCommand::Apply(args) => apply::apply(session, &args),
         TestnetCommand::Down(args) => up::down(session, &args),
         TestnetCommand::List(List {}) => show::list(session),
         TestnetCommand::Status(args) => session.block_on(show::status(session, &args)),

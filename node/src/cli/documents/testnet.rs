@@ -8,8 +8,8 @@ use utoipa::ToSchema;
 use wattle_types::NodeId;
 
 use super::{
-    TestnetChaosSchema, TestnetDownSchema, TestnetLinksSchema, TestnetListSchema, TestnetNodesSchema,
-    TestnetReportSchema, TestnetStatusSchema, TestnetUpSchema,
+    TestnetApplySchema, TestnetChaosSchema, TestnetDownSchema, TestnetLinksSchema, TestnetListSchema,
+    TestnetNodesSchema, TestnetReportSchema, TestnetStatusSchema, TestnetUpSchema,
 };
 use crate::api::documents::SpreadName;
 
@@ -412,4 +412,27 @@ pub struct TestnetChaosDocument {
     /// What held when it was over; absent when nothing was done.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub report: Option<TestnetReportDocument>,
+}
+
+/// A testnet that is as a file says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TestnetApplyDocument {
+    /// What this is.
+    pub schema: TestnetApplySchema,
+    /// The testnet.
+    pub name: String,
+    /// Everything of it is in here.
+    pub directory: String,
+    /// How many nodes it has.
+    pub nodes: u64,
+    /// How many of them vote.
+    pub validators: u64,
+    /// Whether anything was done, or with `--dry-run` would be.
+    pub changed: bool,
+    /// What was done before the faults, as one would type it; `links` is what links are like.
+    pub did: Vec<String>,
+    /// The faults that were done now.
+    pub faults: Vec<TestnetChaosStep>,
+    /// How many were done before.
+    pub faults_before: u64,
 }

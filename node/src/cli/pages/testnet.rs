@@ -17,6 +17,15 @@ pub(super) const PAGES: &[Page] = &[
         ],
     ),
     offline(
+        "testnet apply",
+        document("wattle.testnet_apply/1"),
+        &[Failed, Usage, NotFound, Timeout, Conflict],
+        [
+            ("wattle testnet apply testnet.toml", "make it as the file says; a second time changes nothing"),
+            ("wattle testnet apply testnet.toml --dry-run", "what that would do"),
+        ],
+    ),
+    offline(
         "testnet down",
         document("wattle.testnet_down/1"),
         &[Failed, Usage, NotFound, Conflict],

@@ -132,13 +132,63 @@ fn unknown_link(state: &State, link: &str) -> Failure {
 }
 
 pub(super) fn partition(session: &Session, args: &super::Partition) -> Result<(), Failure> {
-    let mut held = Place::named(session, args.net.name.as_ref())?.hold()?;
+    command(session, &args.net, |state| cut(state, args))
+}
+
+pub(super) fn heal(session: &Session, args: &super::Heal) -> Result<(), Failure> {
+    command(session, &args.net, |state| Ok(join(state)))
+}
+
+pub(super) fn latency(session: &Session, args: &super::LatencyArgs) -> Result<(), Failure> {
+    command(session, &args.net, |state| delay(state, args))
+}
+
+pub(super) fn loss(session: &Session, args: &super::LossArgs) -> Result<(), Failure> {
+    command(session, &args.net, |state| lose(state, args))
+}
+
+pub(super) fn rate(session: &Session, args: &super::RateArgs) -> Result<(), Failure> {
+    command(session, &args.net, |state| narrow(state, args))
+}
+
+pub(super) fn clear(session: &Session, args: &super::Clear) -> Result<(), Failure> {
+    command(session, &args.net, |state| Ok(bare(state)))
+}
+
+/// Changes what is written down of the links, and tells all nodes.
+fn command(
+    session: &Session,
+    net: &super::Net,
+    alter: impl FnOnce(&mut State) -> Result<String, Failure>,
+) -> Result<(), Failure> {
+    let mut held = Place::named(session, net.name.as_ref())?.hold()?;
+    let what = alter(&mut held.state)?;
+    let at = held.state.note(what);
+    tell(session, held, at)
+}
+
+/// Does to what is written down of the links what a command does, and gives it as one would type it. Nothing, when the
+/// command is not about links.
+pub(super) fn alter(state: &mut State, command: &super::TestnetCommand) -> Result<Option<String>, Failure> {
+    use super::TestnetCommand as Command;
+    match command {
+        Command::Partition(args) => cut(state, args).map(Some),
+        Command::Heal(_) => Ok(Some(join(state))),
+        Command::Latency(args) => delay(state, args).map(Some),
+        Command::Loss(args) => lose(state, args).map(Some),
+        Command::Rate(args) => narrow(state, args).map(Some),
+        Command::Clear(_) => Ok(Some(bare(state))),
+        _ => Ok(None),
+    }
+}
+
+fn cut(state: &mut State, args: &super::Partition) -> Result<String, Failure> {
     let mut groups = Vec::new();
     let mut seen = BTreeSet::new();
     for text in &args.groups {
         let mut group = Vec::new();
         for node in text.split(',').filter(|node| !node.is_empty()) {
-            let index = held.state.node(node)?.index;
+            let index = state.node(node)?.index;
             if !seen.insert(index) {
                 return Err(usage(format!("node {node} is in two groups")));
             }
@@ -150,7 +200,7 @@ pub(super) fn partition(session: &Session, args: &super::Partition) -> Result<()
         groups.push(group);
     }
     let rest: Vec<u32> =
-        held.state.nodes.iter().map(|row| row.index).filter(|index| !seen.contains(index)).collect();
+        state.nodes.iter().map(|row| row.index).filter(|index| !seen.contains(index)).collect();
     if !rest.is_empty() {
         groups.push(rest);
     }
@@ -158,50 +208,39 @@ pub(super) fn partition(session: &Session, args: &super::Partition) -> Result<()
         return Err(usage("that is everybody in one group: there is nothing to cut"));
     }
     let arrow = if args.one_way { "--one-way " } else { "" };
-    let at = held.state.note(format!("partition {arrow}{}", args.groups.join(" ")));
-    held.state.partition = Some(TestnetPartition { groups, one_way: args.one_way, since: at });
-    tell(session, held, at)
+    state.partition = Some(TestnetPartition { groups, one_way: args.one_way, since: Timestamp::now() });
+    Ok(format!("partition {arrow}{}", args.groups.join(" ")))
 }
 
-pub(super) fn heal(session: &Session, args: &super::Heal) -> Result<(), Failure> {
-    let mut held = Place::named(session, args.net.name.as_ref())?.hold()?;
-    held.state.partition = None;
-    let at = held.state.note("heal".to_owned());
-    tell(session, held, at)
+fn join(state: &mut State) -> String {
+    state.partition = None;
+    "heal".to_owned()
 }
 
-pub(super) fn latency(session: &Session, args: &super::LatencyArgs) -> Result<(), Failure> {
-    let mut held = Place::named(session, args.net.name.as_ref())?.hold()?;
-    let (between, Latency { latency_ms, jitter_ms }) = link_and(&held.state, &args.what)?;
+fn delay(state: &mut State, args: &super::LatencyArgs) -> Result<String, Failure> {
+    let (between, Latency { latency_ms, jitter_ms }) = link_and(state, &args.what)?;
     let spread = args.spread.into();
-    change(&mut held.state, between, |shape| {
+    change(state, between, |shape| {
         *shape = TestnetShape { latency_ms, jitter_ms, spread, ..*shape };
     });
-    let at = held.state.note(format!("latency {}", args.what.join(" ")));
-    tell(session, held, at)
+    Ok(format!("latency {}", args.what.join(" ")))
 }
 
-pub(super) fn loss(session: &Session, args: &super::LossArgs) -> Result<(), Failure> {
-    let mut held = Place::named(session, args.net.name.as_ref())?.hold()?;
-    let (between, Loss(loss)) = link_and(&held.state, &args.what)?;
-    change(&mut held.state, between, |shape| shape.loss = loss);
-    let at = held.state.note(format!("loss {}", args.what.join(" ")));
-    tell(session, held, at)
+fn lose(state: &mut State, args: &super::LossArgs) -> Result<String, Failure> {
+    let (between, Loss(loss)) = link_and(state, &args.what)?;
+    change(state, between, |shape| shape.loss = loss);
+    Ok(format!("loss {}", args.what.join(" ")))
 }
 
-pub(super) fn rate(session: &Session, args: &super::RateArgs) -> Result<(), Failure> {
-    let mut held = Place::named(session, args.net.name.as_ref())?.hold()?;
-    let (between, Rate(rate_bits)) = link_and(&held.state, &args.what)?;
-    change(&mut held.state, between, |shape| shape.rate_bits = rate_bits);
-    let at = held.state.note(format!("rate {}", args.what.join(" ")));
-    tell(session, held, at)
+fn narrow(state: &mut State, args: &super::RateArgs) -> Result<String, Failure> {
+    let (between, Rate(rate_bits)) = link_and(state, &args.what)?;
+    change(state, between, |shape| shape.rate_bits = rate_bits);
+    Ok(format!("rate {}", args.what.join(" ")))
 }
 
-pub(super) fn clear(session: &Session, args: &super::Clear) -> Result<(), Failure> {
-    let mut held = Place::named(session, args.net.name.as_ref())?.hold()?;
-    held.state.links.clear();
-    let at = held.state.note("clear".to_owned());
-    tell(session, held, at)
+fn bare(state: &mut State) -> String {
+    state.links.clear();
+    "clear".to_owned()
 }
 
 /// Changes the shape of one link, which until then had that of all, or of all.
@@ -283,6 +322,13 @@ fn text_of(document: &TestnetLinksDocument) -> String {
         text.push_str(&format!("not running, told when they do: {}\n", later.join(", ")));
     }
     text
+}
+
+/// A split as one would type it.
+pub(super) fn cut_words(partition: &TestnetPartition) -> String {
+    let group = |group: &Vec<u32>| group.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
+    let groups: Vec<String> = partition.groups.iter().map(group).collect();
+    format!("partition {}{}", if partition.one_way { "--one-way " } else { "" }, groups.join(" "))
 }
 
 /// `{0,1} | {2,3,4}`

@@ -25,21 +25,37 @@ const GOODBYE_MAX: Duration = Duration::from_secs(4);
 pub(super) fn change(session: &Session, which: &super::Nodes, done: TestnetDone) -> Result<(), Failure> {
     let mut held = Place::named(session, which.net.name.as_ref())?.hold()?;
     let rows = held.chosen(&which.nodes)?;
-    match done {
-        TestnetDone::Killed => kill(&mut held, &rows)?,
-        TestnetDone::Paused => pause(&held, &rows)?,
-        TestnetDone::Resumed => resume(session, &held, &rows)?,
-        TestnetDone::Restarted => restart(session, &mut held, &rows)?,
-        TestnetDone::Removed => remove(session, &mut held, &rows)?,
-        TestnetDone::Added => {}
-    }
+    take(session, &mut held, &rows, done)?;
     finish(session, held, done, &rows)
+}
+
+/// Does it.
+pub(super) fn take(
+    session: &Session,
+    held: &mut Held,
+    rows: &[Row],
+    done: TestnetDone,
+) -> Result<(), Failure> {
+    match done {
+        TestnetDone::Killed => kill(held, rows),
+        TestnetDone::Paused => pause(held, rows),
+        TestnetDone::Resumed => resume(session, held, rows),
+        TestnetDone::Restarted => restart(session, held, rows),
+        TestnetDone::Removed => remove(session, held, rows),
+        TestnetDone::Added => Ok(()),
+    }
+}
+
+/// What was done, as one would type it.
+pub(super) fn words(done: TestnetDone, nodes: &[u32]) -> String {
+    let names: Vec<String> = nodes.iter().map(u32::to_string).collect();
+    format!("{} {}", verb(done), names.join(" "))
 }
 
 fn finish(session: &Session, mut held: Held, done: TestnetDone, rows: &[Row]) -> Result<(), Failure> {
     let nodes: Vec<u32> = rows.iter().map(|row| row.index).collect();
     let names: Vec<String> = nodes.iter().map(u32::to_string).collect();
-    let at = held.state.note(format!("{} {}", verb(done), names.join(" ")));
+    let at = held.state.note(words(done, &nodes));
     held.save()?;
     let document = TestnetNodesDocument {
         schema: TestnetNodesSchema::V1,
@@ -250,7 +266,7 @@ async fn introduce(held: &Held, new: &[Row], others: &[Row]) -> Result<(), Failu
     ordered::join(&held.place, new).await
 }
 
-pub(super) fn remove(session: &Session, held: &mut Held, rows: &[Row]) -> Result<(), Failure> {
+fn remove(session: &Session, held: &mut Held, rows: &[Row]) -> Result<(), Failure> {
     if rows.len() >= held.state.nodes.len() {
         let document = ErrorDocument::new(ErrorCode::Conflict, "that is every node of it");
         let down = format!("wattle testnet down --name {}", held.state.name);

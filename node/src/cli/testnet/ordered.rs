@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use wattle_order::{Genesis, Rules, Validator, Validators};
-use wattle_types::NetworkName;
+use wattle_types::{NetworkName, NodeId};
 
 use super::state::{Kept, Place, Row};
 use crate::api::documents::{
@@ -57,6 +57,16 @@ pub(super) async fn begin(
     };
     let kept = Kept { chain: log.chain.clone(), entry: first.entry, height: log.height };
     Ok((kept, log))
+}
+
+/// Who votes in a testnet; nobody without a log.
+pub(super) fn voters(place: &Place) -> Result<Vec<NodeId>, Failure> {
+    let file = genesis_file(place);
+    if !file.exists() {
+        return Ok(Vec::new());
+    }
+    let (genesis, _) = read_genesis(&file)?;
+    Ok(genesis.validators.list().iter().map(|validator| validator.id).collect())
 }
 
 /// Nodes keep the log of their testnet, if it has one.

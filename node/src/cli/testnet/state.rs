@@ -129,6 +129,16 @@ pub(super) struct Kept {
     pub(super) height: u64,
 }
 
+/// How far `testnet apply` came with the faults of a file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Applied {
+    /// Which faults: a hash of all of them.
+    pub(super) faults: String,
+    /// How many of them were done.
+    pub(super) done: usize,
+}
+
 /// What is written down of a testnet.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -143,6 +153,8 @@ pub(super) struct State {
     pub(super) nodes: Vec<Row>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) log: Option<Kept>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) applied: Option<Applied>,
     pub(super) partition: Option<TestnetPartition>,
     pub(super) links: Vec<TestnetShape>,
     pub(super) events: Vec<TestnetEvent>,
@@ -159,6 +171,20 @@ impl State {
             let message = format!("testnet \"{}\" has no node `{text}`", self.name);
             ErrorDocument::new(ErrorCode::NotFound, message).detail("it has", known.join(", ")).into()
         })
+    }
+
+    /// Of these, the ones that are meant: `all`, or indexes and names.
+    pub(super) fn chosen(&self, texts: &[String]) -> Result<Vec<Row>, Failure> {
+        let mut chosen = BTreeMap::new();
+        for text in texts {
+            if text == "all" {
+                chosen.extend(self.nodes.iter().map(|row| (row.index, row.clone())));
+            } else {
+                let row = self.node(text)?;
+                chosen.insert(row.index, row.clone());
+            }
+        }
+        Ok(chosen.into_values().collect())
     }
 
     /// Writes down that something was done.
@@ -412,16 +438,7 @@ impl Held {
 
     /// Of these, the ones that are meant: `all`, or indexes and names.
     pub(super) fn chosen(&self, texts: &[String]) -> Result<Vec<Row>, Failure> {
-        let mut chosen = BTreeMap::new();
-        for text in texts {
-            if text == "all" {
-                chosen.extend(self.state.nodes.iter().map(|row| (row.index, row.clone())));
-            } else {
-                let row = self.state.node(text)?;
-                chosen.insert(row.index, row.clone());
-            }
-        }
-        Ok(chosen.into_values().collect())
+        self.state.chosen(texts)
     }
 }
 
@@ -456,6 +473,7 @@ mod tests {
             next: u32::from(count),
             nodes: (0..count).map(row).collect(),
             log: None,
+            applied: None,
             partition: None,
             links: Vec::new(),
             events: Vec::new(),

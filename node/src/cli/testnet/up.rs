@@ -54,7 +54,7 @@ const NAMES: [&str; 26] = [
     "xena", "yuri", "zoe",
 ];
 
-fn name_of(index: u32) -> String {
+pub(super) fn name_of(index: u32) -> String {
     let known = usize::try_from(index).ok().and_then(|index| NAMES.get(index));
     known.map_or_else(|| format!("node{index}"), |name| (*name).to_owned())
 }
@@ -179,6 +179,7 @@ fn make(place: &Place, args: &super::Up, seed: u64) -> Result<Held, Failure> {
         next: 0,
         nodes: Vec::new(),
         log: None,
+        applied: None,
         partition: None,
         links: Vec::new(),
         events: Vec::new(),

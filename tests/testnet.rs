@@ -4,6 +4,8 @@
 
 #[path = "testnet/apply.rs"]
 mod apply;
+#[path = "testnet/bench.rs"]
+mod bench;
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, UdpSocket};

@@ -112,6 +112,8 @@ const FAILURES: &[(&str, &[&str], i32)] = &[
     ("doc rm", &["automerge:3yQ"], 4),
     ("token revoke", &["00000000"], 4),
     ("config set", &["log.level", "=/="], 2),
+    ("bench ping", &["--rate", "0"], 2),
+    ("bench gossip", &["--size", "0"], 2),
     ("run", &[], 6),
 ];
 
@@ -200,9 +202,17 @@ fn walk_rooms(home: &Home) -> Vec<&'static str> {
     seen
 }
 
+/// Load, for a moment.
+const LOADS: &[(&str, &[&str])] = &[
+    ("bench ping", &["--for", "200ms"]),
+    ("bench gossip", &["--for", "200ms", "--clients", "2"]),
+    ("bench dht", &["--for", "200ms"]),
+    ("bench doc", &["--for", "200ms"]),
+];
+
 /// What is not walked but seen all the same, here or where there is a log.
 const ELSEWHERE: &[&str] =
-    &["wait", "peers name", "token revoke", "stop", "topic reply", "topic sub", "doc watch"];
+    &["wait", "peers name", "token revoke", "stop", "topic reply", "topic sub", "doc watch", "bench order"];
 
 /// Runs each with `--json` and calmly; gives their paths.
 fn walk_through(home: &Home, walk: &[(&'static str, &[&str])]) -> Vec<&'static str> {
@@ -270,6 +280,7 @@ fn every_command_answers_with_its_document() {
     ];
     let mut seen = walk_documents(&home, &notes, &doc_ticket);
     seen.extend(walk_rooms(&home));
+    seen.extend(walk_through(&home, LOADS));
     seen.extend(walk_through(&home, walk));
     for (path, stream) in [("topic reply", reply), ("topic sub", sub), ("doc watch", watch)] {
         let output = stream.wait_with_output().unwrap();
@@ -308,7 +319,12 @@ const LOG_FAILURES: &[(&str, &[&str], i32)] = &[
 #[test]
 fn every_command_about_the_log_answers_with_its_document() {
     let home = Home::with(&["default", "bob", "cleo", "dora"]);
-    for (path, words) in [("order status", &[][..]), ("order submit", &["x"]), ("order log", &[])] {
+    for (path, words) in [
+        ("order status", &[][..]),
+        ("order submit", &["x"]),
+        ("order log", &[]),
+        ("bench order", &["--for", "100ms"]),
+    ] {
         home.fails(path, words, 4);
     }
     let file = |name: &str| home.path().join(name).display().to_string();
@@ -333,6 +349,7 @@ fn every_command_about_the_log_answers_with_its_document() {
     let walk: &[(&'static str, &[&str])] = &[
         ("order submit", &["pay bob 5", "--receipt", &receipt]),
         ("order submit", &["pay bob 6", "--wait", "accept"]),
+        ("bench order", &["--for", "200ms", "--clients", "4"]),
         ("order status", &[]),
         ("order validators", &[]),
         ("order log", &["--from", "1"]),

@@ -1,7 +1,9 @@
 //! Documents of commands that work on files, and which the API therefore does not have.
 
+mod bench;
 mod testnet;
 
+pub use bench::*;
 pub use testnet::*;
 
 use jiff::Timestamp;
@@ -42,6 +44,7 @@ use crate::api::documents::{ConfigCheckDocument, DocAuthor, DoctorDocument, LogL
     TestnetReportDocument,
     TestnetChaosDocument,
     TestnetApplyDocument,
+    BenchDocument,
 )))]
 pub struct Documents;
 
@@ -78,6 +81,7 @@ schemas! {
     TestnetReportSchema = "wattle.testnet_report/1",
     TestnetChaosSchema = "wattle.testnet_chaos/1",
     TestnetApplySchema = "wattle.testnet_apply/1",
+    BenchSchema = "wattle.bench/1",
     TestnetStateSchema = "wattle.testnet_state/1",
 }
 

@@ -28,6 +28,7 @@ Then:
   init id stop wait health logs ui       this node, and its page in the browser
   config key token doctor version        settings, identity, API tokens, trouble
   testnet up status partition report     many nodes here, and faults between them
+  bench ping gossip dht doc order        load a node, and see how long things take
   completions man                        for your shell
 
   wattle COMMAND --help                  every option, with examples

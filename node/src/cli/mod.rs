@@ -6,6 +6,7 @@
 //! `session::Session::block_on`). Data goes to stdout through `output::Output`, messages
 //! to stderr.
 
+mod bench;
 mod bind;
 mod chat;
 mod client;
@@ -91,6 +92,7 @@ enum Command {
     Doc(doc::Doc),
     Order(order::Order),
     Testnet(testnet::Testnet),
+    Bench(bench::Bench),
     Config(config::Config),
     Key(keys::Key),
     Token(keys::Token),
@@ -166,6 +168,7 @@ fn dispatch(session: Session, command: Command) -> Result<(), Failure> {
         Command::Doc(args) => session.block_on(doc::doc(&session, args)),
         Command::Order(args) => order::order(&session, args),
         Command::Testnet(args) => testnet::testnet(&session, args),
+        Command::Bench(args) => session.block_on(bench::bench(&session, args)),
         Command::Config(args) => config::config(&session, args),
         Command::Key(args) => keys::key(&session, args),
         Command::Token(args) => session.block_on(keys::token(&session, args)),

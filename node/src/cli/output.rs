@@ -186,6 +186,19 @@ impl Output {
         }
     }
 
+    /// Whether stderr is a terminal where a line can be drawn over the one before, and somebody wants to see it.
+    pub(crate) fn can_draw_over(&self) -> bool {
+        !self.quiet
+            && io::stderr().is_terminal()
+            && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+    }
+
+    /// Draws a line on stderr over the one before; an empty one takes it away.
+    pub(crate) fn draw_over(&self, line: &str) {
+        // Ignored because there is nowhere left to say that stderr is closed.
+        drop(write!(io::stderr().lock(), "\r{line}\x1b[K"));
+    }
+
     /// Whether stdout has colours.
     pub(crate) const fn colored(&self) -> bool {
         self.color

@@ -1,6 +1,7 @@
 //! One page a leaf: its examples, its exit codes, and what `--json` prints. Help, manual and tests read the
 //! same table.
 
+mod bench;
 mod order;
 mod testnet;
 
@@ -63,11 +64,9 @@ const fn document(schema: &'static str) -> Json {
 }
 
 /// Every leaf.
-pub const PAGES: &[Page] = &joined::<{ OTHERS.len() + order::PAGES.len() + testnet::PAGES.len() }>(&[
-    OTHERS,
-    order::PAGES,
-    testnet::PAGES,
-]);
+pub const PAGES: &[Page] = &joined::<
+    { OTHERS.len() + order::PAGES.len() + testnet::PAGES.len() + bench::PAGES.len() },
+>(&[OTHERS, order::PAGES, testnet::PAGES, bench::PAGES]);
 
 /// Tables as one.
 const fn joined<const ALL: usize>(tables: &[&[Page]]) -> [Page; ALL] {

@@ -146,14 +146,12 @@ async fn ping_one(scene: &Scene, peer: NodeId) -> Result<Duration, Failure> {
         until_direct: false,
     };
     let mut lines = scene.client.stream(Method::POST, routes::PING, Some(&request)).await?;
-    while let Some(raw) = lines.next().await? {
-        match read_line::<PingLine>(&raw)? {
-            PingLine::Reply { rtt_ms, .. } => return Ok(Duration::from_secs_f64(rtt_ms.max(0.0) / 1000.0)),
-            PingLine::Lost { error, .. } => return Err(error.into()),
-            PingLine::Done { .. } => break,
-        }
+    let Some(raw) = lines.next().await? else { return Err(cut_off()) };
+    match read_line::<PingLine>(&raw)? {
+        PingLine::Reply { rtt_ms, .. } => Ok(Duration::from_secs_f64(rtt_ms.max(0.0) / 1000.0)),
+        PingLine::Lost { error, .. } => Err(error.into()),
+        PingLine::Done { .. } => Err(cut_off()),
     }
-    Err(cut_off())
 }
 
 pub(super) async fn gossip(scene: &Scene, load: &Load, bytes: usize) -> Result<Tally, Failure> {

@@ -85,6 +85,9 @@ pub(super) enum Action {
     Links,
 }
 
+/// A table of the file, and where it stands.
+type Placed<'a> = (&'a dyn TableLike, Option<Range<usize>>);
+
 impl Action {
     /// As one would type it, as far as one could.
     pub(super) fn words(&self) -> String {
@@ -146,11 +149,7 @@ impl File<'_> {
     }
 
     /// Every `[[name]]`, with where it stands.
-    fn tables<'a>(
-        &self,
-        document: &'a dyn TableLike,
-        name: &str,
-    ) -> Result<Vec<(&'a dyn TableLike, Option<Range<usize>>)>, Failure> {
+    fn tables<'a>(&self, document: &'a dyn TableLike, name: &str) -> Result<Vec<Placed<'a>>, Failure> {
         let Some(item) = document.get(name) else { return Ok(Vec::new()) };
         match item {
             Item::ArrayOfTables(tables) => {

@@ -214,6 +214,59 @@ fn without_a_quorum_that_is_said_at_once_with_who_is_missing_and_commits_resume_
     assert_eq!(texts, ["before", "after"], "what was not accepted is not there");
 }
 
+/// What is too long for a block travels ahead of it, and is on the disk of whoever votes for it.
+#[test]
+fn long_entries_travel_ahead_of_their_blocks_and_are_there_when_all_nodes_were_killed_at_once() {
+    let machine = Machine::new(None);
+    let (mut nodes, genesis) = four(&machine);
+    let follower = start(&machine, "finn");
+    let joined = machine.json(&["-n", "finn", "order", "join", &genesis.display().to_string()]);
+    assert_eq!(joined["role"], "follower", "{joined}");
+    let long = |name: &str| format!("{name} {}", "long ".repeat(8_000));
+    let apis: Vec<Api> = nodes.iter().chain([&follower]).map(Local::api).collect();
+    std::thread::scope(|scope| {
+        for (number, api) in apis.iter().enumerate() {
+            scope.spawn(move || {
+                let answer = submit(api, &long(&number.to_string()));
+                assert_eq!(answer.as_ref().map(|(code, _)| *code), Some(200), "{answer:?}");
+            });
+        }
+    });
+    let before = agree(&nodes.iter().chain([&follower]).collect::<Vec<_>>());
+    let texts: std::collections::BTreeSet<&String> = before.values().map(|(_, text)| text).collect();
+    assert_eq!(texts, (0..5).map(|number| long(&number.to_string())).collect::<Vec<_>>().iter().collect());
+    nodes.iter_mut().for_each(Local::kill);
+    nodes.iter_mut().for_each(Local::run);
+    assert!(nodes.iter().all(|node| log(node) == before), "it is all there");
+    for node in &nodes {
+        wait_for("all validators are there", PATIENCE, || reachable(node) == 4);
+    }
+    submitted(&nodes[1], "and on it goes");
+    let after = agree(&nodes.iter().chain([&follower]).collect::<Vec<_>>());
+    assert_eq!(after.len(), 6);
+}
+
+#[test]
+fn an_entry_that_was_taken_when_the_quorum_went_is_called_unknown_and_ordered_later() {
+    let machine = Machine::new(None);
+    let (nodes, _) = four(&machine);
+    submitted(&nodes[0], "before");
+    nodes[2..].iter().for_each(|node| node.pause(true));
+    let unsure = machine.run(&["-n", "anna", "order", "submit", "between", "--timeout", "2s"]);
+    let said = String::from_utf8_lossy(&unsure.stderr).into_owned();
+    assert!(matches!(unsure.status.code(), Some(5 | 8)), "{said}");
+    assert!(said.contains("NOT KNOWN yet") && !said.contains("NOT accepted"), "{said}");
+    let is_hash = |word: &&str| word.len() == 64 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let hash = said.split_whitespace().find(is_hash).unwrap_or_else(|| panic!("no hash to ask for: {said}"));
+    let find = || machine.run(&["-n", "anna", "order", "get", hash]);
+    assert_eq!(find().status.code(), Some(4), "{}", String::from_utf8_lossy(&find().stderr));
+    nodes[2..].iter().for_each(|node| node.pause(false));
+    wait_for("its fate is known", PATIENCE, || find().status.success());
+    let log = agree(&nodes.iter().collect::<Vec<_>>());
+    let texts: Vec<&str> = log.values().map(|(_, text)| text.as_str()).collect();
+    assert_eq!(texts, ["before", "between"]);
+}
+
 /// How long ago a vote of another stood in a certificate, as a node saw it.
 fn last_vote(node: &Local<'_>, of: &Local<'_>) -> Option<Duration> {
     let status = node.api().get("/api/v1/order/status");

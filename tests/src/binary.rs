@@ -144,6 +144,17 @@ impl Node {
         crate::hostile::resident_bytes_of(&self.child.id().to_string())
     }
 
+    /// Holds it up where it is, or lets it go on.
+    ///
+    /// # Panics
+    /// When it does not run.
+    #[expect(clippy::expect_used, reason = "a test whose node is gone cannot go on")]
+    pub fn pause(&self, paused: bool) {
+        use rustix::process::{Pid, Signal, kill_process};
+        let signal = if paused { Signal::STOP } else { Signal::CONT };
+        kill_process(Pid::from_child(&self.child), signal).expect("the node runs");
+    }
+
     /// Ends it at once, as a power cut would.
     pub fn kill(&mut self) {
         // Ignored because a node that has ended already is as dead as it should be.

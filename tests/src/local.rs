@@ -93,6 +93,11 @@ impl<'m> Local<'m> {
         self.node = None;
     }
 
+    /// Holds it up where it is, or lets it go on.
+    pub fn pause(&self, paused: bool) {
+        self.node.iter().for_each(|node| node.pause(paused));
+    }
+
     /// Whether it runs.
     #[must_use]
     pub const fn is_up(&self) -> bool {

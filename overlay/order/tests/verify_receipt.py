@@ -6,7 +6,7 @@
 GENESIS is the genesis as JSON, or a file of it. One receipt (JSON) a line; prints `ok EPOCH HEIGHT BATCH INDEX` or
 `no WHY` for each, and exits with 9 if there was a `no`.
 """
-import hashlib, json, struct, sys
+import functools, hashlib, json, struct, sys
 
 # --- BLAKE3 (its paper, section 2) ---------------------------------------------------------------------------------
 IV = (0x6A09E667, 0xBB67AE85, 0x3C6EF372, 0xA54FF53A, 0x510E527F, 0x9B05688C, 0x1F83D9AB, 0x5BE0CD19)
@@ -38,13 +38,12 @@ def subtree(data, counter, root):
             flags = START * (i == 0) | END * last | ROOT * (last and root)
             chain = compress(chain, block, counter, len(block), flags)
         return chain
-    left = 1024
-    while left * 2 < len(data):
-        left *= 2
+    left = 1024 << (len(data) - 1).bit_length() - 11
     pair = subtree(data[:left], counter, 0) + subtree(data[left:], counter + left // 1024, 0)
     return compress(IV, struct.pack("<16I", *pair), 0, 64, PARENT | ROOT * root)
 
-blake3 = lambda data: struct.pack("<8I", *subtree(data, 0, 1))
+once = functools.lru_cache(1 << 16)  # for what receipts have in common
+blake3 = once(lambda data: struct.pack("<8I", *subtree(data, 0, 1)))
 
 # --- Ed25519 (RFC 8032, section 5.1.7; small orders are refused) ----------------------------------------------------
 P, L = 2 ** 255 - 19, 2 ** 252 + 27742317777372353535851937790883648493
@@ -56,14 +55,8 @@ def add(p, q):
     e, f, g, h = b - a, d - c, d + c, b + a
     return e * f % P, g * h % P, f * g % P, e * h % P
 
-def times(s, p):
-    q = (0, 1, 1, 0)
-    while s:
-        if s & 1:
-            q = add(q, p)
-        p, s = add(p, p), s >> 1
-    return q
-
+double = lambda p: add(p, p)
+@once
 def point(data):
     y, sign = int.from_bytes(data, "little") & (1 << 255) - 1, data[31] >> 7
     square = (y * y - 1) * pow(D * y * y + 1, P - 2, P) % P
@@ -77,13 +70,19 @@ def point(data):
 
 BASE = point((4 * pow(5, P - 2, P) % P).to_bytes(32, "little"))
 
+@once
 def signed(key, message, signature):
     a, r, s = point(key), point(signature[:32]), int.from_bytes(signature[32:], "little")
-    if s >= L or any(times(8, p)[0] == 0 for p in (a, r)):
+    if s >= L or any(double(double(double(p)))[0] == 0 for p in (a, r)):
         return False
     k = int.from_bytes(hashlib.sha512(signature[:32] + key + message).digest(), "little") % L
-    left, right = times(s, BASE), add(r, times(k, a))
-    return all((left[i] * right[2] - right[i] * left[2]) % P == 0 for i in (0, 1))
+    # s * BASE - k * a, both multiples in one go.
+    minus, q = (P - a[0], a[1], 1, P - a[3]), (0, 1, 1, 0)
+    sums = (None, BASE, minus, add(BASE, minus))
+    for bit in range(252, -1, -1):
+        part = sums[(s >> bit & 1) + 2 * (k >> bit & 1)]
+        q = add(double(q), part) if part else double(q)
+    return all((q[i] - r[i] * q[2]) % P == 0 for i in (0, 1))
 
 # --- CBOR, as wattle writes it: fields in order, hashes and keys as bytes --------------------------------------------
 ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
@@ -93,8 +92,7 @@ def key_of(peer):
     for letter in peer:
         number = number * 58 + ALPHABET.index(letter)
     data = number.to_bytes(38, "big")
-    if data[:6] != bytes.fromhex("002408011220"):
-        raise ValueError("no Ed25519 peer id")
+    need(data[:6] == bytes.fromhex("002408011220"), "no Ed25519 peer id")
     return data[6:]
 
 def head(kind, n):
@@ -118,15 +116,14 @@ def cbor(value):
         return head(5, len(value)) + b"".join(fields)
     return cbor(key_of(value) if value.startswith("12D3KooW") else unhex(value))
 
-def text(value):
-    return head(3, len(value.encode())) + value.encode()
+text = lambda value: head(3, len(value.encode())) + value.encode()
 
 def unhex(value):
     need(bytes.fromhex(value).hex() == value, "not lower-case hexadecimal")
     return bytes.fromhex(value)
 
-def digest(label, body):
-    return blake3(label.encode() + b"\0" + body)
+number = lambda digits: int(digits.replace("-", "below zero: "))
+digest = lambda label, body: blake3(label.encode() + b"\0" + body)
 
 def need(holds, why):
     if not holds:
@@ -196,7 +193,7 @@ known = json.loads(given if given.lstrip().startswith("{") else open(given).read
 refused = False
 for line in sys.stdin.buffer.readlines():
     try:
-        print("ok", *verify(known, json.loads(line)))
+        print("ok", *verify(known, json.loads(line, parse_int=number)))
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError) as why:
         print("no", why)
         refused = True

@@ -246,6 +246,70 @@ fn long_entries_travel_ahead_of_their_blocks_and_are_there_when_all_nodes_were_k
     assert_eq!(after.len(), 6);
 }
 
+/// The lines of a register as a node has them; none while it has no such register.
+fn lines(node: &Local<'_>, register: &str) -> Vec<Value> {
+    let asked = node.api().ask(&format!("GET /api/v1/registers/{register}?from=0&count=1000"), &Value::Null);
+    match asked {
+        Some((200, answer)) => answer["lines"].as_array().unwrap().clone(),
+        Some((404, _)) => Vec::new(),
+        other => panic!("{other:?}\n{}", node.log()),
+    }
+}
+
+/// What is appended anywhere is read alike everywhere, and votes vouch for it.
+#[test]
+fn lines_of_a_register_are_alike_on_all_nodes_also_after_restarts_and_nobody_computes_another_state() {
+    let machine = Machine::new(None);
+    let (mut nodes, genesis) = four(&machine);
+    let mut follower = start(&machine, "finn");
+    let joined = machine.json(&["-n", "finn", "order", "join", &genesis.display().to_string()]);
+    assert_eq!(joined["role"], "follower", "{joined}");
+    let apis: Vec<Api> = nodes.iter().chain([&follower]).map(Local::api).collect();
+    let numbers = Mutex::new(std::collections::BTreeSet::new());
+    std::thread::scope(|scope| {
+        for (writer, api) in apis.iter().enumerate() {
+            let numbers = &numbers;
+            scope.spawn(move || {
+                for number in 0..6 {
+                    let line = BASE64.encode(format!("{writer} {number}").as_bytes());
+                    let body = json!({ "line_b64": line, "timeout_ms": 20_000 });
+                    let answer = api.ok("POST /api/v1/registers/births", &body);
+                    assert!(numbers.lock().unwrap().insert(answer["number"].as_u64().unwrap()), "{answer}");
+                }
+            });
+        }
+    });
+    assert!(numbers.into_inner().unwrap().into_iter().eq(0..30), "each line has a number of its own");
+    let all = |nodes: &[Local<'_>], follower: &Local<'_>, count: usize| {
+        let first = lines(&nodes[0], "births");
+        assert_eq!(first.len(), count);
+        for node in nodes.iter().chain([follower]) {
+            let what = format!("{} has the same lines", node.name());
+            wait_for(&what, PATIENCE, || lines(node, "births") == first);
+            let status = node.api().get("/api/v1/order/status");
+            assert_eq!(status["alarms"], json!([]), "{}", node.name());
+        }
+    };
+    all(&nodes, &follower, 30);
+    nodes.iter_mut().chain([&mut follower]).for_each(Local::kill);
+    nodes.iter_mut().chain([&mut follower]).for_each(Local::run);
+    wait_for("what was ordered is applied again", PATIENCE, || lines(&nodes[0], "births").len() == 30);
+    all(&nodes, &follower, 30);
+    for node in &nodes {
+        wait_for("all validators are there", PATIENCE, || reachable(node) == 4);
+    }
+    // More blocks than lie between an execution and the votes for it.
+    for number in 30..42 {
+        let body = json!({ "line_b64": BASE64.encode(b"later"), "timeout_ms": 20_000 });
+        let answer = nodes[number % 4].api().ok("POST /api/v1/registers/births", &body);
+        assert_eq!(answer["number"], number);
+    }
+    all(&nodes, &follower, 42);
+    assert!(nodes.iter().all(|node| node.api().get("/api/v1/order/status")["signs"] == true));
+    let read = ok(&machine.run(&["-n", "finn", "register", "read", "births", "-c", "1"]));
+    assert!(read.starts_with("41  ") && read.trim_end().ends_with("later"), "{read}");
+}
+
 #[test]
 fn an_entry_that_was_taken_when_the_quorum_went_is_called_unknown_and_ordered_later() {
     let machine = Machine::new(None);

@@ -16,7 +16,7 @@ struct Layer {
     libraries: Option<&'static [&'static str]>,
 }
 
-const LAYERS: [Layer; 12] = [
+const LAYERS: [Layer; 13] = [
     Layer {
         name: "wattle-types",
         ours: &[],
@@ -62,7 +62,8 @@ const LAYERS: [Layer; 12] = [
     Layer {
         name: "wattle-app",
         ours: &["wattle-types"],
-        libraries: Some(&["automerge", "serde", "thiserror"]),
+        // serde_bytes is CBOR's byte strings, in snapshots.
+        libraries: Some(&["automerge", "serde", "serde_bytes", "thiserror"]),
     },
     Layer {
         name: "wattle-weave",
@@ -75,6 +76,12 @@ const LAYERS: [Layer; 12] = [
         name: "wattle-chat",
         ours: &["wattle-app", "wattle-types"],
         libraries: Some(&["automerge", "serde"]),
+    },
+    Layer {
+        name: "wattle-register",
+        ours: &["wattle-app", "wattle-types"],
+        // serde_bytes is CBOR's byte strings.
+        libraries: Some(&["serde", "serde_bytes"]),
     },
     Layer { name: "wattle-net", ours: &["wattle-types"], libraries: None },
     Layer { name: "wattle-store", ours: &["wattle-types"], libraries: None },
@@ -106,6 +113,7 @@ const LAYERS: [Layer; 12] = [
             "wattle-weave",
             "wattle-chat",
             "wattle-pad",
+            "wattle-register",
         ],
         libraries: None,
     },

@@ -3,6 +3,7 @@
 //! A node keeps at most one log, and none until somebody joins one with its genesis. Whose key is in the genesis votes;
 //! any other node follows: it checks everything as a validator does, and says nothing.
 
+mod apply;
 mod disk;
 mod driver;
 mod follow;
@@ -29,13 +30,16 @@ use wattle_store::{CommitError, Store};
 use wattle_types::{NodeId, SecretKey, UnixTime};
 use wattle_weave::order::{Input, Machines};
 
+use crate::apps::Apps;
+
 pub use disk::{DiskError, Place};
 pub use driver::Fate;
 pub use links::Reach;
 pub use quorum::{Quorum, quorum};
 pub use view::{HighQc, ValidatorView, View};
 
-use disk::{Disk, Found};
+use apply::Apply;
+use disk::Disk;
 use driver::{Before, Driver, Request, State};
 use follow::{Follower, Keeper};
 use links::Links;
@@ -61,6 +65,8 @@ enum Heard {
     Synced { blocks: Vec<Checked<Proposal>>, proof: Option<Sound> },
     /// A validator said what no honest one says.
     Misbehaved { peer: NodeId },
+    /// An operator has to know.
+    Alarm(String),
 }
 
 /// Something that happened in the log, and when.
@@ -154,6 +160,7 @@ struct Start {
     overlay: Overlay,
     store: Arc<Store>,
     key: SecretKey,
+    apps: Option<Apps>,
     config: Timing,
     started: Instant,
     stop: CancellationToken,
@@ -181,12 +188,13 @@ pub struct Log {
 
 impl Order {
     /// Goes on with the log that is on disk, if there is one. One that cannot be used is said to be so, and the rest of
-    /// the node runs.
+    /// the node runs. Without apps what is ordered is only kept.
     #[must_use]
     pub fn start(
         overlay: &Overlay,
         store: &Arc<Store>,
         key: &SecretKey,
+        apps: Option<&Apps>,
         config: Timing,
         stop: &CancellationToken,
         tasks: &TaskTracker,
@@ -195,6 +203,7 @@ impl Order {
             overlay: overlay.clone(),
             store: Arc::clone(store),
             key: key.clone(),
+            apps: apps.cloned(),
             config,
             started: Instant::now(),
             stop: stop.clone(),
@@ -286,7 +295,7 @@ impl Order {
     }
 
     fn begin(&self, genesis: Genesis) -> Result<Log, JoinError> {
-        let Start { overlay, store, key, config, started, stop, tasks } = &*self.start;
+        let Start { overlay, store, key, apps, config, started, stop, tasks } = &*self.start;
         let disk = Disk::new(store);
         let found = disk.load()?;
         if found.safety_damaged && found.records.is_empty() {
@@ -320,8 +329,12 @@ impl Order {
             takes: seat.is_some(),
         };
         keeper.start(overlay, stop, tasks)?;
+        let apply = apps.as_ref().map(|apps| Apply::new(apps, &disk, &height, &heard));
+        let (apply, handing) = apply.unzip();
+        let known = handing.is_some().then(|| found.roots.into_iter().collect());
+        let told = (found.told.height, found.told.root);
         let mut driver = Driver {
-            log: wattle_weave::order::Log::new(machines, (found.told.height, found.told.root)),
+            log: wattle_weave::order::Log::new(machines, told, known),
             started: *started,
             me,
             committee: Arc::clone(&committee),
@@ -331,12 +344,15 @@ impl Order {
             tip,
             events: self.events.clone(),
             heard,
+            apps: handing,
             pending: found.pending,
             tasks: tasks.clone(),
             state: State::new(tip_time),
         };
-        let Found { again_above, roots, free, .. } = found;
-        driver.begin(Before { again_above, roots, free })?;
+        driver.begin(Before { again_above: found.again_above, free: found.free })?;
+        if let Some(apply) = apply {
+            tasks.spawn(stop.clone().run_until_cancelled_owned(apply.run()));
+        }
         if seat.is_none() {
             tasks.spawn(stop.clone().run_until_cancelled_owned(follower.follow()));
         }

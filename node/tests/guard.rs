@@ -444,10 +444,11 @@ fn the_log_is_read_and_written_by_users_watched_by_all_and_joined_by_an_admin() 
     for path in ["/api/v1/order/status", "/api/v1/order/validators"] {
         assert_eq!(needed(&Method::GET, path), Needs::Role(Role::Read), "{path}");
     }
-    for path in ["/api/v1/order/entries", "/api/v1/order/entries/{at}", "/api/v1/order/follow"] {
+    let read = ["/api/v1/order/entries", "/api/v1/order/entries/{at}", "/api/v1/order/follow"];
+    for path in read.into_iter().chain(["/api/v1/registers", "/api/v1/registers/{register}"]) {
         assert_eq!(needed(&Method::GET, path), Needs::Role(Role::User), "{path}");
     }
-    for path in ["/api/v1/order/entries", "/api/v1/order/verify"] {
+    for path in ["/api/v1/order/entries", "/api/v1/order/verify", "/api/v1/registers/{register}"] {
         assert_eq!(needed(&Method::POST, path), Needs::Role(Role::User), "{path}");
     }
     assert_eq!(needed(&Method::POST, "/api/v1/order/join"), Needs::Role(Role::Admin));

@@ -295,7 +295,8 @@ fn every_command_answers_with_its_document() {
     home.json("token revoke", &[token["id"].as_str().unwrap()]);
     home.json("stop", &[]);
 
-    for page in PAGES.iter().filter(|page| page.needs_node && !page.path.starts_with("order ")) {
+    let of_the_log = |path: &str| path.starts_with("order ") || path.starts_with("register ");
+    for page in PAGES.iter().filter(|page| page.needs_node && !of_the_log(page.path)) {
         assert!(seen.contains(&page.path) || ELSEWHERE.contains(&page.path), "{} is not walked", page.path);
     }
 }
@@ -314,6 +315,9 @@ const LOG_FAILURES: &[(&str, &[&str], i32)] = &[
     ("order get", &["0000000000000000000000000000000000000000000000000000000000000000"], 4),
     ("order watch", &["-c", "99", "--timeout", "100ms"], 5),
     ("order verify", &["/nowhere", "--genesis", "/nowhere"], 2),
+    ("order submit", &["x", "--app", "register/1"], 2),
+    ("register append", &["no spaces", "x"], 2),
+    ("register read", &["nothing"], 4),
 ];
 
 #[test]
@@ -327,6 +331,8 @@ fn every_command_about_the_log_answers_with_its_document() {
     ] {
         home.fails(path, words, 4);
     }
+    home.fails("register append", &["births", "x"], 4);
+    home.fails("register list", &[], 4);
     let file = |name: &str| home.path().join(name).display().to_string();
     let (genesis, other, receipt) = (file("genesis.json"), file("other.json"), file("r.json"));
     let who = "default,bob,cleo,dora";
@@ -354,6 +360,9 @@ fn every_command_about_the_log_answers_with_its_document() {
         ("order validators", &[]),
         ("order log", &["--from", "1"]),
         ("order verify", &[&receipt, "--genesis", &genesis]),
+        ("register append", &["births", "ann, 3.4 kg"]),
+        ("register read", &["births"]),
+        ("register list", &[]),
         ("status", &[]),
     ];
     walk_through(&home, walk);

@@ -218,6 +218,7 @@ impl Village {
                     }
                 }
                 wattle_app::Output::Emit { event, .. } => self.told.push((index, event)),
+                other => fail(&format!("a village has no log for {other:?}")),
             }
         }
     }

@@ -15,6 +15,7 @@ mod node;
 mod order;
 mod past;
 mod peers;
+mod register;
 mod rooms;
 mod topics;
 
@@ -28,6 +29,7 @@ pub use node::*;
 pub use order::*;
 pub use past::*;
 pub use peers::*;
+pub use register::*;
 pub use rooms::*;
 pub use topics::*;
 
@@ -122,6 +124,12 @@ schemas! {
     OrderBlockSchema = "wattle.order_block/1",
     /// Names [`OrderVerifyDocument`].
     OrderVerifySchema = "wattle.order_verify/1",
+    /// Names [`RegistersDocument`].
+    RegistersSchema = "wattle.registers/1",
+    /// Names [`RegisterDocument`].
+    RegisterSchema = "wattle.register/1",
+    /// Names [`RegisterAppendDocument`].
+    RegisterAppendSchema = "wattle.register_append/1",
     /// Names [`InviteDocument`].
     InviteSchema = "wattle.invite/1",
     /// Names [`JoinDocument`].

@@ -200,6 +200,8 @@ const LOOKS_AT_CONTENT: &[&str] = &[
     "/order/entries",
     "/order/entries/{at}",
     "/order/follow",
+    "/registers",
+    "/registers/{register}",
 ];
 
 /// How the node does, and what there is.
@@ -258,6 +260,7 @@ const USES: &[&str] = &[
     "/rooms/{room}/leave",
     "/order/entries",
     "/order/verify",
+    "/registers/{register}",
 ];
 
 /// What a route needs, by its method and its pattern. Whatever is not listed needs an admin.

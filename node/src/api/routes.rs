@@ -17,6 +17,7 @@ pub(super) mod order;
 mod pad;
 mod past;
 mod peers;
+mod register;
 mod rooms;
 mod status;
 mod sync;
@@ -175,6 +176,9 @@ fn order_routes() -> impl IntoIterator<Item = Route<Arc<Node>>> {
         order::status,
         order::validators,
         order::verify,
+        register::list,
+        register::read,
+        register::append,
     ]
 }
 

@@ -30,6 +30,7 @@ pub mod pages;
 mod past;
 mod peers;
 mod qr;
+mod register;
 mod reply;
 mod room;
 mod routes;
@@ -91,6 +92,7 @@ enum Command {
     Chat(chat::Chat),
     Doc(doc::Doc),
     Order(order::Order),
+    Register(register::Register),
     Testnet(testnet::Testnet),
     Bench(bench::Bench),
     Config(config::Config),
@@ -167,6 +169,7 @@ fn dispatch(session: Session, command: Command) -> Result<(), Failure> {
         Command::Chat(args) => session.block_on(chat::chat(&session, args)),
         Command::Doc(args) => session.block_on(doc::doc(&session, args)),
         Command::Order(args) => order::order(&session, args),
+        Command::Register(args) => session.block_on(register::register(&session, args)),
         Command::Testnet(args) => testnet::testnet(&session, args),
         Command::Bench(args) => session.block_on(bench::bench(&session, args)),
         Command::Config(args) => config::config(&session, args),

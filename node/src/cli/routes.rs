@@ -25,6 +25,7 @@ pub(super) const ORDER_VALIDATORS: &str = "/api/v1/order/validators";
 pub(super) const ORDER_ENTRIES: &str = "/api/v1/order/entries";
 pub(super) const ORDER_FOLLOW: &str = "/api/v1/order/follow";
 pub(super) const ORDER_JOIN: &str = "/api/v1/order/join";
+pub(super) const REGISTERS: &str = "/api/v1/registers";
 pub(super) const TICKETS: &str = "/api/v1/tickets";
 pub(super) const JOIN: &str = "/api/v1/join";
 pub(super) const SESSION_CODE: &str = "/api/v1/session/code";

@@ -6,6 +6,8 @@
 //!                told    -> up to where everything that is ordered is here and indexed
 //!                root, height  -> the digest of everything ordered up to there, for the last few heights
 //!                free, digest  -> nothing: a batch that no block has ordered
+//!                applied       -> up to where the apps are, and what their state was behind the last blocks
+//!                part, number  -> a piece of their state there
 //! order_blocks   height, id -> block       up to the tip there is one for each height
 //! order_proofs   height     -> the certificate that commits the block there and all before it
 //! order_batches  digest     -> entries that blocks order by that digest
@@ -32,7 +34,7 @@ use wattle_order::{
     BlockId, ChainEnd, ChainId, Committee, Digest, Genesis, Height, Payload, Position, Proposal, Qc, Receipt,
     Record, Root, SafetyRecord, catch_up, transaction_hash,
 };
-use wattle_store::{Failure, Store};
+use wattle_store::{CommitError, Failure, Store};
 use wattle_types::{KeyRange, NodeId, Table, UnixTime, Write, cbor};
 use wattle_weave::order::{ANSWER_BLOCKS_MAX, ANSWER_BYTES_MAX};
 
@@ -42,11 +44,15 @@ const TIP: &[u8] = b"tip";
 const TOLD: &[u8] = b"told";
 const ROOT: &[u8] = b"root";
 const FREE: &[u8] = b"free";
+const APPLIED: &[u8] = b"applied";
+const PART: &[u8] = b"part";
+/// Bytes of a piece of the apps' state.
+const PART_BYTES: usize = 512 * 1024;
 /// Places of a block for each of its batches.
 pub(super) const BATCH_PLACES: u32 = 8 * 1024;
 const _: () = assert!(BATCH_PLACES as usize >= BATCH_COUNT_MAX, "places overlap");
 /// Heights whose root is kept: a block vouches for one that lies a few back.
-const ROOTS_KEPT: u64 = 64;
+pub(super) const ROOTS_KEPT: u64 = 64;
 /// Rows of one write; a block with more entries is written in parts.
 const ROWS_MAX: usize = 4096;
 /// Blocks that are read at once for an answer, which may be full before the last of them.
@@ -121,6 +127,28 @@ pub(super) struct Found {
     pub(super) again_above: Height,
     /// Batches that no block has ordered.
     pub(super) free: Vec<Batch>,
+}
+
+/// How far the apps are on disk.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(super) struct Applied {
+    pub(super) height: Height,
+    /// The digests of their state behind the last blocks.
+    pub(super) roots: Vec<(Height, Digest)>,
+    /// Which of the states that were saved it is.
+    generation: u64,
+    parts: u64,
+}
+
+impl Applied {
+    fn part_key(generation: u64, part: u64) -> Vec<u8> {
+        [PART, generation.to_be_bytes().as_slice(), &part.to_be_bytes()].concat()
+    }
+
+    fn keys(&self) -> impl Iterator<Item = Vec<u8>> + use<> {
+        let generation = self.generation;
+        (0..self.parts).map(move |part| Self::part_key(generation, part))
+    }
 }
 
 /// Committed blocks as they are told to others.
@@ -298,6 +326,41 @@ impl Disk {
             }
         }
         Ok(free)
+    }
+
+    /// How far the apps are, and their state there.
+    pub(super) fn applied(&self) -> Result<Option<(Applied, Vec<u8>)>, DiskError> {
+        let damaged = || DiskError::Damaged { what: "state of the apps" };
+        let Some(row) = self.store.get(Table::Order, APPLIED)? else { return Ok(None) };
+        let applied: Applied = read("state of the apps", &row)?;
+        let mut state = Vec::new();
+        for key in applied.keys() {
+            state.extend(self.store.get(Table::Order, &key)?.ok_or_else(damaged)?);
+        }
+        Ok(Some((applied, state)))
+    }
+
+    /// Saves how far the apps are, and their state if it changed since: the pieces first, and what names them last.
+    pub(super) async fn save_applied(
+        &self,
+        before: &Applied,
+        (height, roots): (Height, Vec<(Height, Digest)>),
+        state: Option<&[u8]>,
+    ) -> Result<Applied, CommitError> {
+        let mut applied = Applied { height, roots, ..before.clone() };
+        let mut writes = Vec::new();
+        if let Some(state) = state {
+            (applied.generation, applied.parts) = (before.generation.saturating_add(1), 0);
+            for piece in state.chunks(PART_BYTES) {
+                let key = Applied::part_key(applied.generation, applied.parts);
+                self.store.commit(vec![put(Table::Order, key, piece.to_vec())]).await?;
+                applied.parts = applied.parts.saturating_add(1);
+            }
+            writes.extend(before.keys().map(|key| Write::Remove { table: Table::Order, key }));
+        }
+        writes.push(put(Table::Order, APPLIED.to_vec(), cbor::encode(&applied)));
+        self.store.commit(writes).await?;
+        Ok(applied)
     }
 
     /// A batch, if it is here.

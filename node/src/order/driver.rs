@@ -20,6 +20,7 @@ use wattle_store::{BATCH_WRITES_MAX, CommitError};
 use wattle_types::{Machine as _, NodeId, Outbox, Time, UnixTime, Write};
 use wattle_weave::order::{Frame, Input, Log, Output};
 
+use super::apply::Handing;
 use super::disk::{self, Disk, DiskError, Place};
 use super::follow::Follower;
 use super::links::{Links, Weight};
@@ -146,6 +147,8 @@ pub(super) struct Driver {
     pub(super) tip: watch::Sender<Height>,
     pub(super) events: broadcast::Sender<Told>,
     pub(super) heard: mpsc::Sender<Heard>,
+    /// Blocks for the apps, where apps run.
+    pub(super) apps: Option<Handing>,
     pub(super) pending: BTreeMap<BlockId, Height>,
     pub(super) tasks: TaskTracker,
     pub(super) state: State,
@@ -193,8 +196,6 @@ impl State {
 pub(super) struct Before {
     /// Committed blocks above this height are told of again.
     pub(super) again_above: Height,
-    /// The digests of what is ordered, for the last heights.
-    pub(super) roots: Vec<(Height, Digest)>,
     /// Batches that no block has ordered.
     pub(super) free: Vec<payloads::Batch>,
 }
@@ -205,11 +206,8 @@ impl Driver {
     /// # Errors
     /// [`DiskError`].
     pub(super) fn begin(&mut self, before: Before) -> Result<(), DiskError> {
-        let Before { mut again_above, roots, free } = before;
+        let Before { mut again_above, free } = before;
         self.tell_clock();
-        for (height, root) in roots {
-            self.feed(Input::Core(wattle_order::Input::Executed { height, root }));
-        }
         for batch in free {
             let (digest, content) = (batch.digest(), Some(Arc::new(batch)));
             self.feed(Input::Payloads(payloads::Input::Loaded { batch: digest, content }));
@@ -445,6 +443,9 @@ impl Driver {
             self.state.expired_at = header.time;
             self.expire();
         }
+        if let Some(apps) = &self.apps {
+            apps.hand(header, entries);
+        }
         self.tip.send_replace(header.height);
     }
 
@@ -490,6 +491,7 @@ impl Driver {
                 }
             }
             Heard::Misbehaved { peer } => self.tell(Event::Misbehaved { validator: peer }),
+            Heard::Alarm(what) => self.alarm(what),
         }
     }
 

@@ -102,7 +102,8 @@ pub(super) async fn start(
     let documents = Documents::start(&overlay, &store, &key, stop, happens, tasks).map_err(failed)?;
     let apps = Apps::start(apps::shipped(), overlay.id(), &documents, hears, stop, tasks).map_err(failed)?;
     let timing = order::timing(settings.profile == Profile::Lan);
-    let order = Order::start(&overlay, &store, &key, timing, stop, tasks);
+    let order = Order::start(&overlay, &store, &key, Some(&apps), timing, stop, tasks);
+    apps.propose_to(&order);
     let ordered = order.events();
     let names = Arc::new(Names::open(Arc::clone(&store)).map_err(failed)?);
     let events = Arc::new(Ring::new(EVENTS_MAX));

@@ -9,6 +9,8 @@ use automerge::{ActorId, Automerge, ROOT, ReadDoc as _, ScalarValue, Value};
 use serde::{Deserialize, Serialize};
 use wattle_types::{DocId, FeedId, Liveness, NodeId, PostId, PostLink, Posted, UnixTime};
 
+use crate::ordered::{Corrupt, LogQuota, Position, Receipt};
+
 /// An app and the version of what it stores and says: `chat/1`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AppId(pub &'static str);
@@ -249,6 +251,13 @@ pub enum Answer {
     },
     /// Entries, in order.
     Page(Vec<Posted>),
+    /// An entry stands in the ordered log, and was applied here.
+    Ordered {
+        /// Where.
+        at: Position,
+        /// What came of it.
+        receipt: Receipt,
+    },
     /// Done.
     Done,
 }
@@ -283,6 +292,9 @@ pub enum CallError {
     /// The disk's fault: what is stored cannot be read.
     #[error("what is stored of the document is damaged: {0}")]
     Damaged(String),
+    /// The ordered log went past its time. To do: propose it again.
+    #[error("{0}")]
+    NotOrdered(String),
 }
 
 /// Whose fault a refused request is.
@@ -328,7 +340,7 @@ impl From<CallError> for Reject {
             CallError::Unknown(_) | CallError::NotHere => RejectCode::NotFound,
             CallError::NotAllowed(_) => RejectCode::Denied,
             CallError::Refused(_) | CallError::Malformed(_) => RejectCode::Usage,
-            CallError::Busy | CallError::OverQuota => RejectCode::Later,
+            CallError::Busy | CallError::OverQuota | CallError::NotOrdered(_) => RejectCode::Later,
             CallError::NotSaved(_) => RejectCode::NotSaved,
             CallError::Damaged(_) => RejectCode::Failed,
         };
@@ -349,11 +361,58 @@ pub trait App: Send {
 
     /// Somebody asks something: answered now, or later by its id.
     fn request(&mut self, request: Request, cx: &mut Context<'_>);
+
+    /// What it may do in the ordered log; none for an app that has no state there. Every replica of a log runs the
+    /// same of these.
+    fn in_log(&self) -> Option<LogQuota> {
+        None
+    }
+
+    /// Whether an entry is worth ordering: cheap, and of the entry alone.
+    ///
+    /// # Errors
+    /// Why not.
+    fn check(&self, _data: &[u8]) -> Result<(), Reject> {
+        Err(Reject::new(RejectCode::Usage, format!("{} orders nothing", self.id())))
+    }
+
+    /// Applies an entry of the log. The same log makes the same state and the same receipts everywhere: no clock but
+    /// the position's, no randomness, nothing that this node alone knows.
+    ///
+    /// # Errors
+    /// Why the entry changed nothing.
+    fn apply(&mut self, _at: Position, _data: &[u8]) -> Receipt {
+        Err(Reject::new(RejectCode::Usage, format!("{} orders nothing", self.id())))
+    }
+
+    /// The digest of its state in the log.
+    fn digest(&self) -> [u8; 32] {
+        [0; 32]
+    }
+
+    /// The bytes of its state in the log, for its quota.
+    fn stored(&self) -> u64 {
+        0
+    }
+
+    /// Its state in the log.
+    fn snapshot(&self) -> Vec<u8> {
+        Vec::new()
+    }
+
+    /// Goes on from such a state instead of its own.
+    ///
+    /// # Errors
+    /// [`Corrupt`]: the bytes are none, and nothing changed.
+    fn restore(&mut self, bytes: &[u8]) -> Result<(), Corrupt> {
+        if bytes.is_empty() { Ok(()) } else { Err(Corrupt::new(self.id(), "it has no state in the log")) }
+    }
 }
 
 /// What an app does through its context.
 pub(crate) enum Effect {
     Call(CallId, Call),
+    Propose(CallId, Vec<u8>),
     Reply(RequestId, Result<Vec<u8>, Reject>),
     Emit(Vec<u8>),
     WakeAt(UnixTime),
@@ -429,6 +488,15 @@ impl Context<'_> {
     /// Tells the members that are connected something that nobody keeps.
     pub fn signal(&mut self, doc: DocId, bytes: Vec<u8>) -> CallId {
         self.call(Call::Signal { doc, bytes })
+    }
+
+    /// Asks for an entry of this app to be ordered. Answered by [`Answer::Ordered`] when it was applied here, or by why
+    /// it was not ordered.
+    pub fn propose(&mut self, data: Vec<u8>) -> CallId {
+        *self.calls += 1;
+        let id = CallId(*self.calls);
+        self.effects.push(Effect::Propose(id, data));
+        id
     }
 
     /// Answers a request.

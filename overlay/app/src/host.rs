@@ -1,5 +1,7 @@
 //! The machine that runs the apps of a node.
 
+mod log;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use wattle_types::{Machine, NodeId, Outbox, Time, UnixTime, keyed};
@@ -8,6 +10,8 @@ use crate::app::{
     Answer, App, AppEvent, AppId, Call, CallError, CallId, Context, Effect, Reject, RejectCode, Request,
     RequestId,
 };
+use crate::ordered::{Corrupt, Executed, Height, NotNext, OrderedBlock};
+use log::Log;
 
 /// Calls of one app that wait for their answers. Beyond it a call is answered [`CallError::OverQuota`].
 pub const CALLS_MAX: usize = 4096;
@@ -15,8 +19,8 @@ pub const CALLS_MAX: usize = 4096;
 /// What one app may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quota {
-    /// Bytes that it is given in requests, appends and signals, per second; twice as many at once. What is more than
-    /// that by itself is taken by who has done nothing for two seconds.
+    /// Bytes that it is given in requests, appends, proposes and signals, per second; twice as many at once. What is
+    /// more than that by itself is taken by who has done nothing for two seconds.
     pub bytes_per_second: u64,
 }
 
@@ -66,6 +70,17 @@ pub enum Input {
         /// What.
         event: AppEvent,
     },
+    /// What an app proposed is handed in for the log: it is answered when it was applied.
+    Handed {
+        /// Which.
+        call: CallId,
+        /// The hash by which the log knows it.
+        transaction: [u8; 32],
+    },
+    /// A block of the log with entries for apps that have a state in it.
+    Order(OrderedBlock),
+    /// Go on from a snapshot instead of what is here.
+    Restore(Vec<u8>),
     /// A deadline passed.
     Wake,
 }
@@ -82,6 +97,19 @@ pub enum Output {
         /// What.
         what: Call,
     },
+    /// Hand this in for the log: say [`Input::Handed`], and [`Input::Done`] if it is not ordered.
+    Propose {
+        /// To be named in the answer.
+        call: CallId,
+        /// Which app.
+        app: AppId,
+        /// In the app's own form.
+        data: Vec<u8>,
+    },
+    /// A block was applied. The root is what votes vouch for.
+    Executed(Result<Executed, NotNext>),
+    /// What came of a snapshot: how far it goes, and the root behind it.
+    Restored(Result<(Height, [u8; 32]), Corrupt>),
     /// Answer a caller.
     Reply {
         /// Which.
@@ -115,9 +143,12 @@ pub struct Host {
     calls: BTreeMap<CallId, AppId>,
     calls_made: u64,
     requests: BTreeMap<RequestId, AppId>,
-    /// Calls beyond a quota: answered with the next wake, so that an app that calls again goes round no loop.
-    refused: VecDeque<(AppId, CallId)>,
+    /// Calls that are not made: answered with the next wake, so that an app that calls again goes round no loop.
+    refused: VecDeque<(AppId, CallId, CallError)>,
     draws: u64,
+    log: Log,
+    /// What was handed in for the log, by its hash there.
+    handed: BTreeMap<[u8; 32], CallId>,
 }
 
 impl Host {
@@ -132,6 +163,8 @@ impl Host {
             requests: BTreeMap::new(),
             refused: VecDeque::new(),
             draws: 0,
+            log: Log::default(),
+            handed: BTreeMap::new(),
         };
         let quota = host.config.quota;
         apps.into_iter().for_each(|app| host.register(app, quota));
@@ -185,7 +218,20 @@ impl Host {
                         self.calls.insert(call, id);
                         out.push(Output::Call { call, app: id, what });
                     } else {
-                        self.refused.push_back((id, call));
+                        self.refused.push_back((id, call, CallError::OverQuota));
+                    }
+                }
+                Effect::Propose(call, data) => {
+                    let room = slot.waiting < CALLS_MAX && slot.take(now, data.len() as u64 + 256);
+                    // What its own app would refuse is not worth the others' time.
+                    match log::worth_ordering(slot.app.as_ref(), &data) {
+                        Err(why) => self.refused.push_back((id, call, CallError::Refused(why.text))),
+                        Ok(()) if !room => self.refused.push_back((id, call, CallError::OverQuota)),
+                        Ok(()) => {
+                            slot.waiting += 1;
+                            self.calls.insert(call, id);
+                            out.push(Output::Propose { call, app: id, data });
+                        }
                     }
                 }
                 Effect::Reply(request, answer) => {
@@ -202,8 +248,8 @@ impl Host {
     }
 
     fn on_wake(&mut self, now: Time, out: &mut Outbox<Output>) {
-        for (id, call) in std::mem::take(&mut self.refused) {
-            let event = AppEvent::Done { call, result: Err(CallError::OverQuota) };
+        for (id, call, why) in std::mem::take(&mut self.refused) {
+            let event = AppEvent::Done { call, result: Err(why) };
             self.run(now, id, |app, cx| app.handle(event, cx), out);
         }
         let wall = self.wall(now);
@@ -218,10 +264,37 @@ impl Host {
         }
     }
 
+    /// A call is answered.
+    fn done(&mut self, now: Time, call: CallId, result: Result<Answer, CallError>, out: &mut Outbox<Output>) {
+        let Some(app) = self.calls.remove(&call) else { return };
+        if let Some(slot) = self.apps.get_mut(&app) {
+            slot.waiting -= 1;
+        }
+        let event = AppEvent::Done { call, result };
+        self.run(now, app, |it, cx| it.handle(event, cx), out);
+    }
+
+    /// A block is applied, and who proposed something in it hears what that came to.
+    fn on_order(&mut self, now: Time, block: OrderedBlock, out: &mut Outbox<Output>) {
+        let executed = self.order(block);
+        let outcomes = executed.as_ref().map(|executed| executed.outcomes.clone()).unwrap_or_default();
+        out.push(Output::Executed(executed));
+        for outcome in outcomes {
+            if let Some(call) = self.handed.remove(&outcome.transaction) {
+                let answer = Answer::Ordered { at: outcome.at, receipt: outcome.receipt };
+                self.done(now, call, Ok(answer), out);
+            }
+        }
+    }
+
     /// Checks what must hold between any two inputs.
     pub fn check_invariants(&self) {
         let waiting: usize = self.apps.values().map(|slot| slot.waiting).sum();
         assert_eq!(waiting, self.calls.len(), "A2: every call that waits is one app's");
+        assert!(
+            self.handed.values().all(|call| self.calls.contains_key(call)),
+            "A2: what is handed in waits"
+        );
     }
 }
 
@@ -280,13 +353,18 @@ impl Machine for Host {
                 }
             }
             Input::Done { call, result } => {
-                if let Some(app) = self.calls.remove(&call) {
-                    if let Some(slot) = self.apps.get_mut(&app) {
-                        slot.waiting -= 1;
-                    }
-                    let event = AppEvent::Done { call, result };
-                    self.run(now, app, |it, cx| it.handle(event, cx), out);
+                self.handed.retain(|_, handed| *handed != call);
+                self.done(now, call, result, out);
+            }
+            Input::Handed { call, transaction } => {
+                if self.calls.contains_key(&call) {
+                    self.handed.insert(transaction, call);
                 }
+            }
+            Input::Order(block) => self.on_order(now, block, out),
+            Input::Restore(bytes) => {
+                let restored = self.restore(&bytes);
+                out.push(Output::Restored(restored));
             }
             Input::Event { kind, event } => {
                 let hear = |slot: &Slot| kind.as_deref().is_none_or(|kind| slot.app.kind() == kind);

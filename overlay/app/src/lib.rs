@@ -22,20 +22,37 @@
 //! * **A2** Every call is answered exactly once, a call beyond the quota by [`CallError::OverQuota`].
 //! * **A3** An app hears only of documents of its own kind.
 //!
+//! # The walk of an entry of the ordered log
+//!
+//! 1. An app proposes ([`Context::propose`]) and its own `check` says that it makes sense: [`Output::Propose`]. Who
+//!    hands it in says by which hash ([`Input::Handed`]). What callers hand in for an app is shown to [`Host::check`].
+//! 2. The log orders it. Its block comes to every replica ([`Input::Order`]), and the app applies the entry.
+//! 3. The root behind the block goes to the log ([`Output::Executed`]), and what the entry came to goes to the app that
+//!    proposed it ([`Answer::Ordered`]).
+//!
+//! Rules O1 to O4 are in `ordered`.
+//!
 //! # Bounds
 //!
 //! [`CALLS_MAX`] calls of one app wait at a time; [`Quota`] bounds the bytes that it is asked to write and that it
-//! appends in a second. A closure of an edit tells nobody its size: what an app writes it was given in a request.
+//! appends and proposes in a second. A closure of an edit tells nobody its size: what an app writes it was given in a
+//! request. [`LogQuota`] bounds what an app does in the log, on every replica alike.
 //!
 //! # Not here
 //!
-//! Where calls go (weave), who may ask (the API), the ordered log's methods (they come with the log).
+//! Where calls go (weave), who may ask (the API), the log itself. An app that panics in `apply` does so on every
+//! replica: nothing here catches that.
 
 mod app;
 mod host;
+mod ordered;
 
 pub use app::{
     Answer, App, AppEvent, AppId, Authors, Call, CallError, CallId, Context, DocInfo, Edit, Read, Reject,
     RejectCode, Request, RequestId, Steps, kind_of, set_kind,
 };
 pub use host::{CALLS_MAX, Config, Host, Input, Output, Quota};
+pub use ordered::{
+    ANSWER_BYTES_MAX, Corrupt, ENTRY_BYTES_MAX, Executed, Height, LogQuota, NotNext, Ordered, OrderedBlock,
+    Outcome, Position, Receipt, SNAPSHOT_BYTES_MAX,
+};

@@ -36,7 +36,7 @@ async fn start(number: u32, genesis: &Genesis) -> Validating {
     let store = Arc::new(Store::open(dir.path(), owner).unwrap());
     let net = Node::start(number).await;
     let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-    let order = Order::start(&net.overlay, &store, &net.key, timing(true), &stop, &tasks);
+    let order = Order::start(&net.overlay, &store, &net.key, None, timing(true), &stop, &tasks);
     let log = order.join(genesis.clone()).await.unwrap();
     Validating { net, log, stop, tasks, _dir: dir }
 }

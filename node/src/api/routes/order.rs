@@ -80,6 +80,13 @@ async fn quorum(node: &Node, log: &Log, view: &View) -> Result<Quorum> {
     Ok(order::quorum(log.committee(), node.overlay.id(), view, &members, unix_now(), is_connected))
 }
 
+/// Fails where an entry would not be ordered now; `nothing` says what became of it.
+pub(super) async fn check_quorum(node: &Node, nothing: &str) -> Result<()> {
+    let log = log(node)?;
+    let standing = quorum(node, &log, &*view(&log).await?).await?;
+    if standing.holds { Ok(()) } else { Err(no_quorum(node, &standing).detail("", nothing)) }
+}
+
 fn disk_failure(error: DiskError) -> ApiFailure {
     ApiFailure::new(ErrorCode::Failed, error.to_string())
 }
@@ -151,6 +158,7 @@ pub(super) async fn submit(
     let entry = read_entry(&request)?;
     let (bytes, until) = (entry.encode(), entry.until);
     let hash = transaction_hash(&bytes);
+    node.apps.check(&entry.app, &entry.data).await?;
     let standing = quorum(&node, &log, &*view(&log).await?).await?;
     // What is ordered already needs no quorum.
     if !standing.holds && log.place(hash).await.map_err(disk_failure)?.is_none() {

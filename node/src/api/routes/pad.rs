@@ -77,7 +77,9 @@ fn call_failure(error: CallError) -> ApiFailure {
         CallError::Malformed(_) => ApiFailure::new(ErrorCode::Invalid, text),
         CallError::NotHere => ApiFailure::new(ErrorCode::NotFound, text)
             .detail("it arrives", "when a member is reachable: wattle doc list"),
-        CallError::Busy | CallError::OverQuota => ApiFailure::new(ErrorCode::Timeout, text).hint("try again"),
+        CallError::Busy | CallError::OverQuota | CallError::NotOrdered(_) => {
+            ApiFailure::new(ErrorCode::Timeout, text).hint("try again")
+        }
         CallError::NotSaved(_) => ApiFailure::with_status(
             StatusCode::INSUFFICIENT_STORAGE,
             ErrorDocument::new(ErrorCode::Failed, text)

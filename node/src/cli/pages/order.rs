@@ -3,7 +3,7 @@
 use super::{Json, Page, document, live, offline};
 use crate::exit::ErrorCode::{Conflict, Denied, Failed, Invalid, NoNode, NoQuorum, NotFound, Timeout, Usage};
 
-/// Every leaf below `order`.
+/// Every leaf below `order` and `register`.
 pub(super) const PAGES: &[Page] = &[
     offline(
         "order init",
@@ -84,6 +84,36 @@ pub(super) const PAGES: &[Page] = &[
         [
             ("wattle order verify r.json --genesis genesis.json", "whether a receipt holds"),
             ("wattle order verify r.json --genesis genesis.json --data f", "and that it is of this"),
+        ],
+    ),
+    live(
+        "register append",
+        document("wattle.register_append/1"),
+        &[NoNode, NotFound, Timeout, Denied, NoQuorum, Failed],
+        [
+            (
+                "wattle register append births \"ann, 3.4 kg\"",
+                "a line more, and wait until it stands there for ever",
+            ),
+            ("wattle register append births -", "what is on stdin"),
+        ],
+    ),
+    live(
+        "register read",
+        document("wattle.register/1"),
+        &[NoNode, NotFound],
+        [
+            ("wattle register read births -c 5", "the newest five lines"),
+            ("wattle register read births --from 0", "from the first on"),
+        ],
+    ),
+    live(
+        "register list",
+        document("wattle.registers/1"),
+        &[NoNode, NotFound],
+        [
+            ("wattle register list", "every register, and how many lines it has"),
+            ("wattle register list -q", "only their names"),
         ],
     ),
 ];

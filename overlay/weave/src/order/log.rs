@@ -1,7 +1,7 @@
 //! The three machines of the log as one: what the core wants to know of payloads, and what it misses, the other two
 //! find out; what they say goes back to it. What only a disk, a stream or a person can do comes out.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use wattle_order::{
@@ -9,6 +9,9 @@ use wattle_order::{
     Seq, To, Verdict, catch_up, payloads, tree_root,
 };
 use wattle_types::{Machine, NodeId, Outbox, Time};
+
+/// Blocks whose digest waits for what the apps came to. Beyond it the oldest is left out: the votes go on without it.
+const UNAPPLIED_MAX: usize = 1024;
 
 /// What happened.
 #[derive(Clone, Debug)]
@@ -19,6 +22,13 @@ pub enum Input {
     Payloads(payloads::Input),
     /// For the one that fetches by height.
     CatchUp(catch_up::Input),
+    /// The apps of this node applied everything up to a block.
+    Applied {
+        /// The block.
+        height: Height,
+        /// The digest of their state.
+        root: Digest,
+    },
     /// The deadline has come. The first starts all three.
     Wake,
 }
@@ -133,15 +143,21 @@ pub struct Log {
     machines: Machines,
     /// Up to where the root goes, and the digest of everything that is ordered up to there.
     root: (Height, Digest),
+    /// The same of the last blocks that the apps have not applied; none where no apps run.
+    unapplied: Option<BTreeMap<Height, Digest>>,
     started: bool,
 }
 
 impl Log {
     /// Of its machines, and the digest of what is ordered up to a height: what is told of at or below it is not
-    /// counted again.
+    /// counted again. `unapplied` are the digests up to there, where apps run that say what they come to.
     #[must_use]
-    pub const fn new(machines: Machines, root: (Height, Digest)) -> Self {
-        Self { machines, root, started: false }
+    pub const fn new(
+        machines: Machines,
+        root: (Height, Digest),
+        unapplied: Option<BTreeMap<Height, Digest>>,
+    ) -> Self {
+        Self { machines, root, unapplied, started: false }
     }
 
     /// What it consists of.
@@ -215,9 +231,8 @@ impl Log {
             }
             Said::Waiting(waits) => queue.push_back(Input::Core(Told::Waiting(waits))),
             Said::Ordered { block, entries } => {
-                let (height, root) = self.executed(&block);
-                queue.push_back(Input::Core(Told::Executed { height, root }));
-                out.push(Output::Ordered { block, entries, root });
+                self.count(&block, queue);
+                out.push(Output::Ordered { block, entries, root: self.root.1 });
             }
             // The log itself says when it went past an entry's time; this is only this node's clock.
             Said::Expired { .. } => {}
@@ -231,14 +246,29 @@ impl Log {
 
     /// What every node computes of the same log: a digest over what each block orders. Blocks that order nothing leave
     /// it as it is.
-    fn executed(&mut self, block: &Proposal) -> (Height, Digest) {
+    fn count(&mut self, block: &Proposal, queue: &mut VecDeque<Input>) {
         let header = block.header();
-        if header.height > self.root.0 {
-            let root = self.root.1;
-            let empty = block.block.payload.is_empty();
-            self.root = (header.height, if empty { root } else { tree_root(&[root, header.payload]) });
+        let height = header.height;
+        if height <= self.root.0 {
+            return;
         }
-        self.root
+        let root = self.root.1;
+        let empty = block.block.payload.is_empty();
+        self.root = (height, if empty { root } else { tree_root(&[root, header.payload]) });
+        match &mut self.unapplied {
+            Some(unapplied) => {
+                unapplied.insert(height, self.root.1);
+                while unapplied.len() > UNAPPLIED_MAX {
+                    unapplied.pop_first();
+                }
+            }
+            None => queue.push_back(executed(height, self.root.1, Digest::default())),
+        }
+    }
+
+    fn on_applied(&mut self, height: Height, root: Digest, queue: &mut VecDeque<Input>) {
+        let ordered = self.unapplied.as_mut().and_then(|unapplied| unapplied.remove(&height));
+        queue.extend(ordered.map(|ordered| executed(height, ordered, root)));
     }
 
     fn on_catch_up(said: catch_up::Output, queue: &mut VecDeque<Input>, out: &mut Outbox<Output>) {
@@ -262,6 +292,11 @@ impl Log {
     }
 }
 
+/// What votes vouch for: everything that is ordered up to a block, and what the apps made of it.
+fn executed(height: Height, ordered: Digest, apps: Digest) -> Input {
+    Input::Core(wattle_order::Input::Executed { height, root: tree_root(&[ordered, apps]) })
+}
+
 impl Machine for Log {
     type Input = Input;
     type Output = Output;
@@ -275,6 +310,7 @@ impl Machine for Log {
                 Input::Core(input) => self.machines.core.handle(now, input, &mut core),
                 Input::Payloads(input) => self.machines.payloads.handle(now, input, &mut payloads),
                 Input::CatchUp(input) => self.machines.catch_up.handle(now, input, &mut catch_up),
+                Input::Applied { height, root } => self.on_applied(height, root, &mut queue),
             }
             for said in core.drain() {
                 self.on_core(said, &mut queue, out);

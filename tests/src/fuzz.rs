@@ -22,8 +22,8 @@ use wattle::api::documents::{
     DhtTargetRequest, DisconnectRequest, DocFieldRequest, DocImportRequest, DocJoinRequest, DocNewRequest,
     DocRemoveRequest, DocShareRequest, DocTextRequest, FaultsRequest, InviteRequest, JoinRequest,
     LogLevelRequest, MembersRemoveRequest, NameRequest, NickRequest, OrderJoinRequest, OrderSubmitRequest,
-    OrderVerifyRequest, PingRequest, PublishRequest, RoomNewRequest, RoomTopicRequest, SayRequest,
-    SessionRequest, StopRequest, TokenNewRequest, TokenRevokeRequest, TopicQuestionRequest,
+    OrderVerifyRequest, PingRequest, PublishRequest, RegisterAppendRequest, RoomNewRequest, RoomTopicRequest,
+    SayRequest, SessionRequest, StopRequest, TokenNewRequest, TokenRevokeRequest, TopicQuestionRequest,
 };
 use wattle::api::{Access, Door, Gate, Guard, check_key, check_name, gate_only};
 use wattle::config::{Config, Sources};
@@ -40,7 +40,7 @@ use wattle_types::{
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
-pub const TARGETS: [Target; 24] = [
+pub const TARGETS: [Target; 25] = [
     ("bodies", bodies),
     ("chunk", documents::chunk),
     ("config", config),
@@ -59,6 +59,7 @@ pub const TARGETS: [Target; 24] = [
     ("receipt", order::receipt),
     ("record", record),
     ("record_key", record_key),
+    ("register", apps::register),
     ("repo_message", documents::repo_message),
     ("room", apps::room),
     ("sync_message", documents::sync_message),
@@ -189,6 +190,7 @@ pub fn bodies(bytes: &[u8]) {
     body::<OrderVerifyRequest>(bytes);
     body::<PingRequest>(bytes);
     body::<PublishRequest>(bytes);
+    body::<RegisterAppendRequest>(bytes);
     body::<RoomNewRequest>(bytes);
     body::<RoomTopicRequest>(bytes);
     body::<SayRequest>(bytes);

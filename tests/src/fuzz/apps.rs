@@ -1,10 +1,12 @@
-//! What apps are told by who shares a document with this node.
+//! What apps are told by who shares a document with this node, and what anybody writes to a log for them.
 
 use serde_bytes::ByteBuf;
 use wattle_app::{
-    Answer as Did, AppEvent, Authors, Call, Config, DocInfo, Host, Input, Output, Quota, RequestId,
+    Answer as Did, App as _, AppEvent, Authors, Call, Config, DocInfo, Height, Host, Input, Output, Position,
+    Quota, RequestId,
 };
 use wattle_chat::{Answer, Ask, Chat, ID, KIND};
+use wattle_register::Register;
 use wattle_types::{DocId, Hlc, Machine as _, NodeId, Outbox, Post, PostId, Posted, Time, UnixTime, cbor};
 
 use super::members::key;
@@ -111,4 +113,31 @@ pub(super) fn room(bytes: &[u8]) {
     let Some(Answer::Messages { messages, .. }) = answer else { fail("a room can be read whatever is said") };
     assert!(messages.len() <= room.said.len(), "nobody says more than was said");
     assert!(messages.iter().all(|message| message.from == from), "nobody speaks in another's name");
+}
+
+/// What somebody wrote to a log for the register, each behind a byte and its length; with an odd byte it is a state.
+pub(super) fn register(bytes: &[u8]) {
+    let mut register = Register::new();
+    for (height, (how, data)) in (1..).zip(parts(bytes)) {
+        if how % 2 == 1 {
+            let mut other = Register::new();
+            if other.restore(data).is_ok() {
+                assert_eq!(other.snapshot(), data, "a state has one spelling");
+            }
+            continue;
+        }
+        let before = register.digest();
+        let may = register.check(data);
+        let at = Position { height: Height(height), index: 0, time: STARTED };
+        let receipt = register.apply(at, data);
+        assert!(may.is_ok() || receipt.is_err(), "what is not taken is not applied");
+        assert_eq!(
+            receipt.is_err(),
+            register.digest() == before,
+            "what is applied shows, and nothing else does"
+        );
+    }
+    let mut again = Register::new();
+    assert!(again.restore(&register.snapshot()).is_ok(), "a state can be gone on from");
+    assert_eq!((again.digest(), again.stored()), (register.digest(), register.stored()), "as it was");
 }

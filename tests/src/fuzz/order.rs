@@ -53,7 +53,7 @@ impl Keeper {
             catch_up: catch_up::CatchUp::new(catching, Arc::clone(committee)),
         };
         let start = (committee.anchor().height, Digest::default());
-        let (log, checker) = (Log::new(machines, start), Checker::new(Arc::clone(committee)));
+        let (log, checker) = (Log::new(machines, start, None), Checker::new(Arc::clone(committee)));
         let mut keeper = Self { log, now: Time::ZERO, checker, seen: Seen::new(), told: Vec::new() };
         keeper.step(Input::Payloads(payloads::Input::Clock(CREATED)));
         keeper.step(Input::Wake);

@@ -106,7 +106,7 @@ impl App for Kept {
     }
 
     fn digest(&self) -> [u8; 32] {
-        wattle_types::keyed(&[0; 32], &self.said.iter().map(Vec::as_slice).collect::<Vec<_>>())
+        keyed(&[0; 32], &self.said.iter().map(Vec::as_slice).collect::<Vec<_>>())
     }
 
     fn stored(&self) -> u64 {

@@ -130,6 +130,7 @@ const LAYERS: [Layer; 13] = [
             "wattle-weave",
             "wattle-chat",
             "wattle-pad",
+            "wattle-register",
             "wattle",
         ],
         libraries: None,

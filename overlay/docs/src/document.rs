@@ -507,8 +507,8 @@ impl Document {
             } else if let Some(below) = below.filter(|_| change.seq() == last.saturating_add(1)) {
                 let below = below.into_iter().max().unwrap_or_default();
                 let (start, end) = (change.start_op().get(), change.max_op());
-                // A document with such a change could be saved and not be loaded again. Where a change has no operations,
-                // automerge takes any number above those that it builds on for one that is lost.
+                // A document with such a change could be saved and not be loaded again. Where a change has no
+                // operations, automerge takes any number above those that it builds on for one that is lost.
                 let is_lost = change.is_empty() && start.saturating_sub(below) > 1;
                 if start <= below || start - below > OPERATIONS_AHEAD_MAX || end > OPERATION_MAX || is_lost {
                     return Err(Fault::Unfit(format!("operations {start} to {end} on top of {below}")));

@@ -79,7 +79,7 @@ fn load_that_comes_to_nothing_says_why_and_what_comes_to_something_is_counted() 
     );
 
     net.ok(&["testnet", "kill", "1", "2"]);
-    let output = net.run(&["-t", "demo/0", "bench", "order", "--for", "300ms", "--timeout", "5s", "--json"]);
+    let output = net.run(&["-t", "demo/0", "bench", "order", "--for", "300ms", "--timeout", "20s", "--json"]);
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(8), "{said}");
     assert!(said.contains("no quorum") && output.stdout.is_empty(), "{said}");

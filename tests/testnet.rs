@@ -324,8 +324,8 @@ fn a_node_that_no_testnet_started_takes_no_faults_from_anybody() {
     }
 }
 
-#[test]
-fn a_report_fails_while_a_document_or_a_room_differs_and_passes_when_they_are_one_again() {
+/// Three nodes that share a document and a room, and what a report says of them.
+fn three_that_share() -> (Net, Value) {
     let net = Net::up(&["3"]);
     net.at("0", &["doc", "new", "plan"]);
     net.at("0", &["room", "new", "talk"]);
@@ -338,6 +338,12 @@ fn a_report_fails_while_a_document_or_a_room_differs_and_passes_when_they_are_on
     net.at("0", &["chat", "send", "talk", "before"]);
     let (exit, report) = net.report("30s");
     assert_eq!(exit, 0, "{report:#}");
+    (net, report)
+}
+
+#[test]
+fn a_report_fails_while_a_document_or_a_room_differs_and_passes_when_they_are_one_again() {
+    let (net, report) = three_that_share();
     assert_eq!(
         (&check(&report, "docs")["pass"], &check(&report, "chat")["pass"]),
         (&true.into(), &true.into())
@@ -464,18 +470,7 @@ impl Drop for Twin {
 
 /// Three nodes with a document and a room, and what bob was like before the rest of it happened.
 fn three_and_a_twin() -> (Net, Twin) {
-    let net = Net::up(&["3"]);
-    net.at("0", &["doc", "new", "plan"]);
-    net.at("0", &["room", "new", "talk"]);
-    let doc = net.at("0", &["doc", "share", "plan", "-q"]);
-    let room = net.at("0", &["invite", "--room", "talk", "-q"]);
-    for node in ["1", "2"] {
-        net.at(node, &["doc", "join", doc.trim()]);
-        net.at(node, &["join", room.trim()]);
-    }
-    net.at("0", &["chat", "send", "talk", "before"]);
-    let (exit, report) = net.report("30s");
-    assert_eq!(exit, 0, "{report:#}");
+    let (net, _report) = three_that_share();
     net.ok(&["testnet", "down", "--keep"]);
     let twin = Twin::of(&net);
     net.ok(&["testnet", "restart", "all"]);

@@ -50,6 +50,7 @@ impl Scene {
         let client = session.client()?;
         let status = client.get::<StatusDocument>(routes::STATUS).await?.document;
         let others = others(session, &status).await?;
+        // Ignored because a node that keeps no log says so by this, and `bench order` itself says why.
         let order = client.get::<OrderStatusDocument>(routes::ORDER_STATUS).await.ok();
         let within = if session.patient { session.timeout() } else { None };
         Ok(Self {

@@ -58,6 +58,15 @@ fn a_typed_value_is_json_or_else_a_string() {
 }
 
 #[test]
+fn a_typed_number_is_the_nearest_there_is_to_the_last_bit() {
+    for typed in
+        ["50000000000000000000000000000000.0000000000000000010", "0.1", "1e-7", "8.589973e9", "5e-324"]
+    {
+        assert_eq!(value_of(typed).as_f64(), Some(typed.parse::<f64>().unwrap()), "{typed}");
+    }
+}
+
+#[test]
 fn what_cannot_be_set_says_what_to_do() {
     let mut doc = document("alice", "text\n");
     commit(&mut doc, |tx| set(tx, &path("a"), &json!({"list": [1], "name": "x"})));

@@ -136,6 +136,15 @@ fn unix_ms() -> u64 {
     u64::try_from(since.as_millis()).unwrap()
 }
 
+/// Says that it is over when it goes.
+struct Ending<'a>(&'a AtomicBool);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn nothing_that_was_acknowledged_is_lost_when_nodes_are_killed_and_nothing_forks() {
     let machine = Machine::new(None);
@@ -143,6 +152,8 @@ fn nothing_that_was_acknowledged_is_lost_when_nodes_are_killed_and_nothing_forks
     let (acknowledged, over) = (Mutex::new(Vec::new()), AtomicBool::new(false));
     let apis: Vec<Api> = nodes.iter().map(Local::api).collect();
     std::thread::scope(|scope| {
+        // The writers end with it, also when it fails.
+        let ending = Ending(&over);
         for (writer, api) in apis.iter().enumerate() {
             let (acknowledged, over) = (&acknowledged, &over);
             scope.spawn(move || {
@@ -171,7 +182,7 @@ fn nothing_that_was_acknowledged_is_lost_when_nodes_are_killed_and_nothing_forks
             nodes[victim].run();
             more(20);
         }
-        over.store(true, Ordering::Relaxed);
+        drop(ending);
     });
     let log = agree(&nodes.iter().collect::<Vec<_>>());
     let acknowledged = acknowledged.into_inner().unwrap();

@@ -210,6 +210,9 @@ fn screen(session: &Session, status: &OrderStatusDocument) -> Shown {
         status.waiting
     ));
     let role = match (status.role, status.signs, status.syncing) {
+        (OrderRole::Validator, ..) if status.starting => {
+            "validator that starts, and does not sign before it knows where the others are"
+        }
         (OrderRole::Validator, _, true) => "validator that catches up, and does not sign before it has",
         (OrderRole::Validator, true, _) => "validator",
         (OrderRole::Validator, false, _) => "validator that does not sign: see below",

@@ -39,7 +39,8 @@ pub fn quorum(
 ) -> Quorum {
     let mut quorum = Quorum { needed: needed(committee), ..Quorum::default() };
     let votes = committee.seat(&me).is_some();
-    let stalled = !view.status.timed_out.is_empty() && view.round_age > SILENT_AFTER;
+    // While nothing waits the log rests, and nobody has anything to say.
+    let stalled = view.expired_age.is_some_and(|age| age > SILENT_AFTER);
     for validator in &view.validators {
         if validator.id == me {
             quorum.reachable.push(me);
@@ -83,4 +84,53 @@ fn needed(committee: &Committee) -> usize {
         sum * 3 > committee.total() * 2
     });
     enough.map_or(weights.len(), |at| at + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use wattle_order::{Config, Core, Counts, Genesis, Recovered, Rules, Validator, Validators};
+    use wattle_types::{NetworkName, SecretKey, Time};
+
+    use super::*;
+    use crate::order::links::Reach;
+    use crate::order::view::Figures;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// What the first of four validators judges of the others, whose channels stand, who are alive, and who were heard
+    /// so long ago, when its round expired so long ago.
+    fn judged(heard: Duration, expired: Option<Duration>) -> Quorum {
+        let keys: Vec<SecretKey> = (1..=4).map(|seed| SecretKey::from_bytes(&[seed; 32])).collect();
+        let list = keys.iter().map(|key| Validator { id: key.node_id(), weight: 1 }).collect();
+        let committee = Arc::new(Committee::genesis(&Genesis {
+            network: NetworkName::default(),
+            validators: Validators::new(list).unwrap(),
+            rules: Rules::default(),
+            created: UnixTime::from_millis(0),
+        }));
+        let me = keys[0].clone();
+        let id = me.node_id();
+        let now = Time::ZERO.after(SECOND * 60);
+        let mut status = Core::new(Config::lan(), me, Recovered::none(Arc::clone(&committee))).status();
+        status.expired_since = expired.map(|age| Time::ZERO.after(SECOND * 60 - age));
+        status.timed_out = expired.map(|_| id).into_iter().collect();
+        let reach = Reach { up: true, heard: Some(heard), dropped: 0 };
+        let reach: BTreeMap<NodeId, Reach> = keys[1..].iter().map(|key| (key.node_id(), reach)).collect();
+        let view = Figures::new().view(&committee, (status, Counts::default(), now), &reach, 0, Vec::new());
+        let members = Members { version: 0, own: None, members: Vec::new(), self_suspect: false };
+        quorum(&committee, id, &view, &members, UnixTime::from_millis(0), |_| true)
+    }
+
+    #[test]
+    fn after_a_rest_nobody_is_missed_until_there_was_time_to_say_something() {
+        assert!(judged(SECOND * 50, None).holds, "the log rests");
+        assert!(judged(SECOND * 50, Some(SECOND)).holds, "a round has just expired after the rest");
+        assert!(judged(SECOND, Some(SECOND * 50)).holds, "they say so again and again");
+        let silent = judged(SECOND * 50, Some(SECOND * 7));
+        assert!(!silent.holds && silent.reachable.len() == 1, "{silent:?}");
+        assert!(silent.missing.iter().all(|(_, why)| why == "silent 50s"), "{silent:?}");
+    }
 }

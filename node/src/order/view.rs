@@ -55,6 +55,8 @@ pub struct View {
     pub status: Status,
     /// How long its round lasts.
     pub round_age: Duration,
+    /// How long it has taken too long here.
+    pub expired_age: Option<Duration>,
     /// What it did.
     pub counts: Counts,
     /// What committed the tip.
@@ -195,6 +197,7 @@ impl Figures {
         });
         View {
             round_age: now.since(status.round_since),
+            expired_age: status.expired_since.map(|since| now.since(since)),
             status,
             counts,
             high_qc,

@@ -203,8 +203,10 @@ pub struct OrderStatusDocument {
     pub chain: String,
     /// What this node does for it.
     pub role: OrderRole,
-    /// Whether this node signs. A validator does not while it catches up, or after an alarm.
+    /// Whether this node signs. A validator does not while it starts or catches up, or after an alarm.
     pub signs: bool,
+    /// It waits to hear where the others are; one that joins a log under way, until they are two turns further.
+    pub starting: bool,
     /// It fetches what it missed.
     pub syncing: bool,
     /// Which turn it is.

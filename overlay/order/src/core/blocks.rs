@@ -249,6 +249,9 @@ impl Core {
         let id = block.id();
         self.wanted.0.remove(&id);
         self.certified(now, &block.qc(), out);
+        if block.header().round == self.turn.round {
+            self.turn.begun = self.turn.begun.or(Some(now));
+        }
         if self.high_qc.data.block == id {
             let qc = self.high_qc.clone();
             self.certified(now, &qc, out);
@@ -386,14 +389,23 @@ impl Core {
         for block in blocks.iter().take_while(|block| block.header().epoch == epoch) {
             self.add(now, block, true, out);
         }
-        let here = self.tree.tip().info.height;
-        let Some((height, _)) = self.syncing else { return };
-        if height.0 <= here.0.saturating_add(BEHIND_MAX / 2) {
-            self.syncing = None;
-            self.catch_up(now, out);
-        } else if here > before {
+        let Some((height, _)) = self.syncing.filter(|_| self.tree.tip().info.height > before) else { return };
+        if !self.is_near(height) {
             self.syncing = Some((height, now));
             self.sync_again(now, out);
+        }
+    }
+
+    /// Whether the rest comes by itself, from those who vote. The end of an epoch does not.
+    pub(super) fn is_near(&self, height: Height) -> bool {
+        self.ending.is_none() && height.0 <= self.tree.tip().info.height.0.saturating_add(BEHIND_MAX / 2)
+    }
+
+    /// However the blocks came: by height, or one by one from those who told of them.
+    pub(super) fn end_sync_if_near(&mut self, now: Time, out: &mut Outbox<Output>) {
+        if self.syncing.is_some_and(|(height, _)| self.is_near(height)) {
+            self.syncing = None;
+            self.catch_up(now, out);
         }
     }
 

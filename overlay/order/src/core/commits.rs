@@ -183,7 +183,8 @@ impl Core {
         self.turn = Turn {
             round: Round(1),
             since: now,
-            expired: false,
+            begun: None,
+            expired: None,
             retry_at: now,
             tick: 0,
             asked: false,

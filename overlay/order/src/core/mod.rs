@@ -235,12 +235,16 @@ pub struct Status {
     pub syncing: bool,
     /// This node may vote: it sits in this epoch, and knows what it signed.
     pub validator: bool,
+    /// It does not sign anything new yet: it has not heard where the others are, or they have not come far enough (K).
+    pub wary: bool,
     /// Its application is wrong; it votes no more.
     pub quarantined: bool,
     /// Two certificates contradict each other; it stopped.
     pub halted: bool,
     /// Since when the round lasts.
     pub round_since: Time,
+    /// Since when it has taken too long here.
+    pub expired_since: Option<Time>,
     /// Whose timeouts of this round are here: with no quorum, the others are missing.
     pub timed_out: Vec<NodeId>,
     /// The records that are on disk.
@@ -286,8 +290,10 @@ fn send(out: &mut Outbox<Output>, to: To, message: Message) {
 pub(crate) struct Turn {
     round: Round,
     since: Time,
-    /// It was timed out here, or would have been if this node could sign.
-    expired: bool,
+    /// Since when a block of it is here: whoever led it does not rest.
+    begun: Option<Time>,
+    /// Since when it is timed out here, or would be if this node could sign.
+    expired: Option<Time>,
     /// When the timeout is told again.
     retry_at: Time,
     tick: u32,
@@ -365,6 +371,7 @@ impl Machine for Core {
             Input::Executed { height, root } => self.on_executed(now, height, root, out),
             Input::Synced { blocks } => self.on_synced(now, blocks, out),
         }
+        self.end_sync_if_near(now, out);
         self.flush(now, out);
     }
 
@@ -375,7 +382,7 @@ impl Machine for Core {
         if !self.started {
             return Some(Time::ZERO);
         }
-        let expires = if self.turn.expired { self.turn.retry_at } else { self.expires_at() };
+        let expires = if self.turn.expired.is_some() { self.turn.retry_at } else { self.expires_at() };
         let sync = self.syncing.map(|(_, at)| at);
         let others = [self.proposes_at(), self.wanted.deadline(), sync, self.greets_at()];
         others.into_iter().flatten().min().map_or(Some(expires), |at| Some(at.min(expires)))
@@ -399,9 +406,11 @@ impl Core {
             leader: self.leader().and_then(|seat| self.committee.id(seat)),
             syncing: self.syncing.is_some(),
             validator: self.safety.seat().is_some(),
+            wary: self.is_wary(),
             quarantined: self.quarantined,
             halted: self.halted,
             round_since: self.turn.since,
+            expired_since: self.turn.expired,
             timed_out: self.timeouts.authors().filter_map(|seat| self.committee.id(seat)).collect(),
             durable: self.journal.durable(),
         }
@@ -441,7 +450,13 @@ impl Core {
             .entries()
             .map(|entry| (entry.info.id, entry.verdict, entry.certified, entry.commits))
             .collect();
-        let turn = (self.turn.round, self.turn.since.as_micros(), self.turn.expired, self.turn.tick);
+        let turn = (
+            self.turn.round,
+            self.turn.since.as_micros(),
+            self.turn.begun.is_some(),
+            self.turn.expired.is_some(),
+            self.turn.tick,
+        );
         let certificates = (self.high_qc.digest(), self.high_tc.as_ref().map(|tc| tc.digest()));
         let sizes = (self.votes.len(), self.timeouts.len(), self.witness.len(), self.held.len());
         let waits = (self.suspended.ids(), self.wanted.ids(), self.syncing.map(|(height, _)| height));
@@ -465,6 +480,7 @@ impl Core {
         assert!(record.highest_timeout_round <= record.last_round, "T: a timed out round takes no vote");
         let tip = self.tree.tip().info.height;
         assert!(self.tree.entries().all(|entry| entry.info.height > tip), "C: blocks are above the tip");
+        assert!(self.syncing.is_none_or(|(height, _)| !self.is_near(height)), "who is near syncs no more");
         let kept = self.kept();
         let n = self.committee.validators().list().len();
         assert!(kept.suspended <= crate::limits::SUSPENDED_MAX && kept.wanted <= crate::limits::WANTED_MAX);

@@ -89,7 +89,8 @@ impl Core {
             self.turn = super::Turn {
                 round,
                 since: now,
-                expired: false,
+                begun: None,
+                expired: None,
                 retry_at: now,
                 tick: 0,
                 asked: false,
@@ -114,8 +115,8 @@ impl Core {
         quiet && self.turn.round.follows(self.high_qc.data.round) && self.evidence.is_empty()
     }
 
-    /// When this round has taken too long. While the log rests the leader has longer, unless transactions wait here:
-    /// then it has as long as ever from that moment.
+    /// When this round has taken too long. While the log rests the leader has longer, until it has proposed or
+    /// transactions wait here: then the round has as long as ever from that moment.
     pub(super) fn expires_at(&self) -> Time {
         let since_commit = self.turn.round.0.saturating_sub(self.tree.tip().info.round.0);
         let timeout = self.config.round_timeout(since_commit);
@@ -123,21 +124,22 @@ impl Core {
             return self.turn.since.after(timeout);
         }
         let rested = self.turn.since.after(self.config.idle).after(timeout);
-        let waits = self.waiting_since.map(|since| since.max(self.turn.since).after(timeout));
-        waits.map_or(rested, |waits| waits.min(rested))
+        let waits = self.waiting_since.map(|since| since.max(self.turn.since));
+        let woken = waits.into_iter().chain(self.turn.begun).min();
+        woken.map_or(rested, |woken| woken.after(timeout).min(rested))
     }
 
     pub(super) fn expire_if_due(&mut self, now: Time, out: &mut Outbox<Output>) {
-        if self.turn.expired && now >= self.turn.retry_at {
+        if self.turn.expired.is_some() && now >= self.turn.retry_at {
             self.tell_timeout(now);
-        } else if !self.turn.expired && now >= self.expires_at() {
+        } else if self.turn.expired.is_none() && now >= self.expires_at() {
             self.expire(now, out);
         }
     }
 
     /// The round takes too long here, or f + 1 others say so.
     fn expire(&mut self, now: Time, out: &mut Outbox<Output>) {
-        self.turn.expired = true;
+        self.turn.expired = Some(now);
         self.counts.timeouts = self.counts.timeouts.saturating_add(1);
         self.tell_timeout(now);
         // A higher certificate may have come with a vote of this node's own.
@@ -210,7 +212,7 @@ impl Core {
     fn count_timeouts(&mut self, now: Time, out: &mut Outbox<Output>) {
         if let Some(tc) = self.timeouts.certificate(&self.committee) {
             self.on_tc(now, &tc, out);
-        } else if !self.turn.expired && self.committee.has_honest(self.timeouts.authors()) {
+        } else if self.turn.expired.is_none() && self.committee.has_honest(self.timeouts.authors()) {
             // T, f + 1: one of them is honest, so the round is over for it; none is left alone with that.
             self.expire(now, out);
         }

@@ -148,7 +148,8 @@ pub(super) fn begin(config: Config, key: SecretKey, recovered: Recovered) -> Cor
         turn: Turn {
             round: Round(1),
             since: Time::ZERO,
-            expired: false,
+            begun: None,
+            expired: None,
             retry_at: Time::ZERO,
             tick: 0,
             asked: false,
@@ -227,7 +228,7 @@ impl Core {
         self.on_qc(now, &high, out);
         self.own_message_again();
         if self.safety.record().highest_timeout_round == self.turn.round {
-            self.turn.expired = true;
+            self.turn.expired = Some(now);
             self.turn.retry_at = now;
             self.expire_if_due(now, out);
         }

@@ -33,13 +33,11 @@ impl Payloads {
     }
 
     /// M2: what was offered and is in no block that is under way waits as ever. A block may never have been made of it,
-    /// and this node may not lead again for long.
+    /// or its round failed and others build past it; and this node may not lead again for long.
     pub(super) fn take_back_lost(&mut self) {
-        let blocks = &self.chain.blocks;
-        let has = |known: &super::chain::Known, key: &Key| {
-            known.keys.as_ref().is_some_and(|keys| keys.contains(key))
-        };
-        let under_way = |key: &Key| blocks.values().any(|known| has(known, key));
+        let newest = self.chain.newest();
+        let under_way =
+            |key: &Key| newest.iter().filter_map(|known| known.keys.as_ref()).any(|keys| keys.contains(key));
         let lost: Vec<Key> = self.mempool.offered().into_iter().filter(|key| !under_way(key)).collect();
         self.mempool.take_back(lost);
     }

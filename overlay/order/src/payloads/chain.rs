@@ -113,6 +113,12 @@ impl Chain {
         Some(Fresh { window: &self.window, path, time, live, own: BTreeSet::new() })
     }
 
+    /// The block of the highest round and those below it that are not applied. What is beside them has failed.
+    pub(crate) fn newest(&self) -> Vec<&Known> {
+        let newest = self.blocks.iter().max_by_key(|(_, known)| known.block.header().round);
+        newest.and_then(|(id, _)| self.path(id)).unwrap_or_default()
+    }
+
     /// Whether an entry is ordered by a block that was told of, or over its time by then.
     pub(crate) fn is_spent(&self, key: &Key) -> bool {
         self.window.has(key) || key.until < self.time

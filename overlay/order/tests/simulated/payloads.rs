@@ -80,6 +80,79 @@ fn what_is_handed_in_anywhere_is_ordered_once_on_all_inline_or_by_batches() {
     }
 }
 
+/// A log that rests hears of nobody's death: who sees a round begin all the same counts from then.
+#[test]
+fn one_that_died_while_the_log_rested_delays_the_next_entry_by_rounds_and_not_by_a_rest() {
+    // Who leads when it rests comes from how many entries there were.
+    for (dead, first, before) in (0..64).map(|case| (case % 4, case / 4 % 4, case / 16)) {
+        if dead == first {
+            continue;
+        }
+        for bytes in [LITTLE, MUCH] {
+            let mut options = Options { load_us: 0, ..options(before as u64, 4, bytes) };
+            options.config.idle = 30 * SECOND;
+            let mut world = World::new(options);
+            for _ in 0..=before {
+                world.submit();
+                world.run(200 * MILLI);
+            }
+            all_is_everywhere(&mut world, SECOND);
+            world.run(SECOND);
+            world.crash(dead);
+            world.run(SECOND);
+            let tx = world.next();
+            world.hand_to(first, tx);
+            let rounds = (2..6).map(|since| world.options.config.round_timeout(since)).sum();
+            let ordered = |world: &World| {
+                let living = world.places.iter().filter(|place| place.core.is_some());
+                living.into_iter().all(|place| place.ordered.contains(&tx))
+            };
+            if !world.within(rounds, ordered) {
+                world.fail(&format!(
+                    "{bytes} bytes at {first} wait while {dead} is dead, after {before} and one"
+                ));
+            }
+        }
+    }
+}
+
+/// What a leader offered in a round that failed is in no log: the others learn of it, though another one leads next.
+#[test]
+fn what_was_offered_without_a_quorum_is_ordered_within_rounds_of_its_return() {
+    for (back, gone, before) in (0..64).map(|case| (case % 4, case / 4 % 4, case / 16)) {
+        if back == gone {
+            continue;
+        }
+        for first in (0..4).filter(|first| ![back, gone].contains(first)) {
+            let mut options = Options { load_us: 0, ..options(before as u64, 4, LITTLE) };
+            options.config.idle = 30 * SECOND;
+            let mut world = World::new(options);
+            for _ in 0..=before {
+                world.submit();
+                world.run(200 * MILLI);
+            }
+            all_is_everywhere(&mut world, SECOND);
+            world.run(SECOND);
+            world.crash(back);
+            world.crash(gone);
+            world.run(SECOND);
+            let tx = world.next();
+            world.hand_to(first, tx);
+            world.run(3 * SECOND);
+            world.start(back);
+            // What was told into the void is told again within this.
+            let patience = world.options.config.timeout_max * 2;
+            let ordered = |world: &World| {
+                let living = world.places.iter().filter(|place| place.core.is_some());
+                living.into_iter().all(|place| place.ordered.contains(&tx))
+            };
+            if !world.within(patience, ordered) {
+                world.fail(&format!("what {first} has waits while {gone} is dead, and {back} was"));
+            }
+        }
+    }
+}
+
 #[test]
 fn loss_and_crashes_lose_nothing_that_a_living_node_took() {
     for seed in seeds(3) {

@@ -642,6 +642,31 @@ fn b_while_the_disk_stands_still_nothing_piles_up_and_afterwards_the_node_goes_o
     assert!(bench.core.status().height >= Height(298), "{:?}", bench.core.status());
 }
 
+#[test]
+fn b_who_was_far_behind_votes_as_soon_as_it_is_not_however_the_last_blocks_came() {
+    let mut bench = Bench::new(3);
+    let mut chain: Vec<Proposal> = Vec::new();
+    for round in 1..=60 {
+        let qc = chain.last().map_or_else(|| bench.genesis(), |last| bench.qc(last));
+        chain.push(bench.block(round, round, &qc, None));
+    }
+    let far = bench.qc(&chain[58]);
+    bench.tell(1, Message::Certificates { qc: far, tc: None });
+    assert!(bench.core.status().syncing);
+    // Some by height; the rest is told one by one, and nobody answers by height any more.
+    let end = ChainEnd::Certified(Box::new(bench.qc(&chain[29])));
+    let first = bench.checker.check_chain(&mut bench.seen, chain[..30].to_vec(), &end).unwrap();
+    bench.input(Input::Synced { blocks: first });
+    assert!(bench.core.status().syncing, "{:?}", bench.core.status());
+    let mut voted = 0;
+    for block in &chain[30..] {
+        voted =
+            votes(&bench.tell((block.header().round.0 % 4) as u16, Message::Proposal(block.clone()))).len();
+    }
+    assert!(!bench.core.status().syncing, "{:?}", bench.core.status());
+    assert_eq!(voted, 1, "for the newest");
+}
+
 /// Attack 8: what comes with the certificate that ends an epoch counts for nothing in the next.
 #[test]
 fn a_timeout_certificate_whose_block_certificate_ends_the_epoch_moves_no_round_of_the_next() {

@@ -440,10 +440,16 @@ impl World {
     }
 
     /// A client hands a transaction to everybody.
-    pub(crate) fn submit(&mut self) -> u64 {
+    /// Another transaction, that nobody was given yet.
+    pub(crate) fn next(&mut self) -> u64 {
         let tx = self.next_tx;
         self.next_tx += 1;
         self.submitted.insert(tx, self.now);
+        tx
+    }
+
+    pub(crate) fn submit(&mut self) -> u64 {
+        let tx = self.next();
         if self.options.payload.is_some() {
             self.hand_in(tx);
             return tx;

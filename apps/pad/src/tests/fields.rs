@@ -59,9 +59,7 @@ fn a_typed_value_is_json_or_else_a_string() {
 
 #[test]
 fn a_typed_number_is_the_nearest_there_is_to_the_last_bit() {
-    for typed in
-        ["50000000000000000000000000000000.0000000000000000010", "0.1", "1e-7", "8.589973e9", "5e-324"]
-    {
+    for typed in ["907.3038322028689", "481.83792520110524", "0.1", "1e-7", "8.589973e9", "5e-324"] {
         assert_eq!(value_of(typed).as_f64(), Some(typed.parse::<f64>().unwrap()), "{typed}");
     }
 }

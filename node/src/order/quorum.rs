@@ -39,8 +39,10 @@ pub fn quorum(
 ) -> Quorum {
     let mut quorum = Quorum { needed: needed(committee), ..Quorum::default() };
     let votes = committee.seat(&me).is_some();
-    // While nothing waits the log rests, and nobody has anything to say.
-    let stalled = view.expired_age.is_some_and(|age| age > SILENT_AFTER);
+    // While nothing waits the log rests, and nobody has anything to say. Those who only now hear that it should not
+    // give the round its time first.
+    let patience = SILENT_AFTER + view.status.round_timeout;
+    let stalled = view.expired_age.is_some_and(|age| age > patience);
     for validator in &view.validators {
         if validator.id == me {
             quorum.reachable.push(me);
@@ -116,7 +118,6 @@ mod tests {
         let now = Time::ZERO.after(SECOND * 60);
         let mut status = Core::new(Config::lan(), me, Recovered::none(Arc::clone(&committee))).status();
         status.expired_since = expired.map(|age| Time::ZERO.after(SECOND * 60 - age));
-        status.timed_out = expired.map(|_| id).into_iter().collect();
         let reach = Reach { up: true, heard: Some(heard), dropped: 0 };
         let reach: BTreeMap<NodeId, Reach> = keys[1..].iter().map(|key| (key.node_id(), reach)).collect();
         let view = Figures::new().view(&committee, (status, Counts::default(), now), &reach, 0, Vec::new());
@@ -129,7 +130,7 @@ mod tests {
         assert!(judged(SECOND * 50, None).holds, "the log rests");
         assert!(judged(SECOND * 50, Some(SECOND)).holds, "a round has just expired after the rest");
         assert!(judged(SECOND, Some(SECOND * 50)).holds, "they say so again and again");
-        let silent = judged(SECOND * 50, Some(SECOND * 7));
+        let silent = judged(SECOND * 50, Some(SECOND * 8));
         assert!(!silent.holds && silent.reachable.len() == 1, "{silent:?}");
         assert!(silent.missing.iter().all(|(_, why)| why == "silent 50s"), "{silent:?}");
     }

@@ -250,7 +250,7 @@ impl Core {
         self.wanted.0.remove(&id);
         self.certified(now, &block.qc(), out);
         if block.header().round == self.turn.round {
-            self.turn.begun = self.turn.begun.or(Some(now));
+            self.turn.woken.get_or_insert(now);
         }
         if self.high_qc.data.block == id {
             let qc = self.high_qc.clone();
@@ -390,23 +390,26 @@ impl Core {
             self.add(now, block, true, out);
         }
         let Some((height, _)) = self.syncing.filter(|_| self.tree.tip().info.height > before) else { return };
-        if !self.is_near(height) {
+        if !self.may_end_sync() {
             self.syncing = Some((height, now));
             self.sync_again(now, out);
         }
     }
 
     /// Whether the rest comes by itself, from those who vote. The end of an epoch does not.
-    pub(super) fn is_near(&self, height: Height) -> bool {
-        self.ending.is_none() && height.0 <= self.tree.tip().info.height.0.saturating_add(BEHIND_MAX / 2)
+    pub(super) fn may_end_sync(&self) -> bool {
+        let near = self.tree.tip().info.height.0.saturating_add(BEHIND_MAX / 2);
+        self.ending.is_none() && self.syncing.is_some_and(|(height, _)| height.0 <= near)
     }
 
-    /// However the blocks came: by height, or one by one from those who told of them.
-    pub(super) fn end_sync_if_near(&mut self, now: Time, out: &mut Outbox<Output>) {
-        if self.syncing.is_some_and(|(height, _)| self.is_near(height)) {
+    /// However the blocks came: by height, or one by one from those who told of them. Whether it ended now.
+    pub(super) fn end_sync_if_near(&mut self, now: Time, out: &mut Outbox<Output>) -> bool {
+        let ends = self.may_end_sync();
+        if ends {
             self.syncing = None;
             self.catch_up(now, out);
         }
+        ends
     }
 
     /// What came while this node was far behind is worth asking for now.

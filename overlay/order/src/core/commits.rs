@@ -183,7 +183,7 @@ impl Core {
         self.turn = Turn {
             round: Round(1),
             since: now,
-            begun: None,
+            woken: None,
             expired: None,
             retry_at: now,
             tick: 0,

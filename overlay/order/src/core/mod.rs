@@ -9,6 +9,7 @@ mod votes;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use wattle_types::{Machine, NodeId, Outbox, SecretKey, Time, UnixTime};
 
@@ -245,8 +246,8 @@ pub struct Status {
     pub round_since: Time,
     /// Since when it has taken too long here.
     pub expired_since: Option<Time>,
-    /// Whose timeouts of this round are here: with no quorum, the others are missing.
-    pub timed_out: Vec<NodeId>,
+    /// How long it may take, when nothing rests.
+    pub round_timeout: Duration,
     /// The records that are on disk.
     pub durable: Seq,
 }
@@ -290,8 +291,8 @@ fn send(out: &mut Outbox<Output>, to: To, message: Message) {
 pub(crate) struct Turn {
     round: Round,
     since: Time,
-    /// Since when a block of it is here: whoever led it does not rest.
-    begun: Option<Time>,
+    /// Since when it is no rest: its block is here, or somebody calls it too long.
+    woken: Option<Time>,
     /// Since when it is timed out here, or would be if this node could sign.
     expired: Option<Time>,
     /// When the timeout is told again.
@@ -371,8 +372,11 @@ impl Machine for Core {
             Input::Executed { height, root } => self.on_executed(now, height, root, out),
             Input::Synced { blocks } => self.on_synced(now, blocks, out),
         }
-        self.end_sync_if_near(now, out);
         self.flush(now, out);
+        // What was held may have committed something.
+        if self.end_sync_if_near(now, out) {
+            self.flush(now, out);
+        }
     }
 
     fn deadline(&self) -> Option<Time> {
@@ -411,7 +415,7 @@ impl Core {
             halted: self.halted,
             round_since: self.turn.since,
             expired_since: self.turn.expired,
-            timed_out: self.timeouts.authors().filter_map(|seat| self.committee.id(seat)).collect(),
+            round_timeout: self.round_timeout(),
             durable: self.journal.durable(),
         }
     }
@@ -453,7 +457,7 @@ impl Core {
         let turn = (
             self.turn.round,
             self.turn.since.as_micros(),
-            self.turn.begun.is_some(),
+            self.turn.woken.is_some(),
             self.turn.expired.is_some(),
             self.turn.tick,
         );
@@ -480,7 +484,7 @@ impl Core {
         assert!(record.highest_timeout_round <= record.last_round, "T: a timed out round takes no vote");
         let tip = self.tree.tip().info.height;
         assert!(self.tree.entries().all(|entry| entry.info.height > tip), "C: blocks are above the tip");
-        assert!(self.syncing.is_none_or(|(height, _)| !self.is_near(height)), "who is near syncs no more");
+        assert!(!self.may_end_sync(), "who is near syncs no more");
         let kept = self.kept();
         let n = self.committee.validators().list().len();
         assert!(kept.suspended <= crate::limits::SUSPENDED_MAX && kept.wanted <= crate::limits::WANTED_MAX);

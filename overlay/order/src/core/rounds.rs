@@ -2,6 +2,8 @@
 //!
 //! Source: *DiemBFT v4*, section 3.3: a round is entered by a certificate for the one before, and by nothing else.
 
+use std::time::Duration;
+
 use wattle_types::{NodeId, Outbox, Time};
 
 use super::{Core, Held, Output, To, send};
@@ -89,7 +91,7 @@ impl Core {
             self.turn = super::Turn {
                 round,
                 since: now,
-                begun: None,
+                woken: None,
                 expired: None,
                 retry_at: now,
                 tick: 0,
@@ -115,17 +117,21 @@ impl Core {
         quiet && self.turn.round.follows(self.high_qc.data.round) && self.evidence.is_empty()
     }
 
-    /// When this round has taken too long. While the log rests the leader has longer, until it has proposed or
-    /// transactions wait here: then the round has as long as ever from that moment.
-    pub(super) fn expires_at(&self) -> Time {
+    pub(super) fn round_timeout(&self) -> Duration {
         let since_commit = self.turn.round.0.saturating_sub(self.tree.tip().info.round.0);
-        let timeout = self.config.round_timeout(since_commit);
+        self.config.round_timeout(since_commit)
+    }
+
+    /// When this round has taken too long. While the log rests the leader has longer, until it has proposed, something
+    /// waits here, or does elsewhere: then the round has as long as ever from that moment.
+    pub(super) fn expires_at(&self) -> Time {
+        let timeout = self.round_timeout();
         if !self.is_idle() {
             return self.turn.since.after(timeout);
         }
         let rested = self.turn.since.after(self.config.idle).after(timeout);
         let waits = self.waiting_since.map(|since| since.max(self.turn.since));
-        let woken = waits.into_iter().chain(self.turn.begun).min();
+        let woken = waits.into_iter().chain(self.turn.woken).min();
         woken.map_or(rested, |woken| woken.after(timeout).min(rested))
     }
 
@@ -205,6 +211,12 @@ impl Core {
             }
         } else if timeout.data.round == self.turn.round {
             self.timeouts.add(timeout);
+            // It has something to order that nobody else has heard of, or the block that was lost to all others. Sooner
+            // than a round takes anyhow nobody ends a rest.
+            if now >= self.turn.since.after(self.round_timeout()) {
+                self.turn.woken.get_or_insert(now);
+                self.propose_if_due(now, out);
+            }
             self.count_timeouts(now, out);
         }
     }

@@ -148,7 +148,7 @@ pub(super) fn begin(config: Config, key: SecretKey, recovered: Recovered) -> Cor
         turn: Turn {
             round: Round(1),
             since: Time::ZERO,
-            begun: None,
+            woken: None,
             expired: None,
             retry_at: Time::ZERO,
             tick: 0,
@@ -227,6 +227,9 @@ impl Core {
         let high = self.high_qc.clone();
         self.on_qc(now, &high, out);
         self.own_message_again();
+        if self.tree.of_round(self.turn.round).next().is_some() {
+            self.turn.woken = Some(now);
+        }
         if self.safety.record().highest_timeout_round == self.turn.round {
             self.turn.expired = Some(now);
             self.turn.retry_at = now;

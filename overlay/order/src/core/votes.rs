@@ -26,7 +26,7 @@ impl Core {
         if !leads || !valid || spent || self.turn.asked || self.is_unsure() || self.journal.has_failed() {
             return None;
         }
-        let rests = self.is_idle() && self.waiting_since.is_none();
+        let rests = self.is_idle() && self.waiting_since.is_none() && self.turn.woken.is_none();
         Some(if rests { self.turn.since.after(self.config.idle) } else { self.turn.since })
     }
 

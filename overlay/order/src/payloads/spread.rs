@@ -95,8 +95,9 @@ impl Payloads {
                 held.again = None;
                 continue;
             }
-            held.again =
-                Some((now.after(retry.saturating_mul(1 << attempts.min(4))), attempts.saturating_add(1)));
+            // As long as it cannot be ordered it is told often: those who are missing may come back any moment.
+            let slower = if spread { attempts.min(4) } else { attempts.min(1) };
+            held.again = Some((now.after(retry.saturating_mul(1 << slower)), attempts.saturating_add(1)));
             for id in missing {
                 out.push(Output::Send { to: To::One(id), message: Message::Batch(held.batch.to_bytes()) });
             }

@@ -55,6 +55,25 @@ fn all_is_everywhere(world: &mut World, within: Duration) {
     }
 }
 
+/// Four places whose log rests for half a minute. Who leads next comes from how many entries came before the last.
+fn rested(before: usize, bytes: usize) -> World {
+    let mut options = Options { load_us: 0, ..options(before as u64, 4, bytes) };
+    options.config.idle = 30 * SECOND;
+    let mut world = World::new(options);
+    for _ in 0..=before {
+        world.submit();
+        world.run(200 * MILLI);
+    }
+    all_is_everywhere(&mut world, SECOND);
+    world.run(SECOND);
+    world
+}
+
+/// Whether all that live have it in their log.
+fn is_everywhere(world: &World, tx: u64) -> bool {
+    world.places.iter().filter(|place| place.core.is_some()).all(|place| place.ordered.contains(&tx))
+}
+
 /// How many blocks of all places went inline, by batches, and by batches with something left out.
 fn shapes(world: &World) -> (u64, u64, u64) {
     let shapes = world.places.iter().map(|place| place.carried.shapes);
@@ -83,31 +102,18 @@ fn what_is_handed_in_anywhere_is_ordered_once_on_all_inline_or_by_batches() {
 /// A log that rests hears of nobody's death: who sees a round begin all the same counts from then.
 #[test]
 fn one_that_died_while_the_log_rested_delays_the_next_entry_by_rounds_and_not_by_a_rest() {
-    // Who leads when it rests comes from how many entries there were.
     for (dead, first, before) in (0..64).map(|case| (case % 4, case / 4 % 4, case / 16)) {
         if dead == first {
             continue;
         }
         for bytes in [LITTLE, MUCH] {
-            let mut options = Options { load_us: 0, ..options(before as u64, 4, bytes) };
-            options.config.idle = 30 * SECOND;
-            let mut world = World::new(options);
-            for _ in 0..=before {
-                world.submit();
-                world.run(200 * MILLI);
-            }
-            all_is_everywhere(&mut world, SECOND);
-            world.run(SECOND);
+            let mut world = rested(before, bytes);
             world.crash(dead);
             world.run(SECOND);
             let tx = world.next();
             world.hand_to(first, tx);
             let rounds = (2..6).map(|since| world.options.config.round_timeout(since)).sum();
-            let ordered = |world: &World| {
-                let living = world.places.iter().filter(|place| place.core.is_some());
-                living.into_iter().all(|place| place.ordered.contains(&tx))
-            };
-            if !world.within(rounds, ordered) {
+            if !world.within(rounds, |world| is_everywhere(world, tx)) {
                 world.fail(&format!(
                     "{bytes} bytes at {first} wait while {dead} is dead, after {before} and one"
                 ));
@@ -124,15 +130,7 @@ fn what_was_offered_without_a_quorum_is_ordered_within_rounds_of_its_return() {
             continue;
         }
         for first in (0..4).filter(|first| ![back, gone].contains(first)) {
-            let mut options = Options { load_us: 0, ..options(before as u64, 4, LITTLE) };
-            options.config.idle = 30 * SECOND;
-            let mut world = World::new(options);
-            for _ in 0..=before {
-                world.submit();
-                world.run(200 * MILLI);
-            }
-            all_is_everywhere(&mut world, SECOND);
-            world.run(SECOND);
+            let mut world = rested(before, LITTLE);
             world.crash(back);
             world.crash(gone);
             world.run(SECOND);
@@ -142,15 +140,41 @@ fn what_was_offered_without_a_quorum_is_ordered_within_rounds_of_its_return() {
             world.start(back);
             // What was told into the void is told again within this.
             let patience = world.options.config.timeout_max * 2;
-            let ordered = |world: &World| {
-                let living = world.places.iter().filter(|place| place.core.is_some());
-                living.into_iter().all(|place| place.ordered.contains(&tx))
-            };
-            if !world.within(patience, ordered) {
+            if !world.within(patience, |world| is_everywhere(world, tx)) {
                 world.fail(&format!("what {first} has waits while {gone} is dead, and {back} was"));
             }
         }
     }
+}
+
+/// Whoever alone has something to order ends the rest of all others: its block, or its batch, was lost to them.
+#[test]
+fn what_one_alone_has_is_ordered_within_rounds_though_all_others_rest() {
+    let mut crashed = 0;
+    for (first, other, before) in (0..64).map(|case| (case % 4, case / 4 % 4, case / 16)) {
+        for bytes in [LITTLE, MUCH] {
+            let mut world = rested(before, bytes);
+            // Only the other hears of it at first, if that is another. Who has a batch needs its author no more.
+            let sides: Vec<u8> = (0..4).map(|place| u8::from(place == first || place == other)).collect();
+            world.partition(&sides);
+            let batches = world.places[other].carried.disk.len();
+            let tx = world.next();
+            world.hand_to(first, tx);
+            world.run(50 * MILLI);
+            if world.places[other].carried.disk.len() > batches && first != other {
+                crashed += 1;
+                world.crash(first);
+            }
+            world.cut.clear();
+            let rounds = (2..10).map(|since| world.options.config.round_timeout(since)).sum();
+            if !world.within(rounds, |world| is_everywhere(world, tx)) {
+                world.fail(&format!(
+                    "{bytes} bytes that {other} alone has from {first}, after {before} and one"
+                ));
+            }
+        }
+    }
+    assert!(crashed > 20, "{crashed} authors of a batch died");
 }
 
 #[test]

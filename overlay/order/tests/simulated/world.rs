@@ -439,7 +439,6 @@ impl World {
         }
     }
 
-    /// A client hands a transaction to everybody.
     /// Another transaction, that nobody was given yet.
     pub(crate) fn next(&mut self) -> u64 {
         let tx = self.next_tx;
@@ -448,6 +447,7 @@ impl World {
         tx
     }
 
+    /// A client hands a transaction to everybody.
     pub(crate) fn submit(&mut self) -> u64 {
         let tx = self.next();
         if self.options.payload.is_some() {

@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test ends where it fails")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::Mutex;
@@ -190,7 +190,7 @@ fn nothing_that_was_acknowledged_is_lost_when_nodes_are_killed_and_nothing_forks
     for (place, text) in &acknowledged {
         assert_eq!(log.get(place).map(|(_, text)| text), Some(text), "lost at {place:?}");
     }
-    let distinct: std::collections::BTreeSet<&String> = log.values().map(|(hash, _)| hash).collect();
+    let distinct: BTreeSet<&String> = log.values().map(|(hash, _)| hash).collect();
     assert_eq!(distinct.len(), log.len(), "an entry stands twice");
 }
 
@@ -201,7 +201,14 @@ fn without_a_quorum_that_is_said_at_once_with_who_is_missing_and_commits_resume_
     submitted(&nodes[0], "before");
     nodes[2].kill();
     nodes[3].kill();
-    wait_for("it is noticed", PATIENCE, || reachable(&nodes[0]) == 2);
+    let missed = |node: &Local<'_>| {
+        let status = node.api().get("/api/v1/order/status");
+        let validators = status["validators"].as_array().unwrap().iter();
+        let missed = validators.filter(|validator| validator["reachable"] == false);
+        missed.map(|validator| validator["name"].as_str().unwrap().to_owned()).collect::<BTreeSet<_>>()
+    };
+    let dead = BTreeSet::from(["cleo".to_owned(), "dora".to_owned()]);
+    wait_for("it is noticed", PATIENCE, || missed(&nodes[0]) == dead);
     let begun = Instant::now();
     let refused = machine.run(&["-n", "anna", "order", "submit", "lost", "--timeout", "10s"]);
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
@@ -244,7 +251,7 @@ fn long_entries_travel_ahead_of_their_blocks_and_are_there_when_all_nodes_were_k
         }
     });
     let before = agree(&nodes.iter().chain([&follower]).collect::<Vec<_>>());
-    let texts: std::collections::BTreeSet<&String> = before.values().map(|(_, text)| text).collect();
+    let texts: BTreeSet<&String> = before.values().map(|(_, text)| text).collect();
     assert_eq!(texts, (0..5).map(|number| long(&number.to_string())).collect::<Vec<_>>().iter().collect());
     nodes.iter_mut().for_each(Local::kill);
     nodes.iter_mut().for_each(Local::run);
@@ -276,7 +283,7 @@ fn lines_of_a_register_are_alike_on_all_nodes_also_after_restarts_and_nobody_com
     let joined = machine.json(&["-n", "finn", "order", "join", &genesis.display().to_string()]);
     assert_eq!(joined["role"], "follower", "{joined}");
     let apis: Vec<Api> = nodes.iter().chain([&follower]).map(Local::api).collect();
-    let numbers = Mutex::new(std::collections::BTreeSet::new());
+    let numbers = Mutex::new(BTreeSet::new());
     std::thread::scope(|scope| {
         for (writer, api) in apis.iter().enumerate() {
             let numbers = &numbers;

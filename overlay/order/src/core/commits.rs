@@ -180,16 +180,7 @@ impl Core {
         self.tree = Tree::new(&committee, Root::of_epoch(&committee));
         self.high_qc = Checked::made_of_checked(Qc::genesis(&committee));
         self.high_tc = None;
-        self.turn = Turn {
-            round: Round(1),
-            since: now,
-            woken: None,
-            expired: None,
-            retry_at: now,
-            tick: 0,
-            asked: false,
-            told: false,
-        };
+        self.turn = Turn::new(Round(1), now);
         self.votes = Votes::default();
         self.timeouts = Timeouts::default();
         self.witness = Witness::default();

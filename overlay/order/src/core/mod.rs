@@ -304,6 +304,13 @@ pub(crate) struct Turn {
     told: bool,
 }
 
+impl Turn {
+    /// A round that begins, in which nothing happened yet.
+    const fn new(round: Round, since: Time) -> Self {
+        Self { round, since, woken: None, expired: None, retry_at: since, tick: 0, asked: false, told: false }
+    }
+}
+
 /// One node's part of the log.
 #[derive(Debug)]
 pub struct Core {

@@ -88,16 +88,7 @@ impl Core {
     fn enter(&mut self, now: Time, out: &mut Outbox<Output>) {
         let round = self.entered();
         if round > self.turn.round {
-            self.turn = super::Turn {
-                round,
-                since: now,
-                woken: None,
-                expired: None,
-                retry_at: now,
-                tick: 0,
-                asked: false,
-                told: false,
-            };
+            self.turn = super::Turn::new(round, now);
             self.timeouts.clear();
             self.witness.prune(round);
             self.vote_if_ready();

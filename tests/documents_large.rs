@@ -1,15 +1,19 @@
 //! A document of megabytes, and what people do with others meanwhile.
 
-#![expect(clippy::unwrap_used, reason = "a test ends where something is not as it must be")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test ends where something is not as it must be")]
+#![expect(clippy::print_stdout, reason = "it says what it took")]
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use automerge::transaction::{Transactable as _, Transaction};
+use automerge::{ROOT, ReadDoc as _};
 use wattle::documents::SHARDS;
-use wattle_docs::{Role, Shard, Steps};
+use wattle_docs::{Edit, Role, Shard, Steps};
+use wattle_pad::{Answer, Refusal};
 use wattle_tests::documents::put;
 use wattle_tests::honest::Honest;
-use wattle_types::DocId;
+use wattle_types::{DocId, cbor};
 
 /// Bytes of text: as much as a document may hold, or what takes an unoptimised build as long as that.
 const LARGE: usize = if cfg!(debug_assertions) { 1 << 20 } else { 10 << 20 };
@@ -19,6 +23,9 @@ const COMES_WITHIN: Duration = Duration::from_secs(120);
 
 /// Edits that are made while nothing else happens.
 const CALM_EDITS: usize = 40;
+
+/// Letters that are typed into a large document.
+const LETTERS: usize = if cfg!(debug_assertions) { 20 } else { 100 };
 
 fn large() -> Steps {
     let line = "What is written here is long, and is read by nobody but the machine.\n";
@@ -65,8 +72,8 @@ async fn calm(node: &Honest, doc: DocId) -> Duration {
 /// Edits a small document at one node until `work` on a large one ends, and looks at the list of all.
 ///
 /// That takes seconds, and an edit that waited for it would take as long. So each takes less than a quarter of it, and
-/// half of them less than a twentieth, however busy the processor is that all of them share.
-async fn goes_on(what: &str, node: &Honest, docs: &[DocId], calm: Duration, work: impl Future) {
+/// half of them less than a twentieth, however busy the processor is that all of them share. Gives how long it took.
+async fn goes_on(what: &str, node: &Honest, docs: &[DocId], calm: Duration, work: impl Future) -> Duration {
     let began = Instant::now();
     let (mut spans, mut listed) = (Vec::new(), Duration::ZERO);
     let mut work = std::pin::pin!(work);
@@ -89,10 +96,40 @@ async fn goes_on(what: &str, node: &Honest, docs: &[DocId], calm: Duration, work
          when idle",
         spans.len()
     );
+    println!("{told}");
     assert!(took > Duration::from_millis(500), "too fast to tell anything: {told}");
     assert!(spans.len() > 10 && slowest < took / 4, "an edit waited for the large document: {told}");
     assert!(listed < took / 4, "a list waited {listed:?} for the large document: {told}");
     assert!(middle < took / 20, "edits are slow beside it: {told}");
+    took
+}
+
+/// Types a letter into a section of a large document at one node; how long it took until the other had it.
+async fn letter(from: &Honest, to: &Honest, doc: DocId, number: usize) -> Duration {
+    let edit: Edit = Box::new(move |tx| {
+        let written = |tx: &mut Transaction<'_>| {
+            let (_, sections) = tx.get(ROOT, "sections")?.unwrap();
+            let (_, section) = tx.get(&sections, number % tx.length(&sections))?.unwrap();
+            tx.splice_text(&section, number, 0, "x")
+        };
+        written(tx).map_err(|error| error.to_string())
+    });
+    let began = Instant::now();
+    from.documents.edit(doc, None, edit).await.unwrap();
+    while to.heads(doc).await != from.heads(doc).await {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    began.elapsed()
+}
+
+/// The text that a node shows of a document at first.
+async fn shown(node: &Honest, doc: DocId) -> String {
+    let shown = node.documents.show(doc).await.unwrap();
+    let shown = cbor::decode::<Result<Answer, Refusal>>(&shown, shown.len()).unwrap();
+    match shown.unwrap() {
+        Answer::Content { text, .. } => text.unwrap(),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -119,10 +156,28 @@ async fn edits_go_on_while_another_document_of_megabytes_is_made_synced_and_load
     let comes = async { tokio::time::timeout(COMES_WITHIN, comes).await.unwrap() };
     goes_on("synchronising it", &bob, &[doc, big], quiet, comes).await;
 
+    let mut typed = Vec::new();
+    for number in 0..LETTERS {
+        typed.push(letter(&alice, &bob, big, number).await);
+    }
+    typed.sort();
+    let rests = async {
+        while !bob.documents.is_shown(big).await {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(COMES_WITHIN, rests).await.unwrap();
     let bob = bob.restart_documents().await;
+    let began = Instant::now();
+    let at_first = shown(&bob, big).await;
+    let showing = began.elapsed();
     let read = bob.documents.read(big, |automerge| wattle_pad::text(automerge, None).ok().flatten());
     let text = tokio::sync::Mutex::new(None);
-    goes_on("loading it", &bob, &[doc, big], quiet, async { *text.lock().await = read.await.ok().flatten() })
-        .await;
-    assert!(text.into_inner().is_some_and(|text| text.len() > LARGE - 100), "bob has not all of it");
+    let loading = async { *text.lock().await = read.await.ok().flatten() };
+    let loading = goes_on("loading it", &bob, &[doc, big], quiet, loading).await;
+    let (half, most) = (typed[LETTERS / 2], typed[LETTERS * 99 / 100]);
+    println!("a letter came after {half:?} (p50), {most:?} (p99); it was shown after {showing:?}");
+    assert!(at_first.len() > LARGE - 100 && text.into_inner() == Some(at_first), "bob has not all of it");
+    assert!(showing < loading / 4, "it was shown after {showing:?}, and reading it takes {loading:?}");
+    assert!(most < loading / 4, "a letter came after {most:?}, and reading it takes {loading:?}");
 }

@@ -26,7 +26,7 @@ use tokio_util::task::TaskTracker;
 use wattle_app::{Answer as AppAnswer, Call, CallError, Input as AppInput};
 use wattle_docs::{
     Authors, Config, DocError, DocStatus, Edit, Event, Input, Label, Outcome, Replica, RequestId, Role,
-    Shard, Steps,
+    Shard, Show, Steps,
 };
 use wattle_net::{ChannelKind, Overlay};
 use wattle_store::{Failure, Store};
@@ -57,6 +57,9 @@ const EVENTS_MAX: usize = 1024;
 const SEEK_MAX: Duration = Duration::from_secs(20);
 /// Holders of a document that are looked for.
 const HOLDERS_MAX: usize = 8;
+/// Operations from which on it is kept what a document shows at first: what takes a fifth of a second to read.
+const SHOWN_FROM: u64 = 128 * 1024;
+
 /// How long who is asked about all documents waits for a machine that is busy.
 const LIST_WAITS: Duration = Duration::from_millis(100);
 
@@ -280,6 +283,22 @@ impl Documents {
         answer.await.map_err(|_dropped| DocError::Refused("the node is stopping".to_owned()))
     }
 
+    /// What a document shows at first, as [`wattle_pad::shown`] has it.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub async fn show(&self, doc: DocId) -> Result<Vec<u8>, DocError> {
+        match self.ask(move |request| Input::Show { request, doc }).await? {
+            Outcome::Read(shown) => Ok(shown),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Whether that is kept in the document's newest version, so that it is shown without being read.
+    pub async fn is_shown(&self, doc: DocId) -> bool {
+        self.look(doc, move |replica| replica.is_shown(&doc)).await.unwrap_or_default()
+    }
+
     /// Makes the content of a ticket.
     ///
     /// # Errors
@@ -423,6 +442,7 @@ fn config(overlay: &Overlay, key: &SecretKey) -> Result<Config, String> {
             kind: wattle_app::kind_of(automerge),
             title: wattle_pad::title(automerge).unwrap_or_default(),
         },
+        show: Show { from: SHOWN_FROM, form: wattle_pad::SHOWN_FORM, bytes: wattle_pad::shown },
     })
 }
 

@@ -11,7 +11,7 @@ use automerge::{ActorId, Author, Automerge, Change};
 use serde::{Deserialize, Serialize};
 use serde_bytes::{ByteArray, ByteBuf};
 use wattle_docs::{
-    Authors, Config, DocError, Edit, Event, Input, Label, Outcome, Output, Replica, RequestId, Role,
+    Authors, Config, DocError, Edit, Event, Input, Label, Outcome, Output, Replica, RequestId, Role, Show,
 };
 use wattle_types::{
     DocAccess, DocId, DocTag, Domain, Envelope, Machine as _, NetworkName, NodeId, Outbox, SecretKey, Table,
@@ -519,6 +519,7 @@ fn start(key: &SecretKey, disk: &BTreeMap<(Table, Vec<u8>), Vec<u8>>) -> Replica
         seed: *key.to_bytes(),
         started: STARTED,
         label,
+        show: Show::NOTHING,
     };
     let replica = Replica::new(config, rows(Table::Docs), rows(Table::DocControl), rows(Table::DocFeeds));
     replica.unwrap_or_else(|error| fail(&error.to_string()))

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use wattle_app::{App, AppId, Call, CallId, Host, Quota, Reject};
-use wattle_docs::{Config, Input, Label, Outcome, Output, RequestId, Role};
+use wattle_docs::{Config, Input, Label, Outcome, Output, RequestId, Role, Show};
 use wattle_types::{
     DocId, Machine as _, NetworkName, NodeId, Outbox, SecretKey, Table, Time, UnixTime, Write, cbor,
 };
@@ -295,6 +295,7 @@ fn start(
         seed: [seed; 32],
         started,
         label: |automerge| Label { kind: wattle_app::kind_of(automerge), title: title(automerge) },
+        show: Show { from: 0, form: wattle_pad::SHOWN_FORM, bytes: wattle_pad::shown },
     };
     let rows = |table| {
         let rows = disk.iter().filter(move |((of, _), _)| *of == table);

@@ -80,7 +80,7 @@ pub use fields::{get, import_json, set, to_json, value_of};
 pub(crate) use file::import_in_steps;
 pub use file::{FileContent, FileFormat, export, import, recognise};
 pub use history::{HistoryEntry, history, made_already};
-pub use pad::{ID, Pad};
+pub use pad::{ID, Pad, SHOWN_FORM, shown};
 pub use path::{Path, Step};
 pub use steps::{HistoryStep, Telling, steps};
 pub use version::version;

@@ -130,6 +130,10 @@ impl Pad {
                 self.make(request, cx, crate::create_in_steps(title, text)?);
             }
             Ask::Import { name, title, bytes } => self.import(request, name, title, bytes, cx),
+            Ask::Content { doc, at, path: None } if at.is_empty() => {
+                let call = cx.show(doc);
+                self.asked.insert(call, Asked::Read(request));
+            }
             Ask::Content { doc, at, path } => {
                 let path: Option<Path> = path.map(|path| path.parse()).transpose()?;
                 self.read(request, doc, cx, move |automerge, _| content(automerge, &at, path.as_ref()));
@@ -191,9 +195,8 @@ impl Pad {
         cx: &mut Context<'_>,
         read: impl FnOnce(&Automerge, &dyn Authors) -> Result<Answer, PadError> + Send + 'static,
     ) {
-        let read = Box::new(move |automerge: &Automerge, authors: &dyn Authors| {
-            cbor::encode(&read(automerge, authors).map_err(Refusal::from))
-        });
+        let read =
+            Box::new(move |automerge: &Automerge, authors: &dyn Authors| encode(read(automerge, authors)));
         let call = cx.read(doc, read);
         self.asked.insert(call, Asked::Read(request));
     }
@@ -334,6 +337,19 @@ fn base_of(
     let made = made.map(|made| (made, hashes(&heads)));
     let at = at.unwrap_or(heads);
     Ok(Base { text: crate::text(automerge, Some(&at))?.unwrap_or_default(), at, made })
+}
+
+fn encode(answer: Result<Answer, PadError>) -> Vec<u8> {
+    cbor::encode(&answer.map_err(Refusal::from))
+}
+
+/// The form of [`shown`]: another one means that what a node kept of an earlier build is not shown.
+pub const SHOWN_FORM: u32 = 1;
+
+/// What a document shows at first, as the answer to who asks for its content.
+#[must_use]
+pub fn shown(automerge: &Automerge) -> Vec<u8> {
+    encode(content(automerge, "", None))
 }
 
 fn content(automerge: &Automerge, at: &str, path: Option<&Path>) -> Result<Answer, PadError> {

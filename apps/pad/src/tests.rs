@@ -3,6 +3,7 @@
 mod editing;
 mod fields;
 mod past;
+mod shown;
 mod steps;
 mod stepwise;
 

@@ -186,6 +186,12 @@ pub enum Call {
         /// The question.
         read: Read,
     },
+    /// What a document shows at first: as this node's documents are set up to keep it, which is sooner there than a
+    /// large document is read.
+    Show {
+        /// Which.
+        doc: DocId,
+    },
     /// Append to this node's feed of a document.
     Append {
         /// Which.
@@ -220,6 +226,7 @@ impl fmt::Debug for Call {
             Self::Edit { doc, .. } => write!(f, "Edit({doc})"),
             Self::EditInSteps { doc, .. } => write!(f, "EditInSteps({doc})"),
             Self::Read { doc, .. } => write!(f, "Read({doc})"),
+            Self::Show { doc } => write!(f, "Show({doc})"),
             Self::Append { doc, body } => write!(f, "Append({doc}, {} bytes)", body.len()),
             Self::Page { doc, limit, .. } => write!(f, "Page({doc}, {limit})"),
             Self::Signal { doc, bytes } => write!(f, "Signal({doc}, {} bytes)", bytes.len()),
@@ -473,6 +480,11 @@ impl Context<'_> {
     /// Reads a document.
     pub fn read(&mut self, doc: DocId, read: Read) -> CallId {
         self.call(Call::Read { doc, read })
+    }
+
+    /// Asks what a document shows at first.
+    pub fn show(&mut self, doc: DocId) -> CallId {
+        self.call(Call::Show { doc })
     }
 
     /// Appends to this node's feed of a document.

@@ -308,7 +308,7 @@ fn weight(call: &Call) -> u64 {
         | Call::Import { .. }
         | Call::Edit { .. }
         | Call::EditInSteps { .. } => 256,
-        Call::Read { .. } | Call::Page { .. } => 0,
+        Call::Read { .. } | Call::Show { .. } | Call::Page { .. } => 0,
     }
 }
 

@@ -612,6 +612,11 @@ impl Document {
         catch_unwind(AssertUnwindSafe(|| question(&self.automerge))).ok()
     }
 
+    /// Operations of all its changes.
+    pub(crate) const fn operations(&self) -> u64 {
+        self.operations
+    }
+
     /// Whether it has more than is read as one chunk.
     pub(crate) fn is_large(&self) -> bool {
         apply::is_large(&self.automerge)

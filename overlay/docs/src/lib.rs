@@ -94,8 +94,9 @@
 //! way per session; [`WAITING_MAX`] requests wait for a document that is being loaded. Presence has at most
 //! [`PRESENCE_BYTES_MAX`] and [`PRESENCE_PER_SECOND`]. An open document is put away when nobody used it for a
 //! minute, or for a second where memory is short ([`Input::Shed`]); those in use stay. A document that is not
-//! here costs nothing, however often
-//! it is asked for.
+//! here costs nothing, however often it is asked for. To read a text of ten megabytes takes Automerge seconds: what
+//! such a document shows at first is kept beside it once it rests ([`Show`]), and told without reading it
+//! ([`Input::Show`]).
 //!
 //! # Not here
 //!
@@ -120,6 +121,6 @@ pub use page::FeedLog;
 pub use payload::PAYLOAD_BYTES_MAX;
 pub use replica::{
     Config, Corrupt, DocError, DocStatus, Event, FetchId, Input, Outcome, Output, PRESENCE_PER_SECOND,
-    PeerStatus, PersistId, Presence, Replica, RequestId, Shard, WAITING_MAX,
+    PeerStatus, PersistId, Presence, Replica, RequestId, Shard, Show, WAITING_MAX,
 };
 pub use row::Label;

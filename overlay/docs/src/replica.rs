@@ -7,9 +7,11 @@ mod event;
 mod feeds;
 mod forks;
 mod local;
+mod outcome;
 mod peers;
 mod presence;
 mod shard;
+mod shown;
 mod spread;
 mod status;
 mod together;
@@ -18,8 +20,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use wattle_types::{
-    DocAccess, DocId, DocTag, Envelope, FeedId, Machine, NetworkName, NodeId, Outbox, PostId, SecretKey,
-    Table, Time, UnixTime, Write, cbor, keyed,
+    DocAccess, DocId, DocTag, Envelope, FeedId, Machine, NetworkName, NodeId, Outbox, SecretKey, Table, Time,
+    UnixTime, Write, cbor, keyed,
 };
 
 use crate::access::{ControlLog, Members, Role};
@@ -28,13 +30,16 @@ use crate::feed;
 use crate::message::{Message, frame};
 use crate::page::FeedLog;
 use crate::payload::Payload;
-use crate::row::{Label, Row};
+use crate::row::{Label, Row, Shown};
 use crate::session::{Session, Standing};
 pub use event::Event;
 use feeds::Feeds;
 use forks::SUSPECTS_MAX;
+pub use outcome::{Corrupt, DocError, Outcome};
 use peers::Link;
 pub use shard::Shard;
+pub use shown::Show;
+use shown::Showing;
 pub use status::{DocStatus, PeerStatus};
 
 pub(crate) use presence::Allowance;
@@ -88,6 +93,8 @@ pub struct Config {
     pub started: UnixTime,
     /// What a document is, read from what is in it.
     pub label: fn(&automerge::Automerge) -> Label,
+    /// What a large document shows at first, which is kept beside it.
+    pub show: Show,
 }
 
 /// What happened.
@@ -150,6 +157,13 @@ pub enum Input {
         doc: DocId,
         /// The question.
         read: Read,
+    },
+    /// A local caller wants to see what a document shows at first: [`Show::bytes`] of it.
+    Show {
+        /// Who asks.
+        request: RequestId,
+        /// Which document.
+        doc: DocId,
     },
     /// A local caller wants to let others in by a ticket.
     Invite {
@@ -360,82 +374,6 @@ pub enum Output {
     },
 }
 
-/// The answer to a request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// A document was made or joined.
-    Opened {
-        /// Which.
-        doc: DocId,
-    },
-    /// An edit is on disk.
-    Edited {
-        /// The heads before it.
-        before: Vec<[u8; 32]>,
-        /// The heads after it.
-        after: Vec<[u8; 32]>,
-    },
-    /// An entry is on disk.
-    Appended {
-        /// Its name.
-        post: PostId,
-    },
-    /// What was asked for.
-    Read(Vec<u8>),
-    /// What a program said is on disk, and this is to be said next.
-    Synced {
-        /// How far the conversation has come; none when the document is not here, and nothing is kept.
-        conversation: Option<Box<Conversation>>,
-        /// The next message, if there is anything to say.
-        message: Option<Vec<u8>>,
-    },
-    /// A ticket's content.
-    Invited {
-        /// What leads to the document.
-        access: DocAccess,
-        /// The key of the ticket.
-        bearer: [u8; 16],
-    },
-    /// Done, and on disk.
-    Done,
-}
-
-/// Why a request was not done. Unless said otherwise nothing changed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum DocError {
-    /// The caller's fault: no such document here.
-    #[error("no document {0} here")]
-    Unknown(DocId),
-    /// The caller's fault: its role does not allow it.
-    #[error("this needs the role of {needed}, and this node is {held}")]
-    NotAllowed {
-        /// What it takes.
-        needed: &'static str,
-        /// What there is.
-        held: &'static str,
-    },
-    /// The caller's fault: the edit says why.
-    #[error("{0}")]
-    Refused(String),
-    /// Nobody's fault yet: the document has not arrived from any peer.
-    #[error("the document has not arrived yet")]
-    NotHere,
-    /// Too many wait for the document. To do: try again.
-    #[error("too many requests wait for the document")]
-    Busy,
-    /// The disk's fault: what was asked is not saved and was taken back.
-    #[error("not saved: {0}")]
-    NotSaved(String),
-    /// The disk's fault: what is stored of the document cannot be read.
-    #[error("what is stored of the document is damaged: {0}")]
-    Damaged(String),
-}
-
-/// Stored rows that do not fit together. To do: restore the data directory.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the index of documents is damaged: {0}")]
-pub struct Corrupt(pub String);
-
 /// Whose fate depends on a batch.
 enum Waiting {
     /// A local edit: the heads before and after.
@@ -459,6 +397,8 @@ struct Writing {
     next: Flight,
     /// Rewrite all of it: parts of it do not belong any more.
     snapshot: bool,
+    /// Keep beside it what it shows.
+    show: bool,
     /// Look for such parts once nothing is on its way.
     prune: bool,
     /// What peers want that may not be on disk yet.
@@ -479,6 +419,7 @@ struct Flight {
 enum Job {
     Edit { request: RequestId, at: Option<Vec<Hash>>, work: Work },
     Read { request: RequestId, read: Read },
+    Show { request: RequestId },
     Lower { request: RequestId, who: NodeId, stays: Option<Role> },
     Accept { peer: NodeId, payload: Payload },
     Want { peer: NodeId, heads: Vec<Hash>, clock: Vec<(serde_bytes::ByteBuf, u64)> },
@@ -507,6 +448,7 @@ struct Entry {
     found: BTreeSet<NodeId>,
     said: presence::Said,
     writing: Writing,
+    showing: Showing,
     feeds: Feeds,
     /// A snapshot did not read back: none is tried before this record.
     unproven_until: u64,
@@ -522,6 +464,8 @@ enum Fetch {
     Own { feed: FeedId, seq: u64 },
     /// A removal ends the feed there.
     End { feed: FeedId, last: u64 },
+    /// Somebody wants to see what the document shows at first.
+    Show { request: RequestId, shown: Shown },
 }
 
 /// All documents of a node.
@@ -622,6 +566,7 @@ impl Replica {
             found: BTreeSet::new(),
             said: presence::Said::default(),
             writing: Writing::default(),
+            showing: Showing::default(),
             feeds: Feeds::default(),
             unproven_until: 0,
             used: now,
@@ -698,6 +643,7 @@ impl Replica {
             self.cut_feeds(doc, out);
             self.tell_grown(now, doc, out);
             self.summarise(doc, now, out);
+            self.keep_shown(now, doc, out);
             self.put_away(doc, now);
         }
     }
@@ -742,6 +688,7 @@ impl Machine for Replica {
             Input::Read { request, doc, read } => {
                 self.local_job(now, doc, request, Job::Read { request, read }, out);
             }
+            Input::Show { request, doc } => self.show(now, doc, request, out),
             Input::Invite { request, doc, role, expires, uses } => {
                 self.invite(now, request, doc, role, expires, uses, out);
             }

@@ -28,6 +28,8 @@ pub enum Table {
     DocChanges,
     /// Snapshots in parts: document, generation and part -> bytes.
     DocSnapshots,
+    /// What large documents show at first, in parts: document and part -> bytes.
+    DocShown,
     /// How far a feed is here: document and feed -> spans.
     DocFeeds,
     /// Entries of feeds: document, feed and number -> signed entry and when it came.
@@ -48,7 +50,7 @@ pub enum Table {
 
 impl Table {
     /// Every table.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Records,
         Self::Providers,
         Self::Published,
@@ -60,6 +62,7 @@ impl Table {
         Self::DocControl,
         Self::DocChanges,
         Self::DocSnapshots,
+        Self::DocShown,
         Self::DocFeeds,
         Self::DocPosts,
         Self::Members,
@@ -85,6 +88,7 @@ impl Table {
             Self::DocControl => "doc_control",
             Self::DocChanges => "doc_changes",
             Self::DocSnapshots => "doc_snapshots",
+            Self::DocShown => "doc_shown",
             Self::DocFeeds => "doc_feeds",
             Self::DocPosts => "doc_posts",
             Self::Members => "members",

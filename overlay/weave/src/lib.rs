@@ -41,6 +41,7 @@ pub fn to_docs(request: RequestId, call: Call) -> Result<Input, CallError> {
         Call::Read { doc, read } => {
             Input::Read { request, doc, read: Box::new(move |doc, authors| read(doc, &Vouched(authors))) }
         }
+        Call::Show { doc } => Input::Show { request, doc },
         Call::Append { doc, body } => Input::Append { request, doc, body },
         Call::Signal { doc, bytes } => Input::Signal { request, doc, bytes },
         Call::Page { doc, .. } => Input::Read { request, doc, read: Box::new(|_, _| Vec::new()) },

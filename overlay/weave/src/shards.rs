@@ -73,6 +73,7 @@ impl Shards {
             Input::Edit { doc, .. }
             | Input::EditInSteps { doc, .. }
             | Input::Read { doc, .. }
+            | Input::Show { doc, .. }
             | Input::Invite { doc, .. }
             | Input::Grant { doc, .. }
             | Input::Remove { doc, .. }

@@ -31,6 +31,7 @@ impl Replica {
         }
         let mut flight = std::mem::take(&mut entry.writing.next);
         let mut snapshot = std::mem::take(&mut entry.writing.snapshot);
+        let show = std::mem::take(&mut entry.writing.show);
         if let State::Open(document) = &mut entry.state {
             let fresh = document.take_fresh(doc, &self.config.key, &self.config.network, entry.log.epoch());
             if !fresh.chunks.is_empty() {
@@ -41,7 +42,8 @@ impl Replica {
             entry.row.label = document.answer(self.config.label).unwrap_or_default();
         }
         let empty = flight.payload == Payload::default();
-        if empty && flight.operations.is_empty() && flight.waiting.is_empty() && !flight.row && !snapshot {
+        let is_asked = flight.row || snapshot || show;
+        if empty && flight.operations.is_empty() && flight.waiting.is_empty() && !is_asked {
             return;
         }
         let mut batches = operation_batches(doc, &flight.operations);
@@ -76,6 +78,9 @@ impl Replica {
                 batches.extend(records.into_iter().map(|record| vec![record]));
             }
             entry.row.tip.heads = document.heads();
+            if let Some(bytes) = show.then(|| document.answer(self.config.show.bytes)).flatten() {
+                batches.extend(entry.row.keep_shown(self.config.show.form, &bytes));
+            }
         }
         writes.extend(entry.row.writes(entry.saved.as_ref()));
         batches.push(writes);
@@ -84,6 +89,7 @@ impl Replica {
         entry.writing.batches = batches.into();
         entry.used = now;
         self.next_batch(doc, out);
+        self.outdate_shown(now, doc);
     }
 
     /// Sends the next batch to the disk; says whether there was one.
@@ -240,6 +246,7 @@ impl Replica {
             self.job(now, doc, job, out);
         }
         self.set_due(doc, now.after(IDLE));
+        self.outdate_shown(now, doc);
     }
 
     /// Leaves out what no writer vouches for any more, and rewrites the rest.
@@ -288,7 +295,9 @@ impl Replica {
             table: Table::DocControl,
             key: operation_key(&doc, &envelope.hash()),
         }));
-        for table in [Table::DocChanges, Table::DocSnapshots, Table::DocFeeds, Table::DocPosts] {
+        for table in
+            [Table::DocChanges, Table::DocSnapshots, Table::DocShown, Table::DocFeeds, Table::DocPosts]
+        {
             writes.push(Write::RemoveRange { table, range: KeyRange::prefix(doc.as_bytes()) });
         }
         writes.extend(entry.row.removals());

@@ -448,18 +448,13 @@ impl Replica {
         out: &mut Outbox<Output>,
     ) {
         let Some((doc, what)) = self.fetches.remove(&id) else { return };
-        let values = values.unwrap_or_default().into_iter().flatten();
-        let stored: Vec<Stored> = values.filter_map(|value| cbor::decode(&value, value.len()).ok()).collect();
+        let values = values.unwrap_or_default();
+        let first = |values| stored(values).into_iter().next().map(|stored| stored.envelope);
         match what {
-            Fetch::Give { peer, feed } => self.give_posts(doc, peer, feed, stored, out),
-            Fetch::Own { feed, seq } => {
-                let own = stored.into_iter().next().map(|stored| stored.envelope);
-                self.on_own(now, doc, (feed, seq), own, out);
-            }
-            Fetch::End { feed, last } => {
-                let end = stored.into_iter().next().map(|stored| stored.envelope);
-                self.on_end(now, doc, (feed, last), end, out);
-            }
+            Fetch::Give { peer, feed } => self.give_posts(doc, peer, feed, stored(values), out),
+            Fetch::Own { feed, seq } => self.on_own(now, doc, (feed, seq), first(values), out),
+            Fetch::End { feed, last } => self.on_end(now, doc, (feed, last), first(values), out),
+            Fetch::Show { request, shown } => self.show_kept(now, doc, (request, &shown), values, out),
         }
     }
 
@@ -774,4 +769,9 @@ impl Feeds {
 
 pub(super) fn sent(post: &Post, envelope: &Envelope) -> Sent {
     Sent { number: post.feed, seq: post.seq, envelope: envelope.clone() }
+}
+
+/// What of the entries can be read.
+fn stored(values: Vec<Option<Vec<u8>>>) -> Vec<Stored> {
+    values.into_iter().flatten().filter_map(|value| cbor::decode(&value, value.len()).ok()).collect()
 }

@@ -74,6 +74,7 @@ impl Replica {
             since: self.wall(now),
             label: Label::default(),
             cut: Vec::new(),
+            shown: None,
             tip: Tip::default(),
         };
         self.insert(row, vec![grant.clone()], now);
@@ -115,6 +116,7 @@ impl Replica {
                 since: self.wall(now),
                 label: Label::default(),
                 cut: Vec::new(),
+                shown: None,
                 tip: Tip::default(),
             };
             self.insert(row, Vec::new(), now);
@@ -165,6 +167,7 @@ impl Replica {
                 let outcome = Err(DocError::Damaged(why.clone()));
                 if let Job::Edit { request, .. }
                 | Job::Read { request, .. }
+                | Job::Show { request }
                 | Job::Lower { request, .. }
                 | Job::Sync { request, .. } = job
                 {
@@ -184,6 +187,10 @@ impl Replica {
         match job {
             Job::Edit { request, at, work } => self.edit(now, doc, request, at.as_deref(), work, out),
             Job::Read { request, read } => self.read(doc, request, read, out),
+            Job::Show { request } => {
+                let bytes = self.config.show.bytes;
+                self.read(doc, request, Box::new(move |automerge, _| bytes(automerge)), out);
+            }
             Job::Lower { request, who, stays } => self.lower(now, doc, request, (who, stays), out),
             Job::Accept { peer, payload } => self.accept(now, doc, peer, &payload, out),
             Job::Want { peer, heads, clock } => self.give(doc, peer, &heads, &clock, out),

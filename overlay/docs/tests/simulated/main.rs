@@ -8,6 +8,7 @@ mod disk;
 mod feeds;
 mod replicas;
 mod rights;
+mod shown;
 mod two_stories;
 mod world;
 

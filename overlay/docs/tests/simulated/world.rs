@@ -8,7 +8,7 @@ use automerge::transaction::Transactable as _;
 use automerge::{Automerge, ReadDoc as _};
 use wattle_docs::{
     Authors, Config, DocError, Edit, Event, FetchId, Input, Label, Outcome, Output, PersistId, Replica,
-    RequestId,
+    RequestId, Show,
 };
 use wattle_types::{
     DocId, Machine as _, NetworkName, NodeId, Outbox, PostId, PostLink, Posted, SecretKey, Table, Time,
@@ -60,12 +60,16 @@ pub(crate) struct Node {
     pub(crate) misbehaved: Vec<(NodeId, &'static str)>,
     pub(crate) received_bytes: u64,
     pub(crate) written_bytes: u64,
+    /// Documents that were read from the disk.
+    pub(crate) loads: u64,
 }
 
 pub(crate) struct World {
     pub(crate) now: Time,
     pub(crate) nodes: Vec<Node>,
     pub(crate) faults: Faults,
+    /// What nodes keep of large documents, from their next start on.
+    pub(crate) show: Show,
     seed: u64,
     order: u64,
     requests: u64,
@@ -84,6 +88,7 @@ impl World {
             now: Time::ZERO,
             nodes: Vec::new(),
             faults,
+            show: Show::NOTHING,
             seed,
             order: 0,
             requests: 0,
@@ -107,6 +112,7 @@ impl World {
                 misbehaved: Vec::new(),
                 received_bytes: 0,
                 written_bytes: 0,
+                loads: 0,
             });
             world.start(index);
         }
@@ -146,6 +152,7 @@ impl World {
             started: UnixTime::from_millis(1_800_000_000_000 - it.clock_behind.as_millis() as u64)
                 .after(it.clock_ahead),
             label,
+            show: self.show,
         };
         it.replica = Some(
             Replica::new(config, rows(Table::Docs), rows(Table::DocControl), rows(Table::DocFeeds)).unwrap(),
@@ -262,6 +269,7 @@ impl World {
                     self.schedule(delay, What::Written { node, life, id });
                 }
                 Output::Load { doc, keys } => {
+                    self.nodes[node].loads += 1;
                     let delay = self.draw(self.faults.disk_ms + 1);
                     self.schedule(delay, What::Read { node, life, of: Of::Document(doc), keys });
                 }

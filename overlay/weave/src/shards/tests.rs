@@ -1,4 +1,4 @@
-use wattle_docs::{Label, Outcome, RequestId, Role};
+use wattle_docs::{Label, Outcome, RequestId, Role, Show};
 use wattle_types::{NetworkName, NodeId, SecretKey, Table, UnixTime, Write};
 
 use super::*;
@@ -20,6 +20,7 @@ fn config(seed: u8) -> Config {
         seed: [seed; 32],
         started: UnixTime::from_millis(1_800_000_000_000),
         label: |_| Label::default(),
+        show: Show::NOTHING,
     }
 }
 

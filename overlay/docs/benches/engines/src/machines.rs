@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use automerge::Automerge;
 use automerge::sync::{Message, State, SyncDoc};
-use wattle_docs::{Config, DocError, Edit, Input, Label, Outcome, Output, Replica, RequestId, Role};
+use wattle_docs::{Config, DocError, Edit, Input, Label, Outcome, Output, Replica, RequestId, Role, Show};
 use wattle_types::{
     DocId, Machine as _, NetworkName, NodeId, Outbox, SecretKey, Table, Time, UnixTime, Write,
 };
@@ -229,6 +229,7 @@ fn start(key: &SecretKey, disk: &BTreeMap<(Table, Vec<u8>), Vec<u8>>) -> Result<
         seed: *key.to_bytes(),
         started: UnixTime::from_millis(1_800_000_000_000),
         label: |_| Label::default(),
+        show: Show::NOTHING,
     };
     Ok(Replica::new(config, rows(Table::Docs), rows(Table::DocControl), rows(Table::DocFeeds))?)
 }

@@ -45,7 +45,10 @@ pub fn quorum(
     let stalled = view.expired_age.is_some_and(|age| age > patience);
     for validator in &view.validators {
         if validator.id == me {
-            quorum.reachable.push(me);
+            match silenced(view) {
+                Some(why) => quorum.missing.push((me, why.to_owned())),
+                None => quorum.reachable.push(me),
+            }
             continue;
         }
         let member = members.members.iter().find(|member| member.id == validator.id);
@@ -72,6 +75,17 @@ pub fn quorum(
     quorum
 }
 
+/// Why this validator never votes, if that is so; that it starts or catches up ends by itself.
+fn silenced(view: &View) -> Option<&'static str> {
+    let status = &view.status;
+    match () {
+        () if status.halted => Some("stopped: the log contradicts itself"),
+        () if status.quarantined => Some("its apps came to another result"),
+        () if !status.validator => Some("it does not know what it signed"),
+        () => None,
+    }
+}
+
 fn aged(what: &str, since: Option<Duration>) -> String {
     since.map_or_else(|| what.to_owned(), |since| format!("{what} {}s", since.as_secs()))
 }
@@ -93,7 +107,7 @@ mod tests {
     use std::collections::BTreeMap;
     use std::sync::Arc;
 
-    use wattle_order::{Config, Core, Counts, Genesis, Recovered, Rules, Validator, Validators};
+    use wattle_order::{Config, Core, Counts, Genesis, Recovered, Rules, Status, Validator, Validators};
     use wattle_types::{NetworkName, SecretKey, Time};
 
     use super::*;
@@ -105,6 +119,11 @@ mod tests {
     /// What the first of four validators judges of the others, whose channels stand, who are alive, and who were heard
     /// so long ago, when its round expired so long ago.
     fn judged(heard: Duration, expired: Option<Duration>) -> Quorum {
+        judged_as(heard, expired, |_| {})
+    }
+
+    /// The same, where the machine of the first stands otherwise.
+    fn judged_as(heard: Duration, expired: Option<Duration>, stand: fn(&mut Status)) -> Quorum {
         let keys: Vec<SecretKey> = (1..=4).map(|seed| SecretKey::from_bytes(&[seed; 32])).collect();
         let list = keys.iter().map(|key| Validator { id: key.node_id(), weight: 1 }).collect();
         let committee = Arc::new(Committee::genesis(&Genesis {
@@ -118,11 +137,23 @@ mod tests {
         let now = Time::ZERO.after(SECOND * 60);
         let mut status = Core::new(Config::lan(), me, Recovered::none(Arc::clone(&committee))).status();
         status.expired_since = expired.map(|age| Time::ZERO.after(SECOND * 60 - age));
+        stand(&mut status);
         let reach = Reach { up: true, heard: Some(heard), dropped: 0 };
         let reach: BTreeMap<NodeId, Reach> = keys[1..].iter().map(|key| (key.node_id(), reach)).collect();
         let view = Figures::new().view(&committee, (status, Counts::default(), now), &reach, 0, Vec::new());
         let members = Members { version: 0, own: None, members: Vec::new(), self_suspect: false };
         quorum(&committee, id, &view, &members, UnixTime::from_millis(0), |_| true)
+    }
+
+    #[test]
+    fn who_never_votes_is_missing_to_itself_too_and_who_starts_is_not() {
+        let reachable = |stand| judged_as(SECOND, None, stand).reachable.len();
+        assert_eq!(reachable(|status| (status.wary, status.syncing) = (true, true)), 4);
+        assert_eq!(reachable(|status| status.quarantined = true), 3);
+        assert_eq!(reachable(|status| status.halted = true), 3);
+        let wiped = judged_as(SECOND, None, |status| status.validator = false);
+        assert_eq!(wiped.missing.len(), 1);
+        assert_eq!(wiped.missing[0].1, "it does not know what it signed");
     }
 
     #[test]

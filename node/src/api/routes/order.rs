@@ -219,6 +219,11 @@ fn submit_failure(error: SubmitError) -> ApiFailure {
             let document = ErrorDocument::new(ErrorCode::Failed, message).hint("try again more slowly");
             ApiFailure::with_status(axum::http::StatusCode::SERVICE_UNAVAILABLE, document)
         }
+        SubmitError::NotTaken(NotTaken::Disk) => {
+            let document = ErrorDocument::new(ErrorCode::Failed, message)
+                .hint("see why in wattle logs, and start it again");
+            ApiFailure::with_status(axum::http::StatusCode::INSUFFICIENT_STORAGE, document)
+        }
         SubmitError::NotTaken(NotTaken::Invalid(_) | NotTaken::Ordered) => ApiFailure::usage(message),
         SubmitError::Disk(error) => disk_failure(error),
         SubmitError::Stopped => wattle_net::Stopped.into(),

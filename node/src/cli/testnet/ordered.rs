@@ -20,8 +20,8 @@ use crate::cli::values::{as_ms, short};
 use crate::clock::unix_now;
 use crate::exit::ErrorCode;
 
-/// How long the validators may take to be connected to each other.
-const CONNECTED_WITHIN: Duration = Duration::from_secs(30);
+/// How long the validators may take until all of them sign.
+const SIGN_WITHIN: Duration = Duration::from_secs(30);
 
 fn failed(error: impl std::fmt::Display) -> Failure {
     ErrorDocument::new(ErrorCode::Failed, error.to_string()).into()
@@ -40,7 +40,8 @@ pub(super) async fn begin(
     begun: Instant,
 ) -> Result<(Kept, TestnetLog), Failure> {
     let followers = rows.len().saturating_sub(usize::try_from(votes).unwrap_or(usize::MAX));
-    let validators = rows.iter().skip(followers).map(|row| Validator { id: row.id, weight: 1 }).collect();
+    let voters = rows.get(followers..).unwrap_or_default();
+    let validators = voters.iter().map(|row| Validator { id: row.id, weight: 1 }).collect();
     let validators = Validators::new(validators).map_err(failed)?;
     let network: NetworkName = format!("testnet-{}", place.net).parse().map_err(failed)?;
     let genesis = Genesis { network, validators, rules: Rules::default(), created: unix_now() };
@@ -48,7 +49,7 @@ pub(super) async fn begin(
     let text = format!("{}\n", serde_json::to_string(&genesis).map_err(failed)?);
     wattle_store::create_file(&file, text.as_bytes()).map_err(|error| of_io("write", &file, &error))?;
     join(place, rows).await?;
-    let first = first_entry(place, rows).await?;
+    let first = first_entry(place, voters).await?;
     let log = TestnetLog {
         chain: genesis.chain().to_string(),
         validators: genesis.validators.list().iter().map(|validator| validator.id).collect(),
@@ -86,26 +87,34 @@ async fn join_one(place: &Place, row: &Row, genesis: &Value) -> Result<(), Failu
 }
 
 /// Has something ordered: then it is known that the log works.
-async fn first_entry(place: &Place, rows: &[Row]) -> Result<OrderSubmitDocument, Failure> {
-    let Some(last) = rows.last() else { return Err(failed("a testnet without nodes")) };
+async fn first_entry(place: &Place, voters: &[Row]) -> Result<OrderSubmitDocument, Failure> {
+    let Some(last) = voters.last() else { return Err(failed("a testnet without nodes")) };
     let request = OrderSubmitRequest {
         data_b64: Bytes(format!("testnet {} is up", place.net).into_bytes()),
         wait: OrderWait::Commit,
         timeout_ms: place.timeout().map(as_ms),
         ..OrderSubmitRequest::default()
     };
-    let client = place.client(last)?;
-    // Who is asked before it is connected to enough others would say at once that there is no quorum.
-    let connected = async {
-        while !client.get::<OrderStatusDocument>(routes::ORDER_STATUS).await?.document.has_quorum {
-            tokio::time::sleep(super::up::LOOK_AGAIN).await;
-        }
-        Ok::<(), Failure>(())
-    };
-    let patience = place.timeout().unwrap_or(CONNECTED_WITHIN);
-    tokio::time::timeout(patience, connected).await.map_err(|_elapsed| {
-        let message = format!("timed out after {}: too few validators are connected", short(patience));
+    // One that is not heard before the log goes on has to be wary of it for a while, and until then nobody else may
+    // fail.
+    let patience = place.timeout().unwrap_or(SIGN_WITHIN);
+    let all_sign = futures::future::try_join_all(voters.iter().map(|row| signs(place, row)));
+    tokio::time::timeout(patience, all_sign).await.map_err(|_elapsed| {
+        let message = format!("timed out after {}: not all validators sign yet", short(patience));
         Failure::from(ErrorDocument::new(ErrorCode::Timeout, message))
     })??;
+    let client = place.client(last)?;
     Ok(client.post::<OrderSubmitDocument>(routes::ORDER_ENTRIES, &request).await?.document)
+}
+
+/// Waits until a validator signs and has a quorum.
+async fn signs(place: &Place, row: &Row) -> Result<(), Failure> {
+    let client = place.client(row)?;
+    loop {
+        let status = client.get::<OrderStatusDocument>(routes::ORDER_STATUS).await?.document;
+        if status.signs && status.has_quorum {
+            return Ok(());
+        }
+        tokio::time::sleep(super::up::LOOK_AGAIN).await;
+    }
 }

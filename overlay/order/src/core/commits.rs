@@ -189,7 +189,7 @@ impl Core {
         self.evidence.clear();
         self.proven.clear();
         self.syncing = None;
-        (self.greeting, self.wary) = (None, None);
+        self.guard = super::Guard::default();
         self.committee = committee;
         self.propose_if_due(now, out);
     }

@@ -11,10 +11,14 @@ use crate::message::Message;
 /// A log in its first rounds: who signed nothing in it may have just begun with it.
 const BEGINNING: Round = Round(2);
 
-/// A validator has started, and does not know yet where the others are.
+/// What a validator that started waits for before it signs.
 #[derive(Debug, Default)]
-pub(crate) struct Greeting {
-    heard: BTreeSet<Seat>,
+pub(crate) struct Guard {
+    /// Who told where it is, while they are no quorum yet.
+    heard: Option<BTreeSet<Seat>>,
+    /// The round that is to be certified first.
+    wary: Option<Round>,
+    /// When it is told again that this node started.
     at: Time,
 }
 
@@ -23,49 +27,53 @@ impl Core {
     /// decided anyway.
     pub(super) fn greet(&mut self, now: Time, out: &mut Outbox<Output>) {
         if self.config.guards_key && self.safety.seat().is_some() {
-            self.greeting = Some(Greeting { heard: BTreeSet::new(), at: now });
+            self.guard = Guard { heard: Some(BTreeSet::new()), wary: None, at: now };
             self.greet_again(now, out);
         }
     }
 
+    /// It is told again and again until this node may sign: others do not rest meanwhile.
     pub(super) fn greet_again(&mut self, now: Time, out: &mut Outbox<Output>) {
-        let retry = self.config.retry;
-        let Some(greeting) = self.greeting.as_mut().filter(|greeting| greeting.at <= now) else { return };
-        greeting.at = now.after(retry);
-        send(out, To::All, Message::Started);
+        if self.greets_at().is_some_and(|at| at <= now) {
+            self.guard.at = now.after(self.config.retry);
+            send(out, To::All, Message::Started);
+        }
     }
 
     pub(super) fn greets_at(&self) -> Option<Time> {
-        self.greeting.as_ref().map(|greeting| greeting.at)
+        self.is_wary().then_some(self.guard.at)
     }
 
     /// Another one has started: it is told what it said last, as far as that was heard here, and where this node is.
-    pub(super) fn on_started(&self, from: NodeId, out: &mut Outbox<Output>) {
+    pub(super) fn on_started(&mut self, now: Time, from: NodeId, out: &mut Outbox<Output>) {
         if let Some(seat) = self.committee.seat(&from) {
             let vote = self.witness.last_vote(seat).map(|vote| Message::Vote((**vote).clone()));
             let timeout = self.timeouts.of(seat).map(|timeout| Message::Timeout((**timeout).clone()));
             vote.into_iter().chain(timeout).for_each(|said| send(out, To::One(from), said));
         }
         send(out, To::One(from), self.certificates());
+        if self.committee.seat(&from).is_some() {
+            // It may have to wait for rounds that end, and until then nobody else may fail.
+            self.end_rest(now, out);
+        }
     }
 
     /// Somebody told where it is.
     pub(super) fn on_greeted(&mut self, now: Time, from: NodeId, out: &mut Outbox<Output>) {
         let (Some(me), Some(seat)) = (self.safety.seat(), self.committee.seat(&from)) else { return };
-        let Some(greeting) = self.greeting.as_mut() else { return };
-        greeting.heard.insert(seat);
-        let heard = greeting.heard.iter().copied().chain([me]);
-        if !self.committee.is_quorum(heard) {
+        let Some(heard) = self.guard.heard.as_mut() else { return };
+        heard.insert(seat);
+        if !self.committee.is_quorum(heard.iter().copied().chain([me])) {
             return;
         }
-        self.greeting = None;
+        self.guard.heard = None;
         let round = self.entered();
         if self.safety.last() == Round(0) && round > BEGINNING {
             // Nothing is known here of what this key signed, and the log is under way: its record may be lost, and
             // not only never written. It signed in no round that a quorum of others had not come to, as the certificate
             // for the round before needs one, and of that quorum one is among those who were heard: this round or the
             // next.
-            self.wary = Some(round.next());
+            self.guard.wary = Some(round.next());
         }
         self.vote_if_ready();
         self.propose_if_due(now, out);
@@ -73,7 +81,7 @@ impl Core {
 
     /// Whether this node may not sign anything new yet.
     pub(super) fn is_wary(&self) -> bool {
-        self.greeting.is_some() || self.wary.is_some_and(|round| self.high_qc.data.round < round)
+        self.guard.heard.is_some() || self.guard.wary.is_some_and(|round| self.high_qc.data.round < round)
     }
 
     /// Somebody shows that these signed in a round. If this node's key did, and its record does not say so, then the
@@ -82,7 +90,7 @@ impl Core {
         let Some(me) = self.safety.seat().filter(|_| self.config.guards_key) else { return };
         if self.safety.denies(round) && seats.any(|seat| seat == me) {
             self.safety.renounce(round, &mut self.journal);
-            self.greeting = None;
+            self.guard.heard = None;
             self.alarms.push(Alarm::RecordOld { round });
         }
     }

@@ -28,7 +28,7 @@ use crate::message::Message;
 use crate::safety::{Refusal, Safety};
 use crate::tree::{Tree, Verdict};
 use blocks::{Suspended, Wanted};
-use guard::Greeting;
+use guard::Guard;
 pub use start::{Corrupt, Recovered};
 
 /// What happened.
@@ -345,9 +345,7 @@ pub struct Core {
     quarantined: bool,
     halted: bool,
     started: bool,
-    greeting: Option<Greeting>,
-    /// Until a block of this round is certified nothing is signed.
-    wary: Option<Round>,
+    guard: Guard,
     alarms: Vec<Alarm>,
     counts: Counts,
 }
@@ -511,7 +509,7 @@ impl Core {
                 }
                 self.on_greeted(now, from, out);
             }
-            Sound::Started => self.on_started(from, out),
+            Sound::Started => self.on_started(now, from, out),
             Sound::Fetch { block, above } => self.on_fetch(from, &block, above),
             Sound::Blocks(blocks) => self.on_blocks(now, from, blocks, out),
             Sound::Evidence(evidence) => self.report(evidence, out),

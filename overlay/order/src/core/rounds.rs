@@ -202,13 +202,17 @@ impl Core {
             }
         } else if timeout.data.round == self.turn.round {
             self.timeouts.add(timeout);
-            // It has something to order that nobody else has heard of, or the block that was lost to all others. Sooner
-            // than a round takes anyhow nobody ends a rest.
-            if now >= self.turn.since.after(self.round_timeout()) {
-                self.turn.woken.get_or_insert(now);
-                self.propose_if_due(now, out);
-            }
+            // It has something to order that nobody else has heard of, or the block that was lost to all others.
+            self.end_rest(now, out);
             self.count_timeouts(now, out);
+        }
+    }
+
+    /// Another one says that this is no time to rest. Sooner than a round takes anyhow nobody ends a rest.
+    pub(super) fn end_rest(&mut self, now: Time, out: &mut Outbox<Output>) {
+        if now >= self.turn.since.after(self.round_timeout()) {
+            self.turn.woken.get_or_insert(now);
+            self.propose_if_due(now, out);
         }
     }
 

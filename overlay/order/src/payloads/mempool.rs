@@ -63,6 +63,10 @@ pub enum NotTaken {
     /// Back-pressure: the log is slower than what is handed in. To do: try again in a while.
     #[error("busy: {0}")]
     Busy(Busy),
+    /// The disk's fault: a node that stores no batch spreads none, so nobody would order it. To do: hand it in at
+    /// another node, or start this one again when the disk is well.
+    #[error("the disk failed: this node takes nothing for the log until it is started again")]
+    Disk,
 }
 
 /// What is full.

@@ -398,6 +398,9 @@ impl Payloads {
     /// M2: takes an entry into the mempool, or says why not.
     fn take(&mut self, now: Time, from: Submitter, entry: ByteBuf) -> Result<Digest, NotTaken> {
         let whole = Whole::read(entry)?;
+        if self.failed {
+            return Err(NotTaken::Disk);
+        }
         if self.chain.is_ordered(&whole.key) {
             return Err(NotTaken::Ordered);
         }

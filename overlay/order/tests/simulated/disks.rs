@@ -186,6 +186,35 @@ fn a_validator_that_comes_late_for_the_first_time_waits_two_rounds_and_votes() {
     }
 }
 
+/// Rule K: the others do not rest while one may not sign yet. So soon another one may die.
+#[test]
+fn a_log_that_rests_wakes_for_one_that_comes_late_and_lives_on_without_another() {
+    for seed in seeds(4) {
+        let mut options = Options::new(seed, 4);
+        options.config.idle = 30 * SECOND;
+        let mut world = World::new(options);
+        wind_back(&mut world, 3, 0);
+        for _ in 0..4 {
+            world.submit();
+            world.run(300 * MILLI);
+        }
+        world.run(3 * SECOND);
+        world.start(3);
+        let is_wary = |world: &World| world.places[3].core.as_ref().is_none_or(|core| core.status().wary);
+        assert!(world.within(10 * MILLI, is_wary), "seed {seed}: it does not come late");
+        assert!(world.within(3 * SECOND, |world| !is_wary(world)), "seed {seed}: it may not sign for long");
+        world.crash(seed as usize % 3);
+        world.submit();
+        let lives = |place: &&crate::world::Place| place.core.is_some();
+        let is_ordered =
+            |world: &World| world.places.iter().filter(lives).all(|place| place.mempool.is_empty());
+        assert!(
+            world.within(10 * SECOND, is_ordered),
+            "seed {seed}: nothing is ordered without the dead one"
+        );
+    }
+}
+
 /// Rule K: while the others cannot be heard nothing new is signed, and a quorum that starts goes on at once.
 #[test]
 fn a_validator_that_starts_alone_waits_for_a_quorum_before_it_signs() {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use wattle_order::payloads::{Input, SubmitId, Submitter};
+use wattle_order::payloads::{Input, NotTaken, SubmitId, Submitter};
 use wattle_order::{Alarm, Digest, Epoch, Payload};
 
 use crate::carry::{Lie, entry, wall};
@@ -317,6 +317,10 @@ fn one_whose_disk_takes_no_batch_says_nothing_of_them_and_the_others_go_on() {
     assert!(world.places[0].height() > before + 100, "{}", world.places[0].height());
     let batches = shapes(&world).1;
     assert!(batches > 50, "{batches}");
+    // It would keep what it took to itself.
+    let bytes = entry(1, LITTLE, wall(world.now.after(5 * SECOND))).encode();
+    world.tell_payloads(2, Input::Submit { id: SubmitId(1), from: Submitter::Here, entry: bytes });
+    assert_eq!(world.places[2].carried.answers[&1], Err(NotTaken::Disk));
 }
 
 #[test]

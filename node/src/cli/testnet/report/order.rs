@@ -74,6 +74,17 @@ async fn look(scene: &Scene, kept: &Kept, wanted: u64) -> Found {
         return Found { holds: Some(false), summary: "no node keeps the log".to_owned(), evidence };
     };
     let tips = heights.iter().map(|(row, client, height)| async move {
+        if *height == 0 {
+            // Nothing stands there.
+            let none = String::new();
+            return Ok(Tip {
+                node: row.name.clone(),
+                height: 0,
+                block: none.clone(),
+                there: none,
+                first: None,
+            });
+        }
         let at = height.to_string();
         let first = match block(client, &kept.entry).await {
             Ok(found) => Some(found.block.height),

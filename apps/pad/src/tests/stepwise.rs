@@ -136,7 +136,7 @@ proptest! {
         new in "([a-c中\n]|line two\n){0,9}",
         other in "([a-c\n]|line two\n){0,9}",
     ) {
-        let long = |text: &str| text.repeat(3000);
+        let long = |text: &str| text.repeat(1000);
         let mut alice = document("alice", &long(&base));
         let mut bob = copy(&alice, "bob");
         save_in_steps(&mut alice, &long(&new));

@@ -35,7 +35,7 @@ use crate::apps::Apps;
 pub use disk::{DiskError, Place};
 pub use driver::Fate;
 pub use links::Reach;
-pub use quorum::{Quorum, quorum};
+pub use quorum::{Quorum, quorum, silenced};
 pub use view::{HighQc, ValidatorView, View};
 
 use apply::Apply;

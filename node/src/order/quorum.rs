@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use wattle_order::Committee;
+use wattle_order::{Committee, Status};
 use wattle_swim::{State, View as Members};
 use wattle_types::{NodeId, UnixTime};
 
@@ -45,7 +45,7 @@ pub fn quorum(
     let stalled = view.expired_age.is_some_and(|age| age > patience);
     for validator in &view.validators {
         if validator.id == me {
-            match silenced(view) {
+            match silenced(&view.status) {
                 Some(why) => quorum.missing.push((me, why.to_owned())),
                 None => quorum.reachable.push(me),
             }
@@ -75,15 +75,16 @@ pub fn quorum(
     quorum
 }
 
-/// Why this validator never votes, if that is so; that it starts or catches up ends by itself.
-fn silenced(view: &View) -> Option<&'static str> {
-    let status = &view.status;
-    match () {
-        () if status.halted => Some("stopped: the log contradicts itself"),
-        () if status.quarantined => Some("its apps came to another result"),
-        () if !status.validator => Some("it does not know what it signed"),
-        () => None,
-    }
+/// Why a validator votes no more, if that is so; that it starts or catches up ends by itself.
+#[must_use]
+pub fn silenced(status: &Status) -> Option<&'static str> {
+    let reasons = [
+        (status.halted, "stopped: the log contradicts itself"),
+        (status.failed, "its disk failed"),
+        (status.quarantined, "it found another result than the others"),
+        (!status.validator, "its key signed elsewhere, or it lost what it signed"),
+    ];
+    reasons.into_iter().find(|(holds, _)| *holds).map(|(_, why)| why)
 }
 
 fn aged(what: &str, since: Option<Duration>) -> String {
@@ -107,7 +108,7 @@ mod tests {
     use std::collections::BTreeMap;
     use std::sync::Arc;
 
-    use wattle_order::{Config, Core, Counts, Genesis, Recovered, Rules, Status, Validator, Validators};
+    use wattle_order::{Config, Core, Counts, Genesis, Recovered, Rules, Validator, Validators};
     use wattle_types::{NetworkName, SecretKey, Time};
 
     use super::*;
@@ -150,10 +151,11 @@ mod tests {
         let reachable = |stand| judged_as(SECOND, None, stand).reachable.len();
         assert_eq!(reachable(|status| (status.wary, status.syncing) = (true, true)), 4);
         assert_eq!(reachable(|status| status.quarantined = true), 3);
+        assert_eq!(reachable(|status| status.failed = true), 3);
         assert_eq!(reachable(|status| status.halted = true), 3);
         let wiped = judged_as(SECOND, None, |status| status.validator = false);
         assert_eq!(wiped.missing.len(), 1);
-        assert_eq!(wiped.missing[0].1, "it does not know what it signed");
+        assert_eq!(wiped.missing[0].1, "its key signed elsewhere, or it lost what it signed");
     }
 
     #[test]

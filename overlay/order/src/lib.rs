@@ -38,8 +38,9 @@
 //!   to F5 in [`catch_up`].
 //! * **K, one key, one record.** After a start a validator signs nothing new before it heard from so many that they and
 //!   it are a quorum; who signed nothing yet in a log that is under way, not before the round after the one in which it
-//!   asked is certified. If anybody shows a signature of its key that its record does not know of, it signs nothing
-//!   more in this epoch, and its record says so. So a data directory that was wiped or copied is found out before it
+//!   asked is certified. It tells that it started until it may, and who leads meanwhile does not rest. If anybody
+//!   shows a signature of its key that its record does not know of, it signs nothing more in this epoch, and its
+//!   record says so. So a data directory that was wiped or copied is found out before it
 //!   signs twice, as far as the others tell what they have; that one key signs at the same moment in two places only
 //!   its evidence shows.
 //! * **Persist before send.** What is signed leaves only when the disk has the record that covers it; the types of

@@ -32,7 +32,8 @@ use crate::exit::ErrorCode;
 use crate::node::{Node, count, millis, whole_millis};
 use crate::order::receipts::{self, ReceiptFile, Sound};
 use crate::order::{
-    self, DiskError, Event, Fate, JoinError, Log, Place, Quorum, SubmitError, ValidatorView, View, WholeBlock,
+    self, DiskError, Event, Fate, JoinError, Log, Place, Quorum, SubmitError, ValidatorView, View,
+    WholeBlock, silenced,
 };
 
 type Result<T> = std::result::Result<T, ApiFailure>;
@@ -328,7 +329,7 @@ pub(super) async fn status(State(node): State<Arc<Node>>) -> Result<Answer<Order
         engine: "hotstuff".to_owned(),
         chain: log.chain().to_string(),
         role: role(&log),
-        signs: status.validator && !(status.wary || status.syncing || status.quarantined || status.halted),
+        signs: silenced(status).is_none() && !(status.wary || status.syncing),
         starting: status.wary,
         syncing: status.syncing,
         view: status.round.0,

@@ -46,14 +46,17 @@ impl Core {
 
     /// Another one has started: it is told what it said last, as far as that was heard here, and where this node is.
     pub(super) fn on_started(&mut self, now: Time, from: NodeId, out: &mut Outbox<Output>) {
-        if let Some(seat) = self.committee.seat(&from) {
+        let seat = self.committee.seat(&from);
+        if let Some(seat) = seat {
             let vote = self.witness.last_vote(seat).map(|vote| Message::Vote((**vote).clone()));
             let timeout = self.timeouts.of(seat).map(|timeout| Message::Timeout((**timeout).clone()));
             vote.into_iter().chain(timeout).for_each(|said| send(out, To::One(from), said));
         }
         send(out, To::One(from), self.certificates());
-        if self.committee.seat(&from).is_some() {
-            // It may have to wait for rounds that end, and until then nobody else may fail.
+        let leader = self.leader();
+        if seat.is_some() && (leader == seat || leader == self.safety.seat()) {
+            // It may have to wait for rounds that end, and until then nobody else may fail. That the leader ends its
+            // rest the others hear by its block, and do not take it for dead that it did not hear of this.
             self.end_rest(now, out);
         }
     }
@@ -90,7 +93,7 @@ impl Core {
         let Some(me) = self.safety.seat().filter(|_| self.config.guards_key) else { return };
         if self.safety.denies(round) && seats.any(|seat| seat == me) {
             self.safety.renounce(round, &mut self.journal);
-            self.guard.heard = None;
+            self.guard = Guard::default();
             self.alarms.push(Alarm::RecordOld { round });
         }
     }

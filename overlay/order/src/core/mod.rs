@@ -238,6 +238,8 @@ pub struct Status {
     pub validator: bool,
     /// It does not sign anything new yet: it has not heard where the others are, or they have not come far enough (K).
     pub wary: bool,
+    /// Its disk failed: it signs nothing until it is started again.
+    pub failed: bool,
     /// Its application is wrong; it votes no more.
     pub quarantined: bool,
     /// Two certificates contradict each other; it stopped.
@@ -416,6 +418,7 @@ impl Core {
             syncing: self.syncing.is_some(),
             validator: self.safety.seat().is_some(),
             wary: self.is_wary(),
+            failed: self.journal.has_failed(),
             quarantined: self.quarantined,
             halted: self.halted,
             round_since: self.turn.since,
@@ -542,6 +545,7 @@ impl Core {
             self.alarms.push(Alarm::KeyUsedTwice);
             if self.config.guards_key {
                 self.safety.renounce(key.2, &mut self.journal);
+                self.guard = Guard::default();
             }
         }
         self.evidence.insert(key, evidence.clone());

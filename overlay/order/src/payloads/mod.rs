@@ -398,9 +398,6 @@ impl Payloads {
     /// M2: takes an entry into the mempool, or says why not.
     fn take(&mut self, now: Time, from: Submitter, entry: ByteBuf) -> Result<Digest, NotTaken> {
         let whole = Whole::read(entry)?;
-        if self.failed {
-            return Err(NotTaken::Disk);
-        }
         if self.chain.is_ordered(&whole.key) {
             return Err(NotTaken::Ordered);
         }
@@ -408,6 +405,9 @@ impl Payloads {
         let (ordered, max) = (self.chain.live(), crate::limits::LIVE_ENTRIES_MAX);
         if ordered + self.mempool.held().entries >= max {
             return Err(NotTaken::Busy(Busy::Chain { ordered, max }));
+        }
+        if self.failed && self.seat.is_some() {
+            return Err(NotTaken::Disk);
         }
         let transaction = whole.transaction;
         self.mempool.admit(from, whole).map_err(NotTaken::Busy)?;

@@ -113,6 +113,7 @@ mod replica;
 pub mod repo;
 mod row;
 mod session;
+mod shown;
 
 pub use access::{Members, OPERATIONS_MAX, Refusal, Role};
 pub use document::{Authors, Conversation, Edit, GAP_BYTES_MAX, Read, Steps};

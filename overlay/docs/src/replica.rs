@@ -30,8 +30,9 @@ use crate::feed;
 use crate::message::{Message, frame};
 use crate::page::FeedLog;
 use crate::payload::Payload;
-use crate::row::{Label, Row, Shown};
+use crate::row::{Label, Row};
 use crate::session::{Session, Standing};
+use crate::shown::Shown;
 pub use event::Event;
 use feeds::Feeds;
 use forks::SUSPECTS_MAX;
@@ -397,8 +398,6 @@ struct Writing {
     next: Flight,
     /// Rewrite all of it: parts of it do not belong any more.
     snapshot: bool,
-    /// Keep beside it what it shows.
-    show: bool,
     /// Look for such parts once nothing is on its way.
     prune: bool,
     /// What peers want that may not be on disk yet.
@@ -464,8 +463,8 @@ enum Fetch {
     Own { feed: FeedId, seq: u64 },
     /// A removal ends the feed there.
     End { feed: FeedId, last: u64 },
-    /// Somebody wants to see what the document shows at first.
-    Show { request: RequestId, shown: Shown },
+    /// Some want to see what the document shows at first.
+    Show { shown: Shown },
 }
 
 /// All documents of a node.
@@ -480,6 +479,7 @@ pub struct Replica {
     links: BTreeMap<NodeId, Link>,
     persists: BTreeMap<PersistId, DocId>,
     feed_persists: BTreeMap<PersistId, DocId>,
+    shown_persists: BTreeMap<PersistId, DocId>,
     fetches: BTreeMap<FetchId, (DocId, Fetch)>,
     persists_made: u64,
     /// Documents whose removal is on its way to the disk.
@@ -499,7 +499,7 @@ impl Replica {
     /// [`Corrupt`], naming the entry that cannot be read.
     pub fn new(
         config: Config,
-        rows: Vec<(Vec<u8>, Vec<u8>)>,
+        mut rows: Vec<(Vec<u8>, Vec<u8>)>,
         operations: Vec<(Vec<u8>, Vec<u8>)>,
         feeds: Vec<(Vec<u8>, Vec<u8>)>,
     ) -> Result<Self, Corrupt> {
@@ -514,6 +514,7 @@ impl Replica {
             links: BTreeMap::new(),
             persists: BTreeMap::new(),
             feed_persists: BTreeMap::new(),
+            shown_persists: BTreeMap::new(),
             fetches: BTreeMap::new(),
             persists_made: 0,
             forgotten: BTreeMap::new(),
@@ -529,11 +530,17 @@ impl Replica {
             let doc = key.get(..16).unwrap_or_default().to_vec();
             logs.entry(doc).or_default().push(envelope);
         }
+        let shown = Shown::take_all(&mut rows);
         for row in Row::read_all(rows).map_err(|why| Corrupt(format!("a document: {why}")))? {
             let operations = logs.remove(row.access.id.as_bytes().as_slice()).unwrap_or_default();
             let doc = replica.insert(row, operations, Time::ZERO);
             if let Some(entry) = replica.entries.get_mut(&doc) {
                 entry.saved = Some(entry.row.clone());
+            }
+        }
+        for (doc, shown) in shown {
+            if let Some(entry) = replica.entries.get_mut(&doc) {
+                entry.showing.kept = Some(shown);
             }
         }
         let limit = replica.hlc_max(Time::ZERO);

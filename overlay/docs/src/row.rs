@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteArray;
-use wattle_types::{DocAccess, DocId, KeyRange, NodeId, Table, UnixTime, Write, cbor, keyed};
+use wattle_types::{DocAccess, DocId, KeyRange, NodeId, Table, UnixTime, Write, cbor};
 
 use crate::document::Hash;
 
@@ -49,36 +49,9 @@ pub(crate) struct Row {
     /// Where removals cut: changes that were here and that no program may bring back, oldest first.
     #[serde(default)]
     pub cut: Vec<Hash>,
-    /// What it shows at first, where that is kept.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub shown: Option<Shown>,
     /// How far it is. Every edit changes that and hardly one the rest, so it has a key of its own.
     #[serde(skip)]
     pub tip: Tip,
-}
-
-/// Where the bytes are that a document shows at first, and of which version they are.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Shown {
-    /// The form that the bytes have.
-    pub form: u32,
-    pub heads: Vec<Hash>,
-    parts: u32,
-    /// Of the bytes: what a node left that ended while it wrote others is not these.
-    digest: ByteArray<32>,
-}
-
-impl Shown {
-    /// Every key to read, in order.
-    pub(crate) fn keys(&self, doc: &DocId) -> Vec<(Table, Vec<u8>)> {
-        (0..self.parts).map(|part| shown_key(doc, part)).collect()
-    }
-
-    /// The bytes, if these are what was written.
-    pub(crate) fn whole(&self, values: Vec<Option<Vec<u8>>>) -> Option<Vec<u8>> {
-        let bytes = values.into_iter().collect::<Option<Vec<_>>>()?.concat();
-        (digest(&bytes) == self.digest).then_some(bytes)
-    }
 }
 
 /// How far a document is, and where its bytes are.
@@ -191,20 +164,6 @@ impl Row {
         self.cut.drain(..over);
     }
 
-    /// Keeps what this version shows, in the place of what was kept before: the batches that come first.
-    pub(crate) fn keep_shown(&mut self, form: u32, bytes: &[u8]) -> Vec<Vec<Write>> {
-        let doc = self.access.id;
-        let range = KeyRange::prefix(doc.as_bytes());
-        let mut batches = vec![vec![Write::RemoveRange { table: Table::DocShown, range }]];
-        for (part, value) in (0..).zip(bytes.chunks(PART_BYTES)) {
-            let (table, key) = shown_key(&doc, part);
-            batches.push(vec![Write::Put { table, key, value: value.to_vec() }]);
-        }
-        let (parts, digest) = (bytes.chunks(PART_BYTES).len() as u32, digest(bytes));
-        self.shown = Some(Shown { form, heads: self.tip.heads.clone(), parts, digest });
-        batches
-    }
-
     /// What is to be written where `saved` is on disk: what differs.
     pub(crate) fn writes(&self, saved: Option<&Self>) -> Vec<Write> {
         let doc = &self.access.id;
@@ -262,14 +221,6 @@ fn part_key(doc: &DocId, generation: u64, part: u32) -> (Table, Vec<u8>) {
     (Table::DocSnapshots, key)
 }
 
-fn shown_key(doc: &DocId, part: u32) -> (Table, Vec<u8>) {
-    (Table::DocShown, [doc.as_bytes().as_slice(), &part.to_be_bytes()].concat())
-}
-
-fn digest(bytes: &[u8]) -> ByteArray<32> {
-    ByteArray::new(keyed(b"what a document shows at first\0\0", &[bytes]))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -284,7 +235,6 @@ mod tests {
             since: UnixTime::from_millis(7),
             label: Label::default(),
             cut: Vec::new(),
-            shown: None,
             tip: Tip { heads: vec![Hash::new([4; 32])], stored: Stored { next: 9, ..Stored::default() } },
         }
     }
@@ -304,13 +254,6 @@ mod tests {
         assert_eq!(row.writes(Some(&row)), Vec::new());
         let edited = Row { tip: Tip::default(), ..row.clone() };
         assert_eq!(table(edited.writes(Some(&row))).len(), 1);
-        let mut shown = row.clone();
-        let batches = shown.keep_shown(1, &[7; PART_BYTES + 1]);
-        let kept =
-            table(batches.into_iter().flatten().collect()).into_iter().map(|(_, part)| Some(part)).collect();
-        let read = Row::read_all(table(shown.writes(None))).unwrap_or_default();
-        let whole = read[0].shown.as_ref().and_then(|it| it.whole(kept));
-        assert_eq!((read[0] == shown, whole), (true, Some(vec![7; PART_BYTES + 1])));
         let renamed = Row { label: Label { title: "new".to_owned(), ..Label::default() }, ..row.clone() };
         let mut both = table(row.writes(None));
         both.retain(|(key, _)| key.len() > 16);

@@ -10,6 +10,7 @@ use super::{
 use crate::document::{Document, Hash, Judge, heads_of, is_document};
 use crate::payload::{PAYLOAD_BYTES_MAX, Payload};
 use crate::row::{Stored, operation_key};
+use crate::shown::removals;
 
 /// A payload up to this many bytes is one record; a larger one is a snapshot, which has parts.
 const RECORD_BYTES_MAX: usize = 512 * 1024;
@@ -31,7 +32,6 @@ impl Replica {
         }
         let mut flight = std::mem::take(&mut entry.writing.next);
         let mut snapshot = std::mem::take(&mut entry.writing.snapshot);
-        let show = std::mem::take(&mut entry.writing.show);
         if let State::Open(document) = &mut entry.state {
             let fresh = document.take_fresh(doc, &self.config.key, &self.config.network, entry.log.epoch());
             if !fresh.chunks.is_empty() {
@@ -42,8 +42,7 @@ impl Replica {
             entry.row.label = document.answer(self.config.label).unwrap_or_default();
         }
         let empty = flight.payload == Payload::default();
-        let is_asked = flight.row || snapshot || show;
-        if empty && flight.operations.is_empty() && flight.waiting.is_empty() && !is_asked {
+        if empty && flight.operations.is_empty() && flight.waiting.is_empty() && !flight.row && !snapshot {
             return;
         }
         let mut batches = operation_batches(doc, &flight.operations);
@@ -78,9 +77,6 @@ impl Replica {
                 batches.extend(records.into_iter().map(|record| vec![record]));
             }
             entry.row.tip.heads = document.heads();
-            if let Some(bytes) = show.then(|| document.answer(self.config.show.bytes)).flatten() {
-                batches.extend(entry.row.keep_shown(self.config.show.form, &bytes));
-            }
         }
         writes.extend(entry.row.writes(entry.saved.as_ref()));
         batches.push(writes);
@@ -117,6 +113,9 @@ impl Replica {
         }
         if let Some(doc) = self.feed_persists.remove(&id) {
             return self.feeds_persisted(now, doc, out);
+        }
+        if let Some(doc) = self.shown_persists.remove(&id) {
+            return self.shown_written(doc, true, out);
         }
         let Some(doc) = self.persists.remove(&id) else { return };
         if self.next_batch(doc, out) {
@@ -173,6 +172,9 @@ impl Replica {
         }
         if let Some(doc) = self.feed_persists.remove(&id) {
             return self.feeds_not_persisted(now, doc, why, out);
+        }
+        if let Some(doc) = self.shown_persists.remove(&id) {
+            return self.shown_written(doc, false, out);
         }
         let Some(doc) = self.persists.remove(&id) else { return };
         self.take_back(doc, now, why, out);
@@ -289,17 +291,19 @@ impl Replica {
             let (Waiting::Edit { request, .. } | Waiting::Plain { request, .. }) = waiting;
             out.push(Output::Reply { request: *request, outcome: Err(DocError::Unknown(doc)) });
         }
+        for request in std::mem::take(&mut entry.showing).waiting {
+            out.push(Output::Reply { request, outcome: Err(DocError::Unknown(doc)) });
+        }
         Self::drop_appends(&mut entry, &DocError::Unknown(doc), out);
         let mut writes: Vec<Write> = Vec::new();
         writes.extend(entry.log.envelopes().iter().map(|envelope| Write::Remove {
             table: Table::DocControl,
             key: operation_key(&doc, &envelope.hash()),
         }));
-        for table in
-            [Table::DocChanges, Table::DocSnapshots, Table::DocShown, Table::DocFeeds, Table::DocPosts]
-        {
+        for table in [Table::DocChanges, Table::DocSnapshots, Table::DocFeeds, Table::DocPosts] {
             writes.push(Write::RemoveRange { table, range: KeyRange::prefix(doc.as_bytes()) });
         }
+        writes.extend(removals(&doc));
         writes.extend(entry.row.removals());
         entry.sessions.clear();
         entry.writing = Writing::default();

@@ -448,13 +448,12 @@ impl Replica {
         out: &mut Outbox<Output>,
     ) {
         let Some((doc, what)) = self.fetches.remove(&id) else { return };
-        let values = values.unwrap_or_default();
         let first = |values| stored(values).into_iter().next().map(|stored| stored.envelope);
         match what {
             Fetch::Give { peer, feed } => self.give_posts(doc, peer, feed, stored(values), out),
             Fetch::Own { feed, seq } => self.on_own(now, doc, (feed, seq), first(values), out),
             Fetch::End { feed, last } => self.on_end(now, doc, (feed, last), first(values), out),
-            Fetch::Show { request, shown } => self.show_kept(now, doc, (request, &shown), values, out),
+            Fetch::Show { shown } => self.show_kept(now, doc, &shown, values, out),
         }
     }
 
@@ -772,6 +771,11 @@ pub(super) fn sent(post: &Post, envelope: &Envelope) -> Sent {
 }
 
 /// What of the entries can be read.
-fn stored(values: Vec<Option<Vec<u8>>>) -> Vec<Stored> {
-    values.into_iter().flatten().filter_map(|value| cbor::decode(&value, value.len()).ok()).collect()
+fn stored(values: Result<Vec<Option<Vec<u8>>>, String>) -> Vec<Stored> {
+    values
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|value| cbor::decode(&value, value.len()).ok())
+        .collect()
 }

@@ -74,7 +74,6 @@ impl Replica {
             since: self.wall(now),
             label: Label::default(),
             cut: Vec::new(),
-            shown: None,
             tip: Tip::default(),
         };
         self.insert(row, vec![grant.clone()], now);
@@ -116,7 +115,6 @@ impl Replica {
                 since: self.wall(now),
                 label: Label::default(),
                 cut: Vec::new(),
-                shown: None,
                 tip: Tip::default(),
             };
             self.insert(row, Vec::new(), now);

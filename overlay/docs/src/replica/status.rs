@@ -75,7 +75,9 @@ impl Replica {
             label: entry.row.label.clone(),
             since: entry.row.since,
             heads: standing.heads.iter().map(|head| **head).collect(),
-            bytes: entry.row.tip.stored.snapshot_bytes + entry.row.tip.stored.record_bytes,
+            bytes: entry.row.tip.stored.snapshot_bytes
+                + entry.row.tip.stored.record_bytes
+                + entry.showing.kept.as_ref().map_or(0, |kept| kept.bytes),
             role: entry.members.role(&self.me),
             members: entry.members.iter().count(),
             peers: entry.sessions.iter().map(|(id, session)| peer(id, session)).collect(),

@@ -15,3 +15,4 @@ mod world;
 use std::time::Duration;
 
 const SECOND: Duration = Duration::from_secs(1);
+const MILLI: Duration = Duration::from_millis(1);

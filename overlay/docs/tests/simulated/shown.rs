@@ -6,8 +6,8 @@ use automerge::{Automerge, ROOT, ReadDoc as _};
 use wattle_docs::{Authors, DocError, Input, Outcome, Role, Show};
 use wattle_types::{DocId, Table};
 
-use crate::SECOND;
 use crate::world::{Faults, World, put};
+use crate::{MILLI, SECOND};
 
 /// At least so many: more than two parts, so that a power cut can leave some of them.
 const BYTES: usize = 1_200_000;
@@ -98,7 +98,7 @@ fn what_is_shown_has_every_edit_that_was_acknowledged() {
     world.put(0, doc, "newest", "x").unwrap();
     for _ in 0..2 {
         assert!(!is_shown(&world, 0, doc));
-        let told = String::from_utf8(shown(&mut world, 0, doc)).unwrap();
+        let told = shown_text(&mut world, 0, doc);
         assert!(told.contains(" newest"), "{}", &told[..80]);
         // The document was open. Now it has to be read.
         restart(&mut world, 0);
@@ -131,10 +131,88 @@ fn it_is_written_when_the_document_rests_and_once_a_minute_at_most() {
 }
 
 #[test]
-fn what_is_not_as_it_was_written_or_has_another_form_is_not_shown() {
+fn who_only_reads_causes_no_writes() {
     let mut world = world(1, 1, Faults::NONE);
     let doc = large(&mut world);
     world.run(6 * SECOND);
+    restart(&mut world, 0);
+    let before = world.nodes[0].written_bytes;
+    for _ in 0..40 {
+        read(&mut world, 0, doc);
+        world.run(5 * SECOND);
+    }
+    assert_eq!(world.nodes[0].written_bytes, before);
+}
+
+/// It can be had from the document at any time. The document cannot be had from it.
+#[test]
+fn a_disk_that_does_not_take_it_harms_no_edit() {
+    let mut world = world(1, 1, Faults { disk_ms: 100, ..Faults::NONE });
+    let doc = large(&mut world);
+    world.nodes[0].refuses = Some(Table::DocShown);
+    let loads = world.nodes[0].loads;
+    for number in 0..200 {
+        world.put(0, doc, &format!("edit {number}"), "x").unwrap();
+        world.run(if number % 20 == 0 { 6 * SECOND } else { 50 * MILLI });
+    }
+    assert_eq!((world.nodes[0].loads, world.rows(0, Table::DocShown)), (loads, 0));
+    world.nodes[0].refuses = None;
+    world.put(0, doc, "last", "x").unwrap();
+    world.run(70 * SECOND);
+    assert!(is_shown(&world, 0, doc));
+}
+
+#[test]
+fn an_edit_does_not_wait_for_it_to_be_written() {
+    let mut world = world(1, 1, Faults { disk_ms: 400, ..Faults::NONE });
+    let doc = large(&mut world);
+    while world.waiting(0) == 0 || world.rows(0, Table::DocShown) == 0 {
+        world.run(10 * MILLI);
+    }
+    let before = world.now;
+    world.put(0, doc, "meanwhile", "x").unwrap();
+    assert!(world.now.since(before) < SECOND, "it took {:?}", world.now.since(before));
+    assert!(shown_text(&mut world, 0, doc).contains(" meanwhile"));
+}
+
+/// A removal cuts what was written unseen. Whoever knows of the removal does not show what it cuts.
+#[test]
+fn what_a_removal_cuts_is_not_shown_from_before_it() {
+    for seed in 0..40 {
+        let mut world = world(3, seed, Faults { delay_ms: 5, disk_ms: 40, ..Faults::NONE });
+        let doc = large(&mut world);
+        world.invite(0, 1, doc, Role::Writer);
+        world.invite(0, 2, doc, Role::Reader);
+        world.connect_all();
+        world.run(SECOND);
+        for node in 1..3 {
+            world.disconnect(0, node);
+        }
+        world.put(1, doc, "unseen", "x").unwrap();
+        world.run(8 * SECOND);
+        let bob = world.nodes[1].id;
+        world.ask(0, |request| Input::Remove { request, doc, who: bob }).unwrap();
+        // Carol has it closed when she hears of it, and dies at some moment afterwards.
+        restart(&mut world, 2);
+        assert!(shown_text(&mut world, 2, doc).contains(" unseen"), "seed {seed}");
+        world.connect(0, 2);
+        let after = world.draw(120);
+        world.run(Duration::from_millis(after));
+        restart(&mut world, 2);
+        let (told, has) = (shown(&mut world, 2, doc), read(&mut world, 2, doc));
+        assert!(told == has, "seed {seed}, {after} ms: carol shows what she would not give");
+    }
+}
+
+fn shown_text(world: &mut World, node: usize, doc: DocId) -> String {
+    String::from_utf8(shown(world, node, doc)).unwrap()
+}
+
+#[test]
+fn what_is_not_as_it_was_written_or_has_another_form_is_not_shown() {
+    let mut world = world(1, 1, Faults::NONE);
+    let doc = large(&mut world);
+    world.run(7 * SECOND);
     let expected = read(&mut world, 0, doc);
     let damages: [fn(&mut World); 3] = [
         |world| world.show.form += 1,

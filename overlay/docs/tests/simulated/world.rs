@@ -52,6 +52,8 @@ pub(crate) struct Node {
     writing: Vec<(PersistId, Vec<Write>)>,
     life: u64,
     pub(crate) full: bool,
+    /// A table that the disk takes nothing for.
+    pub(crate) refuses: Option<Table>,
     /// How far its wall clock is off, from its next start on.
     pub(crate) clock_ahead: Duration,
     pub(crate) clock_behind: Duration,
@@ -105,6 +107,7 @@ impl World {
                 writing: Vec::new(),
                 life: 0,
                 full: false,
+                refuses: None,
                 clock_ahead: Duration::ZERO,
                 clock_behind: Duration::ZERO,
                 replies: BTreeMap::new(),
@@ -258,7 +261,11 @@ impl World {
                 Output::Persist { id, writes } => {
                     let bytes: usize = writes.iter().map(written_bytes).sum();
                     assert!(bytes <= 1 << 20, "a batch of {bytes} bytes is over the store's limit");
-                    if self.nodes[node].full {
+                    let refuses = self.nodes[node].refuses;
+                    let is_refused = writes
+                        .iter()
+                        .any(|write| matches!(write, Write::Put { table, .. } if refuses == Some(*table)));
+                    if self.nodes[node].full || is_refused {
                         let why = "the disk is full".to_owned();
                         self.handle(node, Input::NotPersisted { id, why });
                         continue;

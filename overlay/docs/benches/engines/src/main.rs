@@ -1,11 +1,12 @@
 //! How fast shared documents are, beside samod and beside Automerge alone: in one process, in one run, so that
 //! a busy machine slows all of them alike.
 //!
-//! `engines [--quick] [--only GOALS] [TRACE]`. Each line is one goal: ours, theirs, the ratio, what is wanted,
-//! whether it is met. `--quick` takes a fifth of the keystrokes and fewer rounds. `--only 2,5` takes some
+//! `engines [--quick] [--only GOALS] [--node WATTLE] [TRACE]`. Each line is one goal: ours, theirs, the ratio, what is
+//! wanted, whether it is met. `--quick` takes a fifth of the keystrokes and fewer rounds. `--only 2,5` takes some
 //! goals: 1 programs on automerge-repo, 2 live edits, 3 a burst, 4 many documents, 5 reconnecting, 6 a first
-//! fetch, 7 memory, 8 disk bytes, 9 rooms. 1 and 7 need Node and `npm ci` in tests/interop. TRACE is a file of
-//! keystrokes as in github.com/josephg/editing-traces, packed or not; without one, keystrokes of the same
+//! fetch, 7 memory, 8 disk bytes, 9 rooms. 1 and 7 need Node and `npm ci` in tests/interop; with
+//! `--node target/release/wattle` they take the node as it is released, which is built for little memory. TRACE is a
+//! file of keystrokes as in github.com/josephg/editing-traces, packed or not; without one, keystrokes of the same
 //! shape are made.
 
 mod documents;
@@ -18,7 +19,7 @@ mod theirs;
 mod trace;
 
 use std::error::Error;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -31,12 +32,13 @@ const PATIENCE: Duration = Duration::from_secs(900);
 struct Plan {
     quick: bool,
     only: Vec<u8>,
+    node: Option<PathBuf>,
     trace: Option<String>,
 }
 
 impl Plan {
     fn of_arguments() -> Result<Self> {
-        let mut plan = Self { quick: false, only: Vec::new(), trace: None };
+        let mut plan = Self { quick: false, only: Vec::new(), node: None, trace: None };
         let mut arguments = std::env::args().skip(1);
         while let Some(argument) = arguments.next() {
             match argument.as_str() {
@@ -46,6 +48,7 @@ impl Plan {
                     plan.only =
                         goals.split(',').map(str::parse::<u8>).collect::<std::result::Result<_, _>>()?;
                 }
+                "--node" => plan.node = Some(arguments.next().ok_or("--node takes a program")?.into()),
                 other if other.starts_with('-') => return Err(format!("no option {other}").into()),
                 path => plan.trace = Some(path.to_owned()),
             }

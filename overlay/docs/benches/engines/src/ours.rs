@@ -144,5 +144,6 @@ fn config(key: SecretKey) -> Result<Config> {
         allow: Vec::new(),
         memory_bytes_max: 16 << 30,
         agent: "wattle/engines".to_owned(),
+        faults: None,
     })
 }

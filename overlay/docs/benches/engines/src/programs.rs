@@ -53,8 +53,9 @@ fn interop() -> Option<PathBuf> {
     directory.join("node_modules/@automerge/automerge-repo").exists().then_some(directory)
 }
 
-/// A node, as a user runs it: this program is the node when it is called `wattle`.
+/// A node, as a user runs it: the program that was named, or this one, which is the node when it is called `wattle`.
 struct Wattle {
+    binary: PathBuf,
     home: tempfile::TempDir,
     program: Option<Program>,
     port: u16,
@@ -63,7 +64,8 @@ struct Wattle {
 impl Wattle {
     fn start(plan: &Plan) -> Result<Self> {
         let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let mut node = Self { home: plan.directory()?, program: None, port };
+        let binary = plan.node.clone().map_or_else(std::env::current_exe, Ok)?;
+        let mut node = Self { binary, home: plan.directory()?, program: None, port };
         node.ask(&["config", "set", "api.listen", &format!("127.0.0.1:{port}")])?;
         node.run()?;
         Ok(node)
@@ -80,8 +82,7 @@ impl Wattle {
     }
 
     fn command(&self) -> Command {
-        let program = std::env::current_exe().unwrap_or_default();
-        let mut command = Command::new(program);
+        let mut command = Command::new(&self.binary);
         let home = self.home.path();
         command.arg0("wattle").env_clear().env("HOME", home).env("XDG_RUNTIME_DIR", home.join("run"));
         // Ignored because the command says so itself.

@@ -41,6 +41,7 @@ const LAYERS: [Layer; 13] = [
         libraries: Some(&[
             "automerge",
             "ciborium",
+            "litemap",
             "miniz_oxide",
             "serde",
             "serde_bytes",

@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use litemap::LiteMap;
 use serde::{Deserialize, Serialize};
 use serde_bytes::{ByteArray, ByteBuf};
 use wattle_types::{DocAccess, DocId, Domain, Envelope, FeedId, NetworkName, NodeId, UnixTime, keyed};
@@ -133,14 +134,13 @@ struct Signed {
 /// The set of operations of one document.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ControlLog {
-    /// On the heap each: most documents have one, and a node of the tree has room for eleven.
-    operations: BTreeMap<OpHash, Box<Signed>>,
+    operations: LiteMap<OpHash, Box<Signed>>,
 }
 
 /// Who is a member, and whose word for changes holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Members {
-    roles: BTreeMap<NodeId, Role>,
+    roles: LiteMap<NodeId, Role>,
     cuts: Vec<(NodeId, Root)>,
     feed_ends: BTreeMap<FeedId, FeedEnd>,
     settled: BTreeMap<(ByteBuf, u64), ByteArray<32>>,
@@ -323,6 +323,10 @@ impl ControlLog {
     /// Takes back an operation that did not reach the disk.
     pub(crate) fn remove(&mut self, envelope: &Envelope) {
         self.operations.remove(&OpHash::new(envelope.hash()));
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.operations.len()
     }
 
     pub(crate) fn is_empty(&self) -> bool {

@@ -4,6 +4,7 @@
 //! at its heads: when each of them is vouched for, everything below is.
 
 mod apply;
+mod authors;
 mod client;
 mod edit;
 
@@ -13,7 +14,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use automerge::transaction::CommitOptions;
 use automerge::{ActorId, Author, Automerge, Change, ChangeHash, ChangeMetadata};
 use serde_bytes::{ByteArray, ByteBuf, Bytes};
-use wattle_types::{DocId, Domain, Envelope, NetworkName, NodeId, SecretKey, UnixTime};
+use wattle_types::{DocId, Domain, Envelope, NetworkName, NodeId, SecretKey, UnixTime, Verified};
 
 use crate::access::Members;
 use crate::chunk::{self, CHANGE_ROWS_MAX, RATIO_FREE_BYTES, RATIO_MAX};
@@ -21,6 +22,7 @@ use crate::payload::{Payload, Root, Vouch};
 
 pub(crate) use apply::heads_of;
 use apply::{Incoming, apply, apply_and_look, gives_back_after, is_oversized};
+pub use authors::Authors;
 pub(crate) use client::Heard;
 pub use client::{Conversation, GAP_BYTES_MAX};
 pub use edit::{Edit, Steps};
@@ -54,27 +56,6 @@ const OPERATION_MAX: u64 = 1 << 31;
 
 /// A question as a caller brings it; the answer is bytes of its choice.
 pub type Read = Box<dyn FnOnce(&Automerge, &Authors<'_>) -> Vec<u8> + Send>;
-
-/// Whose word stands for the changes of each actor.
-pub struct Authors<'a> {
-    vouches: &'a Vouches,
-    cuts: &'a [(NodeId, Root)],
-    /// The actor of this node, whose newest changes nobody may have vouched for yet.
-    own: (&'a ActorId, NodeId),
-}
-
-impl Authors<'_> {
-    /// Who vouches for the changes of an actor, or did until it was removed. None where no vouch names the
-    /// actor: then its changes are here because a change of somebody else builds on them.
-    #[must_use]
-    pub fn of(&self, actor: &ActorId) -> Option<NodeId> {
-        let bytes = actor.to_bytes();
-        let vouched = self.vouches.get(Bytes::new(bytes)).map(|it| it.envelope.author());
-        let cut = || self.cuts.iter().find(|(_, root)| root.actor == bytes).map(|(who, _)| *who);
-        let own = || (self.own.0 == actor).then_some(self.own.1);
-        vouched.or_else(cut).or_else(own)
-    }
-}
 
 /// A hash of a change as it travels.
 pub(crate) type Hash = ByteArray<32>;
@@ -185,8 +166,13 @@ impl Document {
         Ok(document)
     }
 
-    /// A fresh actor each time a document is opened: an actor's numbers are never given out twice, whatever
-    /// was lost.
+    /// Who its local changes are by.
+    pub(crate) fn actor(&self) -> Option<[u8; 16]> {
+        self.automerge.get_actor().to_bytes().try_into().ok()
+    }
+
+    /// A fresh actor each time a document is opened, unless all of the last one's is on disk: an actor's numbers are
+    /// never given out twice, whatever was lost.
     fn write_as(&mut self, author: &NodeId, actor: &[u8; 16]) {
         self.automerge.set_author(Some(Author::from(author.public_key().to_vec())));
         self.automerge.set_actor(ActorId::from(actor.as_slice()));
@@ -311,8 +297,7 @@ impl Document {
             if !may_write && strangers > STRANGERS_MAX {
                 continue;
             }
-            let vouch = envelope.open::<Vouch>(Domain::DocVouch, judge.network);
-            let vouch = vouch.map_err(|_invalid| Fault::BadSignature)?.into_value();
+            let vouch = self.opened(envelope, judge.network).ok_or(Fault::BadSignature)?;
             if vouch.doc != judge.doc {
                 return Err(Fault::BadSignature);
             }
@@ -350,6 +335,15 @@ impl Document {
         }
         accepted.payload.vouches = self.keep(vouched);
         Ok(accepted)
+    }
+
+    /// What a vouch says, if its signature holds. That of one that is here was checked.
+    fn opened(&self, envelope: &Envelope, network: &NetworkName) -> Option<Vouch> {
+        let said = envelope.reread::<Vouch>().ok()?;
+        if self.vouches.get(&said.root.actor).is_some_and(|it| it.envelope == *envelope) {
+            return Some(said);
+        }
+        envelope.open::<Vouch>(Domain::DocVouch, network).ok().map(Verified::into_value)
     }
 
     /// Whether somebody vouches for the change of an actor that is here under a number.

@@ -93,7 +93,8 @@
 //! [`OPERATIONS_MAX`] operations, a quarter of them kept free for admins, 512 by one ticket; one transfer each
 //! way per session; [`WAITING_MAX`] requests wait for a document that is being loaded. Presence has at most
 //! [`PRESENCE_BYTES_MAX`] and [`PRESENCE_PER_SECOND`]. An open document is put away when nobody used it for a
-//! minute, or for a second where memory is short ([`Input::Shed`]); those in use stay. A document that is not
+//! minute, or for a second where memory is short ([`Input::Shed`]); those in use stay. Of small ones few are kept
+//! open, those that were used last: to read one again takes less than a millisecond. A document that is not
 //! here costs nothing, however often it is asked for. To read a text of ten megabytes takes Automerge seconds: what
 //! such a document shows at first is kept beside it once it rests ([`Show`]), and told without reading it
 //! ([`Input::Show`]).

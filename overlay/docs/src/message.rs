@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use serde_bytes::{ByteArray, ByteBuf};
-use wattle_types::{DocTag, Envelope, FeedId, cbor};
+use wattle_types::{DocTag, Envelope, FeedId, NodeId, cbor};
 
 use crate::access::{OpHash, Refusal};
 use crate::feed::{Sent, Top};
@@ -16,6 +16,9 @@ pub const FRAME_BYTES_MAX: usize = 1 << 20;
 
 /// Heads of a document that a message may name. Two replicas that edit at once make one each.
 pub(crate) const HEADS_MAX: usize = 1024;
+
+/// Members that a message may name as authors.
+pub(crate) const AUTHORS_MAX: usize = 1024;
 
 /// Bytes of something said in passing.
 pub const SIGNAL_BYTES_MAX: usize = 1024;
@@ -48,6 +51,8 @@ pub(crate) enum Message {
     Part { transfer: u32, part: u32, parts: u32, bytes: ByteBuf },
     /// Send the next part.
     More { transfer: u32, part: u32 },
+    /// What these members write comes to me on a shorter way: pass none of it on unasked, until I ask for something.
+    Prune { authors: Vec<NodeId> },
     /// How far these feeds are here, on disk.
     Feeds { tops: Vec<Top> },
     /// Send what you have of these entries, the newest first.
@@ -73,6 +78,13 @@ pub(crate) fn frame(tag: &DocTag, message: &Message) -> Vec<u8> {
 pub(crate) fn split(frame: &[u8]) -> Option<(DocTag, &[u8])> {
     let (tag, message) = frame.split_first_chunk::<16>()?;
     Some((DocTag::from_bytes(*tag), message))
+}
+
+/// Whether an undecoded message is no part of a transfer, by the name that it begins with: a map of one pair, whose key
+/// is a short text. Of one that is written in another way it is not known.
+pub(crate) fn holds_no_changes(message: &[u8]) -> bool {
+    let Some((&[0xa1, name @ 0x61..=0x77], rest)) = message.split_first_chunk() else { return false };
+    rest.get(..usize::from(name - 0x60)).is_some_and(|name| name != b"Part")
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The machine: all documents of one node (or of one shard of it), their peers and their disk.
 
 mod budget;
+mod catch_up;
 mod clients;
 mod disk;
 mod event;
@@ -10,6 +11,7 @@ mod local;
 mod outcome;
 mod peers;
 mod presence;
+mod quick;
 mod shard;
 mod shown;
 mod spread;
@@ -17,6 +19,7 @@ mod status;
 mod together;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use wattle_types::{
@@ -49,9 +52,6 @@ pub use presence::{PRESENCE_PER_SECOND, Presence};
 /// Requests and messages that wait for a document that is being read from disk. Beyond it local callers are
 /// told that the document is busy, and a peer's message is dropped: its next summary brings it back.
 pub const WAITING_MAX: usize = 1024;
-
-/// A document without use is put away after this long.
-const IDLE: Duration = Duration::from_secs(60);
 
 /// Between the last change and the summary that makes certain of it.
 const SUMMARY_AFTER: Duration = Duration::from_millis(50);
@@ -389,7 +389,7 @@ enum Waiting {
 struct Writing {
     in_flight: Option<PersistId>,
     /// The row in that batch or in one that follows it.
-    row: Option<Row>,
+    row: Option<Arc<Row>>,
     /// Batches that follow the one in flight: a snapshot in parts.
     batches: VecDeque<Vec<Write>>,
     /// Who is answered when the last of them is on disk, and what is sent then.
@@ -436,9 +436,9 @@ enum State {
 }
 
 struct Entry {
-    row: Row,
-    /// The row on disk; none before the first.
-    saved: Option<Row>,
+    row: Arc<Row>,
+    /// The row on disk, mostly the same; none before the first.
+    saved: Option<Arc<Row>>,
     log: ControlLog,
     members: Members,
     state: State,
@@ -446,13 +446,18 @@ struct Entry {
     /// Who is known to hold it although no operation says so yet.
     found: BTreeSet<NodeId>,
     said: presence::Said,
-    writing: Writing,
+    /// None while nothing is written: most documents rest.
+    writing: Option<Box<Writing>>,
     showing: Showing,
     feeds: Feeds,
     /// A snapshot did not read back: none is tried before this record.
     unproven_until: u64,
     used: Time,
     due: Option<Time>,
+    /// Who wrote here last, where all of that is on disk: it goes on when the document is read again.
+    actor: Option<[u8; 16]>,
+    /// When it is looked whether anybody uses it, while it is open.
+    rests: Option<Time>,
 }
 
 /// What entries are read for.
@@ -486,6 +491,8 @@ pub struct Replica {
     forgotten: BTreeMap<PersistId, (RequestId, Box<Entry>)>,
     transfers: u32,
     timers: BTreeSet<(Time, DocId)>,
+    /// Of each open document, when it is looked whether anybody uses it.
+    rests: BTreeSet<(Time, DocId)>,
     /// Whether more frames follow at once, and what they brought so far.
     together: bool,
     run: Option<together::Run>,
@@ -520,6 +527,7 @@ impl Replica {
             forgotten: BTreeMap::new(),
             transfers: 0,
             timers: BTreeSet::new(),
+            rests: BTreeSet::new(),
             together: false,
             run: None,
         };
@@ -535,12 +543,12 @@ impl Replica {
             let operations = logs.remove(row.access.id.as_bytes().as_slice()).unwrap_or_default();
             let doc = replica.insert(row, operations, Time::ZERO);
             if let Some(entry) = replica.entries.get_mut(&doc) {
-                entry.saved = Some(entry.row.clone());
+                entry.saved = Some(Arc::clone(&entry.row));
             }
         }
         for (doc, shown) in shown {
             if let Some(entry) = replica.entries.get_mut(&doc) {
-                entry.showing.kept = Some(shown);
+                entry.showing.kept = Some(Box::new(shown));
             }
         }
         let limit = replica.hlc_max(Time::ZERO);
@@ -564,7 +572,7 @@ impl Replica {
         let members = log.members(&row.access);
         self.tags.insert(row.access.read.tag(), doc);
         let entry = Entry {
-            row,
+            row: Arc::new(row),
             saved: None,
             log,
             members,
@@ -572,12 +580,14 @@ impl Replica {
             sessions: BTreeMap::new(),
             found: BTreeSet::new(),
             said: presence::Said::default(),
-            writing: Writing::default(),
+            writing: None,
             showing: Showing::default(),
             feeds: Feeds::default(),
             unproven_until: 0,
             used: now,
             due: None,
+            actor: None,
+            rests: None,
         };
         self.entries.insert(doc, Box::new(entry));
         doc
@@ -651,8 +661,8 @@ impl Replica {
             self.tell_grown(now, doc, out);
             self.summarise(doc, now, out);
             self.keep_shown(now, doc, out);
-            self.put_away(doc, now);
         }
+        self.put_away(now);
     }
 
     /// Checks what must hold between any two inputs.
@@ -666,6 +676,8 @@ impl Replica {
             );
             let peers_are_linked = entry.sessions.keys().all(|peer| self.links.contains_key(peer));
             assert!(peers_are_linked, "D3: a session lives within a channel");
+            let is_open = matches!(entry.state, State::Open(_));
+            assert_eq!(entry.rests.is_some(), is_open, "an open document is put away one day");
             assert!(entry.feeds.suspects.len() <= SUSPECTS_MAX, "so many feeds are looked into at once");
         }
     }
@@ -709,7 +721,7 @@ impl Machine for Replica {
             }
             Input::Ephemeral { doc, presence } => self.say(now, doc, presence, out),
             Input::PeerUp { peer } => self.peer_up(now, peer, out),
-            Input::PeerDown { peer } => self.peer_down(&peer, out),
+            Input::PeerDown { peer } => self.peer_down(now, &peer, out),
             Input::Found { doc, peer } => self.found(now, doc, peer, out),
             Input::Received { peer, frame } => self.received(now, peer, &frame, out),
             Input::ReceivedTogether { frames } => self.received_together(now, frames, out),
@@ -728,11 +740,46 @@ impl Machine for Replica {
     }
 
     fn deadline(&self) -> Option<Time> {
-        self.timers.first().map(|(due, _)| *due)
+        let first = |timers: &BTreeSet<(Time, DocId)>| timers.first().map(|(due, _)| *due);
+        first(&self.timers).into_iter().chain(first(&self.rests)).min()
+    }
+}
+
+impl Writing {
+    fn is_idle(&self) -> bool {
+        let Self { in_flight, row, batches, flight, next, snapshot, prune, wants } = self;
+        in_flight.is_none()
+            && row.is_none()
+            && batches.is_empty()
+            && [flight, next].into_iter().all(Flight::is_empty)
+            && !(*snapshot || *prune)
+            && wants.is_empty()
+    }
+}
+
+impl Flight {
+    fn is_empty(&self) -> bool {
+        let Self { waiting, payload, operations, from: _, row } = self;
+        waiting.is_empty() && *payload == Payload::default() && operations.is_empty() && !row
     }
 }
 
 impl Entry {
+    /// Whether a batch of the document is on its way to the disk.
+    fn is_writing(&self) -> bool {
+        self.writing.as_ref().is_some_and(|writing| writing.in_flight.is_some())
+    }
+
+    /// What is to be written and is being written.
+    fn writing(&mut self) -> &mut Writing {
+        self.writing.get_or_insert_default()
+    }
+
+    /// Keeps nothing for writing where nothing is to be written.
+    fn rest(&mut self) {
+        self.writing.take_if(|writing| writing.is_idle());
+    }
+
     /// What this replica tells others: only what is on disk.
     fn standing(&self) -> Standing {
         let heads = self.saved.as_ref().map(|row| row.tip.heads.clone()).unwrap_or_default();

@@ -47,18 +47,30 @@ pub(crate) struct Session {
     pub asked_whole: Option<Vec<Hash>>,
     /// How far feeds are there, as it said.
     pub feeds: BTreeMap<FeedId, Top>,
-    /// Until when an answer with entries is waited for: of which feed, from which place on.
-    pub fetching: Option<(Time, FeedId, u64)>,
+    /// What it was asked of feeds and has not answered, the oldest first.
+    pub fetching: Vec<Fetching>,
     /// From where on it was asked for entries of a feed and gave none that were new: what is asked next lies below.
     pub asked_from: BTreeMap<FeedId, u64>,
     /// Feeds of which it claimed more than it gave when it was asked.
     pub doubted: BTreeSet<FeedId>,
     /// How many times entries are being read for it.
     pub giving: u8,
+    /// Members whose changes it gets on a shorter way, as it said.
+    pub pruned: BTreeSet<NodeId>,
     /// How much of presence it may still bring.
     pub presence: Allowance,
     /// How much it may still say in passing.
     pub signals: Allowance,
+}
+
+/// Entries that were asked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fetching {
+    /// Until when an answer is waited for.
+    pub until: Time,
+    pub feed: FeedId,
+    pub first: u64,
+    pub last: u64,
 }
 
 /// A transfer that the other side pulls.
@@ -120,6 +132,14 @@ impl Outgoing {
 }
 
 impl Session {
+    /// Takes the question that an answer is to: entries of a feed, of which the newest has this number.
+    pub(crate) fn take_asked(&mut self, feed: &FeedId, newest: Option<u64>) -> Option<Fetching> {
+        let is_it =
+            |it: &Fetching| it.feed == *feed && newest.is_none_or(|seq| (it.first..=it.last).contains(&seq));
+        let at = self.fetching.iter().position(is_it)?;
+        Some(self.fetching.remove(at))
+    }
+
     /// Takes one part of a transfer. A push of one part is a transfer too.
     pub(crate) fn take_part(&mut self, number: u32, part: u32, parts: u32, bytes: &[u8]) -> Progress {
         if parts == 0 || parts > PARTS_MAX || part >= parts || bytes.len() > PART_BYTES {

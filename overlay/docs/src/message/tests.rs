@@ -41,3 +41,19 @@ fn a_name_that_is_empty_or_too_long_is_no_presence() {
         assert!(cbor::decode::<Message>(&bytes, FRAME_BYTES_MAX).is_err());
     }
 }
+
+#[test]
+fn what_may_hold_changes_is_known_before_it_is_read() {
+    let part = Message::Part { transfer: 1, part: 0, parts: 1, bytes: ByteBuf::new() };
+    assert!(!holds_no_changes(&cbor::encode(&part)));
+    let summary =
+        Message::Summary { control: ByteArray::default(), heads: Vec::new(), feeds: ByteArray::default() };
+    let prune = Message::Prune { authors: Vec::new() };
+    for message in [summary, prune, Message::Hello { nonce: Nonce::default() }] {
+        assert!(holds_no_changes(&cbor::encode(&message)), "{message:?}");
+    }
+    // The same name as one that is written in pieces, or with a length that could be shorter.
+    for other in [&b"\xa1\x7f\x64Part\xff"[..], b"\xa1\x78\x04Part", b"\xbf\x64Part", b"\xa1", b""] {
+        assert!(!holds_no_changes(other), "{other:?}");
+    }
+}

@@ -58,7 +58,7 @@ impl Replica {
             Ok(message) => Outcome::Synced { conversation: Some(conversation), message },
             Err(fault) => return out.push(Output::Reply { request, outcome: Err(refused(&fault)) }),
         };
-        let writing = &mut entry.writing;
+        let writing = entry.writing.get_or_insert_default();
         let waiting = Waiting::Plain { request, outcome };
         if !document.is_vouched() || writing.next.payload != Payload::default() {
             writing.next.waiting.push(waiting);
@@ -69,6 +69,7 @@ impl Replica {
         } else {
             let Waiting::Plain { request, outcome } = waiting else { return };
             out.push(Output::Reply { request, outcome: Ok(outcome) });
+            entry.rest();
         }
     }
 

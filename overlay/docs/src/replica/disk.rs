@@ -1,11 +1,12 @@
 //! What goes to the disk and comes from it.
 
+use std::sync::Arc;
+
 use serde_bytes::{ByteArray, ByteBuf};
 use wattle_types::{DocId, Envelope, KeyRange, Outbox, Table, Time, Write, cbor};
 
 use super::{
-    DocError, Entry, Event, IDLE, Job, Outcome, Output, PersistId, Replica, RequestId, State, Waiting,
-    Writing,
+    DocError, Entry, Event, Job, Outcome, Output, PersistId, Replica, RequestId, State, Waiting, Writing,
 };
 use crate::document::{Document, Hash, Judge, heads_of, is_document};
 use crate::payload::{PAYLOAD_BYTES_MAX, Payload};
@@ -27,11 +28,11 @@ impl Replica {
     /// Writes what has gathered, unless a batch of this document is on its way.
     pub(super) fn flush(&mut self, doc: DocId, now: Time, out: &mut Outbox<Output>) {
         let Some(entry) = self.entries.get_mut(&doc) else { return };
-        if entry.writing.in_flight.is_some() {
+        if entry.is_writing() {
             return;
         }
-        let mut flight = std::mem::take(&mut entry.writing.next);
-        let mut snapshot = std::mem::take(&mut entry.writing.snapshot);
+        let mut flight = std::mem::take(&mut entry.writing().next);
+        let mut snapshot = std::mem::take(&mut entry.writing().snapshot);
         if let State::Open(document) = &mut entry.state {
             let fresh = document.take_fresh(doc, &self.config.key, &self.config.network, entry.log.epoch());
             if !fresh.chunks.is_empty() {
@@ -39,11 +40,15 @@ impl Replica {
             }
             flight.payload.chunks.extend(fresh.chunks);
             flight.payload.vouches.extend(fresh.vouches);
-            entry.row.label = document.answer(self.config.label).unwrap_or_default();
+            let label = document.answer(self.config.label).unwrap_or_default();
+            // It is shared with the one on disk while it is the same.
+            if entry.row.label != label {
+                Arc::make_mut(&mut entry.row).label = label;
+            }
         }
         let empty = flight.payload == Payload::default();
-        if empty && flight.operations.is_empty() && flight.waiting.is_empty() && !flight.row && !snapshot {
-            return;
+        if flight.is_empty() && !snapshot {
+            return entry.rest();
         }
         let mut batches = operation_batches(doc, &flight.operations);
         let mut writes = batches.pop().unwrap_or_default();
@@ -65,24 +70,26 @@ impl Replica {
                 entry.unproven_until = entry.row.tip.stored.next.saturating_add(after);
             }
             if let Some(bytes) = proven {
-                let (parts, stored) = entry.row.tip.stored.snapshot(&doc, &bytes);
+                let tip = &mut Arc::make_mut(&mut entry.row).tip;
+                let (parts, stored) = tip.stored.snapshot(&doc, &bytes);
                 batches.extend(parts);
-                writes.extend(entry.row.tip.stored.removals(&doc));
-                entry.row.tip.stored = stored;
+                writes.extend(tip.stored.removals(&doc));
+                tip.stored = stored;
             } else {
                 // Those before the last go first: without the row, which names them, they count for nothing.
+                let stored = &mut Arc::make_mut(&mut entry.row).tip.stored;
                 let mut records: Vec<Write> =
-                    records.into_iter().map(|record| entry.row.tip.stored.append(&doc, record)).collect();
+                    records.into_iter().map(|record| stored.append(&doc, record)).collect();
                 writes.extend(records.pop());
                 batches.extend(records.into_iter().map(|record| vec![record]));
             }
-            entry.row.tip.heads = document.heads();
+            Arc::make_mut(&mut entry.row).tip.heads = document.heads();
         }
-        writes.extend(entry.row.writes(entry.saved.as_ref()));
+        writes.extend(entry.row.writes(entry.saved.as_deref()));
         batches.push(writes);
-        entry.writing.row = Some(entry.row.clone());
-        entry.writing.flight = flight;
-        entry.writing.batches = batches.into();
+        let row = Arc::clone(&entry.row);
+        let writing = entry.writing();
+        (writing.row, writing.flight, writing.batches) = (Some(row), flight, batches.into());
         entry.used = now;
         self.next_batch(doc, out);
         self.outdate_shown(now, doc);
@@ -91,11 +98,12 @@ impl Replica {
     /// Sends the next batch to the disk; says whether there was one.
     fn next_batch(&mut self, doc: DocId, out: &mut Outbox<Output>) -> bool {
         let Some(entry) = self.entries.get_mut(&doc) else { return false };
-        entry.writing.in_flight = None;
-        let Some(writes) = entry.writing.batches.pop_front() else { return false };
+        let writing = entry.writing();
+        writing.in_flight = None;
+        let Some(writes) = writing.batches.pop_front() else { return false };
         let id = self.persist(doc, writes, out);
         if let Some(entry) = self.entries.get_mut(&doc) {
-            entry.writing.in_flight = Some(id);
+            entry.writing().in_flight = Some(id);
         }
         true
     }
@@ -122,15 +130,15 @@ impl Replica {
             return;
         }
         let Some(entry) = self.entries.get_mut(&doc) else { return };
-        let flight = std::mem::take(&mut entry.writing.flight);
+        let flight = std::mem::take(&mut entry.writing().flight);
         // Nothing changes the row while it is on its way but what the next batch will hold.
-        let written = entry.writing.row.take().unwrap_or_else(|| entry.row.clone());
+        let written = entry.writing().row.take().unwrap_or_else(|| Arc::clone(&entry.row));
         let after = written.tip.heads.clone();
         let saved = entry.saved.replace(written);
         if saved.is_none() {
             out.push(Output::Held { doc, tag: entry.row.access.read.tag() });
         }
-        let before = saved.map(|row| row.tip.heads).unwrap_or_default();
+        let before = saved.map(|row| row.tip.heads.clone()).unwrap_or_default();
         for waiting in flight.waiting {
             let (request, outcome) = match waiting {
                 Waiting::Plain { request, outcome } => (request, outcome),
@@ -149,8 +157,8 @@ impl Replica {
         self.push_operations(doc, &flight.operations, out);
         self.push(now, doc, &flight.payload, flight.from, out);
         let Some(entry) = self.entries.get_mut(&doc) else { return };
-        let wants = std::mem::take(&mut entry.writing.wants);
-        let prune = std::mem::take(&mut entry.writing.prune);
+        let wants = std::mem::take(&mut entry.writing().wants);
+        let prune = std::mem::take(&mut entry.writing().prune);
         for want in wants {
             self.job(now, doc, want, out);
         }
@@ -158,6 +166,7 @@ impl Replica {
         if prune {
             self.job(now, doc, Job::Prune, out);
         }
+        self.make_place();
     }
 
     pub(super) fn not_persisted(&mut self, now: Time, id: PersistId, why: &str, out: &mut Outbox<Output>) {
@@ -182,11 +191,13 @@ impl Replica {
 
     /// Forgets what is not on disk: everyone who waits is told, and the document is read anew.
     pub(super) fn take_back(&mut self, doc: DocId, now: Time, why: &str, out: &mut Outbox<Output>) {
+        self.closed(doc);
         let Some(entry) = self.entries.get_mut(&doc) else { return };
-        if let Some(id) = entry.writing.in_flight.take() {
+        entry.actor = None;
+        let writing = entry.writing.take().unwrap_or_default();
+        if let Some(id) = writing.in_flight {
             self.persists.remove(&id);
         }
-        let writing = std::mem::take(&mut entry.writing);
         let jobs = match std::mem::replace(&mut entry.state, State::Closed) {
             State::Loading(jobs) => jobs,
             _ => Vec::new(),
@@ -202,7 +213,7 @@ impl Replica {
         entry.members = entry.log.members(&entry.row.access);
         let is_new = entry.saved.is_none();
         if let Some(saved) = &entry.saved {
-            entry.row = saved.clone();
+            entry.row = Arc::clone(saved);
         }
         entry.used = now;
         for session in entry.sessions.values_mut() {
@@ -225,9 +236,10 @@ impl Replica {
         values: Result<Vec<Option<Vec<u8>>>, String>,
         out: &mut Outbox<Output>,
     ) {
-        let actor = self.draw();
+        let fresh = self.draw();
         let Some(entry) = self.entries.get_mut(&doc) else { return };
         let State::Loading(_) = &entry.state else { return };
+        let actor = entry.actor.take().unwrap_or(fresh);
         let read = values.and_then(|values| payloads(entry, values)).and_then(|payloads| {
             let read = Document::restore(&self.me, &actor, &self.config.network, payloads);
             let document = read.map_err(|fault| fault.to_string())?;
@@ -241,14 +253,18 @@ impl Replica {
             Ok(document) => State::Open(Box::new(document)),
             Err(why) => State::Damaged(why),
         };
+        let is_open = matches!(state, State::Open(_));
         let State::Loading(jobs) = std::mem::replace(&mut entry.state, state) else { return };
+        if is_open {
+            self.opened(now, doc);
+        }
         // A removal may be on disk whose cut is not: the node died between the two, or the disk was full.
         self.prune(now, doc, out);
         for job in jobs {
             self.job(now, doc, job, out);
         }
-        self.set_due(doc, now.after(IDLE));
         self.outdate_shown(now, doc);
+        self.make_place();
     }
 
     /// Leaves out what no writer vouches for any more, and rewrites the rest.
@@ -257,39 +273,34 @@ impl Replica {
         let Some(entry) = self.entries.get_mut(&doc) else { return };
         let epoch = entry.log.epoch();
         let judge = Judge { doc, network: &self.config.network, members: &entry.members, epoch };
+        let is_writing = entry.is_writing();
         let State::Open(document) = &mut entry.state else { return };
-        if entry.writing.in_flight.is_some() || !document.is_vouched() {
-            entry.writing.prune = true;
+        if is_writing || !document.is_vouched() {
+            entry.writing().prune = true;
             return;
         }
         match document.prune(&judge, &self.me, &actor) {
             Ok(Some(cut)) => {
-                entry.row.cut_off(cut);
-                entry.writing.snapshot = true;
+                Arc::make_mut(&mut entry.row).cut_off(cut);
+                entry.writing().snapshot = true;
                 self.flush(doc, now, out);
             }
             Ok(None) => {}
-            Err(fault) => entry.state = State::Damaged(fault.to_string()),
-        }
-    }
-
-    /// Puts a document away that nobody used for a while.
-    pub(super) fn put_away(&mut self, doc: DocId, now: Time) {
-        let Some(entry) = self.entries.get_mut(&doc) else { return };
-        let State::Open(_) = &entry.state else { return };
-        let used = entry.used;
-        if now.since(used) < IDLE || !self.close(doc) {
-            self.set_due(doc, used.after(IDLE).max(now.after(IDLE / 4)));
+            Err(fault) => {
+                entry.state = State::Damaged(fault.to_string());
+                self.closed(doc);
+            }
         }
     }
 
     /// Removes everything of a document from the disk.
     pub(super) fn erase(&mut self, request: RequestId, mut entry: Box<Entry>, out: &mut Outbox<Output>) {
         let doc = entry.row.access.id;
-        let waiting = [&entry.writing.flight.waiting, &entry.writing.next.waiting].into_iter().flatten();
+        let Writing { flight, next, .. } = *entry.writing.take().unwrap_or_default();
+        let waiting = [flight.waiting, next.waiting].into_iter().flatten();
         for waiting in waiting {
             let (Waiting::Edit { request, .. } | Waiting::Plain { request, .. }) = waiting;
-            out.push(Output::Reply { request: *request, outcome: Err(DocError::Unknown(doc)) });
+            out.push(Output::Reply { request, outcome: Err(DocError::Unknown(doc)) });
         }
         for request in std::mem::take(&mut entry.showing).waiting {
             out.push(Output::Reply { request, outcome: Err(DocError::Unknown(doc)) });
@@ -306,7 +317,6 @@ impl Replica {
         writes.extend(removals(&doc));
         writes.extend(entry.row.removals());
         entry.sessions.clear();
-        entry.writing = Writing::default();
         let id = self.persist(doc, writes, out);
         self.forgotten.insert(id, (request, entry));
     }

@@ -16,8 +16,7 @@ use wattle_types::{
 use super::forks::{Claim, Suspect};
 use super::{DocError, Entry, Event, Fetch, FetchId, Outcome, Output, PersistId, REPEAT, Replica, RequestId};
 use crate::feed::{
-    Feed, FeedEnd, Gap, Sent, Step, Stored, Top, feed_key, post_key, posted, posts_behind, posts_from,
-    print_parts,
+    Feed, FeedEnd, Sent, Step, Stored, Top, feed_key, post_key, posted, posts_behind, posts_from, print_parts,
 };
 use crate::message::Message;
 
@@ -27,14 +26,6 @@ const BATCH_BYTES: usize = 512 * 1024;
 const POST_OVERHEAD_BYTES: usize = 1536;
 /// Entries in one answer: at 300 bytes each it is 40 KiB, and the newest of ten feeds come in ten answers.
 pub(super) const ANSWER_POSTS: usize = 128;
-/// Bytes of entries in one answer.
-const ANSWER_BYTES: usize = 256 * 1024;
-/// Questions of one peer for entries that are read at once: the next page, and places that may have forked.
-const GIVING_MAX: u8 = 4;
-/// Entries of the end of a feed of which nothing is here, where there are many such feeds.
-const END_POSTS: usize = 16;
-/// How long an author who is here is left to say to everybody itself what it said.
-const AUTHOR_SAYS: Duration = Duration::from_secs(1);
 /// Feeds of one author: each is there because the one before it forked.
 pub(super) const FEEDS_PER_AUTHOR: u16 = 16;
 /// An entry that took longer to come is late.
@@ -59,8 +50,11 @@ pub(super) struct Feeds {
     pub(super) grown: BTreeSet<FeedId>,
     pub(super) told_at: Option<Time>,
     in_flight: Option<PersistId>,
-    pub(super) flight: Batch,
-    pub(super) next: Batch,
+    /// Who is to be asked for more once the next batch has room again.
+    pub(super) has_room_for: BTreeSet<NodeId>,
+    /// What is being written, and what comes next. None where nothing is: most documents have no feeds.
+    flight: Option<Box<Batch>>,
+    next: Option<Box<Batch>>,
 }
 
 #[derive(Default)]
@@ -117,17 +111,22 @@ impl Feeds {
     }
 
     /// Whether the next batch takes no more.
-    pub(super) const fn is_full(&self) -> bool {
-        self.next.bytes > BATCH_BYTES
+    pub(super) fn is_full(&self) -> bool {
+        self.next.as_ref().is_some_and(|next| next.bytes > BATCH_BYTES)
+    }
+
+    /// The next batch.
+    pub(super) fn next(&mut self) -> &mut Batch {
+        self.next.get_or_insert_default()
     }
 
     pub(super) fn touch(&mut self, id: FeedId) {
-        if let Some(feed) = self.here.get(&id) {
-            if !self.next.rows.contains_key(&id) {
-                self.next.bytes += cbor::encode(feed).len() + POST_OVERHEAD_BYTES;
-            }
-            self.next.rows.insert(id, feed.clone());
+        let Some(feed) = self.here.get(&id) else { return };
+        let next = self.next.get_or_insert_default();
+        if !next.rows.contains_key(&id) {
+            next.bytes += cbor::encode(feed).len() + POST_OVERHEAD_BYTES;
         }
+        next.rows.insert(id, feed.clone());
     }
 }
 
@@ -160,7 +159,7 @@ impl Replica {
         match self.sign_post(now, doc, body) {
             Ok((posted, envelope)) => {
                 let Some(entry) = self.entries.get_mut(&doc) else { return };
-                entry.feeds.next.appends.push((request, posted.id));
+                entry.feeds.next().appends.push((request, posted.id));
                 let feed = entry.feeds.here.entry(posted.feed()).or_default();
                 feed.insert(posted.id, &posted.post);
                 entry.feeds.clock = posted.post.at;
@@ -224,10 +223,10 @@ impl Replica {
     pub(super) fn flush_feeds(&mut self, doc: DocId, out: &mut Outbox<Output>) {
         let Some(entry) = self.entries.get_mut(&doc) else { return };
         let feeds = &mut entry.feeds;
-        if feeds.in_flight.is_some() || (feeds.next.rows.is_empty() && feeds.next.removals.is_empty()) {
+        let is_due = |next: &mut Box<Batch>| !(next.rows.is_empty() && next.removals.is_empty());
+        let Some(batch) = feeds.next.take_if(|next| feeds.in_flight.is_none() && is_due(next)) else {
             return;
-        }
-        let batch = std::mem::take(&mut feeds.next);
+        };
         let posts = batch.posts.iter().map(|grown| Write::Put {
             table: Table::DocPosts,
             key: post_key(&doc, &grown.posted.feed(), grown.posted.post.seq),
@@ -246,7 +245,7 @@ impl Replica {
         let removals = removals.map(|range| Write::RemoveRange { table: Table::DocPosts, range });
         // What was cut has left this batch: what is in it came after.
         let writes = removals.chain(posts).chain(rows).collect();
-        feeds.flight = batch;
+        feeds.flight = Some(batch);
         self.persists_made += 1;
         let id = PersistId(self.persists_made);
         if let Some(entry) = self.entries.get_mut(&doc) {
@@ -260,7 +259,7 @@ impl Replica {
         let Some(entry) = self.entries.get_mut(&doc) else { return };
         let feeds = &mut entry.feeds;
         feeds.in_flight = None;
-        let batch = std::mem::take(&mut feeds.flight);
+        let batch = *feeds.flight.take().unwrap_or_default();
         // How far a feed of this node is, who is given its entries sees.
         let others = batch.rows.keys().filter(|id| id.author != self.me);
         feeds.grown.extend(others.copied());
@@ -287,6 +286,10 @@ impl Replica {
         }
         self.set_due(doc, now.after(super::SUMMARY_AFTER));
         self.cut_feeds(doc, out);
+        let waits = self.entries.get_mut(&doc).map(|entry| std::mem::take(&mut entry.feeds.has_room_for));
+        for peer in waits.into_iter().flatten() {
+            self.fetch_next(now, doc, peer, out);
+        }
     }
 
     fn push_fork(&self, doc: DocId, feed: FeedId, to: Option<NodeId>, out: &mut Outbox<Output>) {
@@ -366,67 +369,6 @@ impl Replica {
         }
     }
 
-    /// Asks a peer for the newest entries that it has and this replica lacks, once at a time.
-    pub(super) fn fetch_next(&mut self, now: Time, doc: DocId, peer: NodeId, out: &mut Outbox<Output>) {
-        let wall = self.wall(now);
-        let Some(entry) = self.entries.get_mut(&doc) else { return };
-        let here: BTreeSet<NodeId> = entry.sessions.keys().copied().collect();
-        let Some(session) = entry.sessions.get_mut(&peer) else { return };
-        if session.fetching.is_some_and(|(until, ..)| until > now) || entry.feeds.is_full() {
-            return;
-        }
-        if let Some((_, unanswered, _)) = session.fetching.take() {
-            session.doubted.insert(unanswered);
-        }
-        let (nothing, mut left) = (Feed::default(), false);
-        let gaps = session.feeds.values().filter_map(|top| {
-            let feed = entry.feeds.here.get(&top.feed).unwrap_or(&nothing);
-            let before = session.asked_from.get(&top.feed).copied().unwrap_or(u64::MAX);
-            let gap = feed.gap(top.last, top.link.map_or(Hlc::default(), |link| link.at), before)?;
-            let (author, may) = (top.feed.author, entry.members.may_post(&top.feed, gap.first));
-            // What was said a moment ago its author is just saying to all who are here.
-            let fresh = gap.first > feed.last() && wall.since(gap.at.wall()) < AUTHOR_SAYS;
-            left |= may && fresh && author != peer && here.contains(&author);
-            Some((gap, top.feed)).filter(|_| may && !(fresh && author != peer && here.contains(&author)))
-        });
-        let next = gaps.max_by_key(|(gap, feed)| (gap.at, *feed));
-        if left {
-            self.set_due(doc, now.after(AUTHOR_SAYS));
-        }
-        let Some((gap, feed)) = next else { return };
-        let Some(entry) = self.entries.get_mut(&doc) else { return };
-        let is_new = |feed: &FeedId| entry.feeds.here.get(feed).is_none_or(Feed::is_empty);
-        let Some(session) = entry.sessions.get_mut(&peer) else { return };
-        // Of a feed of which nothing is here the end comes first, and that of all feeds before the rest of any.
-        let new = session.feeds.keys().filter(|feed| is_new(feed)).count();
-        let end = (ANSWER_POSTS / new.max(1)).max(END_POSTS) as u64;
-        let first = if is_new(&feed) { gap.first.max(gap.last.saturating_sub(end - 1)) } else { gap.first };
-        let gap = Gap { first, ..gap };
-        session.fetching = Some((now.after(REPEAT), feed, gap.first));
-        self.send(&doc, peer, &Message::Fetch { feed, first: gap.first, last: gap.last }, out);
-        self.set_due(doc, now.after(REPEAT));
-    }
-
-    /// Reads entries for a peer, the newest first.
-    pub(super) fn on_fetch(
-        &mut self,
-        doc: DocId,
-        peer: NodeId,
-        (feed, first, last): (FeedId, u64, u64),
-        out: &mut Outbox<Output>,
-    ) {
-        let Some(entry) = self.entries.get_mut(&doc) else { return };
-        let Some(session) = entry.sessions.get_mut(&peer).filter(|it| it.giving < GIVING_MAX) else {
-            return;
-        };
-        let spans = entry.feeds.saved.get(&feed).map(|feed| feed.spans.as_slice()).unwrap_or_default();
-        let within = spans.iter().rev().flat_map(|span| (first.max(span.first)..=last.min(span.last)).rev());
-        let keys: Vec<_> =
-            within.take(ANSWER_POSTS).map(|seq| (Table::DocPosts, post_key(&doc, &feed, seq))).collect();
-        session.giving += 1;
-        self.fetch(doc, Fetch::Give { peer, feed }, keys, out);
-    }
-
     pub(super) fn fetch(
         &mut self,
         doc: DocId,
@@ -457,33 +399,6 @@ impl Replica {
         }
     }
 
-    fn give_posts(
-        &mut self,
-        doc: DocId,
-        peer: NodeId,
-        feed: FeedId,
-        stored: Vec<Stored>,
-        out: &mut Outbox<Output>,
-    ) {
-        let Some(entry) = self.entries.get_mut(&doc) else { return };
-        let Some(session) = entry.sessions.get_mut(&peer) else { return };
-        session.giving = session.giving.saturating_sub(1);
-        if entry.members.role(&peer).is_none() {
-            return;
-        }
-        let mut posts = Vec::new();
-        let mut bytes = 0;
-        for Stored { envelope, .. } in stored {
-            let Ok(post) = envelope.reread::<Post>() else { continue };
-            posts.push(sent(&post, &envelope));
-            bytes += post.body.len() + 256;
-            if bytes > ANSWER_BYTES {
-                break;
-            }
-        }
-        self.send(&doc, peer, &Message::Posts { posts, asked: Some(feed) }, out);
-    }
-
     pub(super) fn on_posts(
         &mut self,
         now: Time,
@@ -493,6 +408,8 @@ impl Replica {
         asked: Option<FeedId>,
         out: &mut Outbox<Output>,
     ) {
+        let newest = posts.iter().map(|sent| sent.seq).max();
+        let full = self.entries.get(&doc).is_some_and(|entry| entry.feeds.is_full());
         let mut kept = false;
         for sent in posts {
             match self.accept_post(now, doc, peer, sent, out) {
@@ -505,13 +422,15 @@ impl Replica {
         let Some(session) = entry.sessions.get_mut(&peer) else { return };
         // What was pushed may lie behind a gap.
         let Some(feed) = asked else { return self.fetch_next(now, doc, peer, out) };
-        let asked = session.fetching.take_if(|(_, of, _)| *of == feed);
+        let asked = session.take_asked(&feed, newest);
         if kept {
             session.doubted.remove(&feed);
-        } else if let Some((_, _, first)) = asked {
+        } else if let Some(asked) = asked.filter(|_| !full) {
             // It has nothing new of this: until it says again how far the feed is there.
-            session.asked_from.insert(feed, first);
+            session.asked_from.insert(feed, asked.first);
             session.doubted.insert(feed);
+            // Somebody else may have it.
+            return self.fetch_from_all(now, doc, out);
         }
         self.fetch_next(now, doc, peer, out);
     }
@@ -661,7 +580,7 @@ impl Replica {
     /// Tells callers whose entries will not be written any more.
     pub(super) fn drop_appends(entry: &mut Entry, error: &DocError, out: &mut Outbox<Output>) {
         let feeds = &mut entry.feeds;
-        for batch in [std::mem::take(&mut feeds.flight), std::mem::take(&mut feeds.next)] {
+        for batch in feeds.flight.take().into_iter().chain(feeds.next.take()) {
             for (request, _) in batch.appends {
                 out.push(Output::Reply { request, outcome: Err(error.clone()) });
             }
@@ -694,7 +613,7 @@ impl Entry {
         let Some(feed) = self.feeds.here.get_mut(&id) else { return };
         feed.fork.take_if(|fork| fork.seq > last);
         feed.cut(last, link);
-        self.feeds.next.removals.push(posts_behind(&doc, &id, last));
+        self.feeds.next().removals.push(posts_behind(&doc, &id, last));
         self.feeds.touch(id);
         let why = super::local::not_allowed("writer", self.members.role(&me));
         self.feeds.drop_behind(id, last, &why, out);
@@ -735,10 +654,10 @@ impl Feeds {
     /// Takes out of the next batch what is behind the end of a feed, and tells whoever waits for it.
     pub(super) fn drop_behind(&mut self, feed: FeedId, last: u64, why: &DocError, out: &mut Outbox<Output>) {
         let gone = |grown: &Grown| grown.posted.feed() == feed && grown.posted.post.seq > last;
-        let ids: BTreeSet<PostId> =
-            self.next.posts.iter().filter(|it| gone(it)).map(|it| it.posted.id).collect();
-        self.next.posts.retain(|grown| !gone(grown));
-        for (request, _) in self.next.appends.extract_if(.., |(_, post)| ids.contains(post)) {
+        let Some(next) = &mut self.next else { return };
+        let ids: BTreeSet<PostId> = next.posts.iter().filter(|it| gone(it)).map(|it| it.posted.id).collect();
+        next.posts.retain(|grown| !gone(grown));
+        for (request, _) in next.appends.extract_if(.., |(_, post)| ids.contains(post)) {
             out.push(Output::Reply { request, outcome: Err(why.clone()) });
         }
     }
@@ -748,20 +667,22 @@ impl Feeds {
     fn forget(&mut self, doc: DocId, feed: FeedId, (first, last): (u64, u64)) {
         let is_of =
             |grown: &Grown| grown.posted.feed() == feed && (first..=last).contains(&grown.posted.post.seq);
-        self.next.posts.retain(|grown| !is_of(grown));
-        self.next.removals.push(posts_from(&doc, &feed, (first, last)));
+        let next = self.next();
+        next.posts.retain(|grown| !is_of(grown));
+        next.removals.push(posts_from(&doc, &feed, (first, last)));
     }
 
     /// An entry that is on its way to the disk.
     pub(super) fn coming(&self, feed: FeedId, seq: u64) -> Option<&Grown> {
-        let mut coming = self.next.posts.iter().chain(&self.flight.posts);
+        let batches = self.next.iter().chain(&self.flight);
+        let mut coming = batches.flat_map(|batch| &batch.posts);
         coming.find(|grown| grown.posted.feed() == feed && grown.posted.post.seq == seq)
     }
 
     fn add(&mut self, grown: Grown) {
-        self.next.bytes += grown.posted.post.body.len() + POST_OVERHEAD_BYTES;
-        let id = grown.posted.feed();
-        self.next.posts.push(grown);
+        let (id, next) = (grown.posted.feed(), self.next());
+        next.bytes += grown.posted.post.body.len() + POST_OVERHEAD_BYTES;
+        next.posts.push(grown);
         self.touch(id);
     }
 }

@@ -186,8 +186,8 @@ impl Replica {
         let prevs: BTreeSet<_> = at_place.map(|(_, post)| post.prev).collect();
         let proof = contradiction(place, &suspect.entries).unwrap_or_default();
         if here.fork(place, proof, prev) {
-            feeds.next.removals.push(posts_behind(&doc, &feed, place - 1));
-            feeds.next.forked.insert(feed);
+            feeds.next().removals.push(posts_behind(&doc, &feed, place - 1));
+            feeds.next().forked.insert(feed);
             feeds.touch(feed);
             let why = DocError::Refused("this node's feed forked: say it again".to_owned());
             feeds.drop_behind(feed, place - 1, &why, out);

@@ -1,6 +1,7 @@
 //! What local callers ask.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use automerge::Automerge;
 use serde_bytes::{ByteArray, ByteBuf};
@@ -79,9 +80,10 @@ impl Replica {
         self.insert(row, vec![grant.clone()], now);
         if let Some(entry) = self.entries.get_mut(&doc) {
             entry.state = State::Open(Box::new(document));
-            entry.writing.next.operations.push(grant);
-            entry.writing.next.waiting.push(done);
+            entry.writing().next.operations.push(grant);
+            entry.writing().next.waiting.push(done);
         }
+        self.opened(now, doc);
         self.flush(doc, now, out);
     }
 
@@ -104,8 +106,9 @@ impl Replica {
                 return out.push(Output::Reply { request, outcome: Err(DocError::Refused(why.to_owned())) });
             }
             // A second ticket to a document that is here: a better role, or another way in.
-            entry.row.bearer = bearer.map(ByteArray::new).or(entry.row.bearer);
-            entry.row.inviter = inviter.or(entry.row.inviter);
+            let row = Arc::make_mut(&mut entry.row);
+            row.bearer = bearer.map(ByteArray::new).or(row.bearer);
+            row.inviter = inviter.or(row.inviter);
         } else {
             let row = Row {
                 access,
@@ -120,8 +123,8 @@ impl Replica {
             self.insert(row, Vec::new(), now);
         }
         let Some(entry) = self.entries.get_mut(&doc) else { return };
-        entry.writing.next.row = true;
-        entry.writing.next.waiting.push(Waiting::Plain { request, outcome: Outcome::Opened { doc } });
+        entry.writing().next.row = true;
+        entry.writing().next.waiting.push(Waiting::Plain { request, outcome: Outcome::Opened { doc } });
         let members: Vec<NodeId> = entry.contacts().filter(|peer| *peer != self.me).collect();
         entry.sessions.clear();
         out.push(Output::Seek { doc, tag, members: members.clone() });
@@ -224,7 +227,7 @@ impl Replica {
         match document.work(at, wall, work) {
             Ok(Some(_)) => {
                 let after = document.heads();
-                entry.writing.next.waiting.push(Waiting::Edit { request, before, after });
+                entry.writing().next.waiting.push(Waiting::Edit { request, before, after });
                 self.flush(doc, now, out);
             }
             Ok(None) => {
@@ -279,9 +282,9 @@ impl Replica {
             let operation = Operation { doc, epoch, act };
             let envelope = Envelope::seal(key, Domain::DocControl, &self.config.network, &operation);
             entry.log.insert(&entry.row.access, &self.config.network, &envelope);
-            entry.writing.next.operations.push(envelope);
+            entry.writing().next.operations.push(envelope);
         }
-        entry.writing.next.waiting.extend(done);
+        entry.writing().next.waiting.extend(done);
         self.members_changed(now, doc, out);
         self.flush(doc, now, out);
     }
@@ -460,6 +463,7 @@ impl Replica {
     }
 
     pub(super) fn forget(&mut self, request: RequestId, doc: DocId, out: &mut Outbox<Output>) {
+        self.closed(doc);
         let Some(entry) = self.entries.remove(&doc) else {
             return out.push(Output::Reply { request, outcome: Err(DocError::Unknown(doc)) });
         };

@@ -1,6 +1,7 @@
 //! What peers say: the handshake, operations, summaries, transfers.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde_bytes::{ByteArray, ByteBuf};
 use wattle_types::limits::FEEDS_PER_DOC_MAX;
@@ -15,8 +16,8 @@ use crate::access::{Act, OPERATIONS_MAX, OpHash, Operation, Refusal};
 use crate::document::{Fault, Hash};
 use crate::feed::Top;
 use crate::message::{
-    FRAME_BYTES_MAX, HEADS_MAX, Message, Nonce, PART_BYTES, PRESENCE_BYTES_MAX, SIGNAL_BYTES_MAX, frame,
-    split,
+    AUTHORS_MAX, FRAME_BYTES_MAX, HEADS_MAX, Message, Nonce, PART_BYTES, PRESENCE_BYTES_MAX,
+    SIGNAL_BYTES_MAX, frame, split,
 };
 use crate::payload::{PAYLOAD_BYTES_MAX, Payload};
 use crate::session::{Outgoing, Progress, Session, Side, Standing, no_proof, nonce_for, proof};
@@ -37,25 +38,33 @@ pub(super) struct Link {
     hellos: BTreeMap<DocTag, (Nonce, Time)>,
     /// Documents whose turn for one comes when another has been answered.
     turns: BTreeSet<DocId>,
+    /// When the channel opened, or the peer last began one.
+    greeted: Time,
 }
 
 impl Replica {
     pub(super) fn peer_up(&mut self, now: Time, peer: NodeId, out: &mut Outbox<Output>) {
         // A new channel starts afresh: what the old one carried last is not known.
-        self.peer_down(&peer, out);
+        self.peer_down(now, &peer, out);
         let secret = self.draw();
-        self.links.insert(peer, Link { secret, hellos: BTreeMap::new(), turns: BTreeSet::new() });
+        self.links
+            .insert(peer, Link { secret, hellos: BTreeMap::new(), turns: BTreeSet::new(), greeted: now });
         let shared = self.entries.iter().filter(|(_, entry)| entry.contacts().any(|contact| contact == peer));
         for doc in shared.map(|(doc, _)| *doc).collect::<Vec<_>>() {
-            // Where both are members, one word is enough, and both would say it.
-            let both = self.entries.get(&doc).is_some_and(|entry| {
-                entry.members.role(&peer).is_some() && entry.members.role(&self.me).is_some()
-            });
-            if both && peer < self.me {
-                self.set_due(doc, now.after(FIRST_WORD));
-            } else {
-                self.hello_in_turn(now, doc, peer, out);
-            }
+            self.greet(now, doc, peer, out);
+        }
+    }
+
+    /// Begins a handshake, unless the peer does. Where both are members one word is enough, and both would say it; so
+    /// the one with the higher id waits while the other goes through the documents that they share.
+    fn greet(&mut self, now: Time, doc: DocId, peer: NodeId, out: &mut Outbox<Output>) {
+        let both = self.entries.get(&doc).is_some_and(|entry| {
+            entry.members.role(&peer).is_some() && entry.members.role(&self.me).is_some()
+        });
+        let word = self.links.get(&peer).map(|link| link.greeted.after(FIRST_WORD));
+        match word.filter(|word| both && peer < self.me && *word > now) {
+            Some(word) => self.set_due(doc, word),
+            None => self.hello_in_turn(now, doc, peer, out),
         }
     }
 
@@ -81,12 +90,17 @@ impl Replica {
         }
     }
 
-    pub(super) fn peer_down(&mut self, peer: &NodeId, out: &mut Outbox<Output>) {
+    pub(super) fn peer_down(&mut self, now: Time, peer: &NodeId, out: &mut Outbox<Output>) {
         self.links.remove(peer);
+        let mut owed = Vec::new();
         for (doc, entry) in &mut self.entries {
-            if entry.sessions.remove(peer).is_some() {
+            if let Some(session) = entry.sessions.remove(peer) {
                 out.push(Output::Notify(Event::PeersChanged { doc: *doc }));
+                owed.extend(Some(*doc).filter(|_| !session.fetching.is_empty()));
             }
+        }
+        for doc in owed {
+            self.fetch_from_all(now, doc, out);
         }
     }
 
@@ -114,7 +128,7 @@ impl Replica {
 
     pub(super) fn received(&mut self, now: Time, peer: NodeId, bytes: &[u8], out: &mut Outbox<Output>) {
         let misbehaved = |why, out: &mut Outbox<Output>| out.push(Output::Misbehaved { peer, why });
-        let Some(link) = self.links.get(&peer) else { return };
+        let Some(link) = self.links.get_mut(&peer) else { return };
         let Some((tag, body)) = split(bytes).filter(|_| bytes.len() <= FRAME_BYTES_MAX) else {
             return misbehaved("a document frame that is too short or too long", out);
         };
@@ -138,7 +152,10 @@ impl Replica {
                 let answer = Message::Challenge { nonce: asked, asked: nonce, proof };
                 out.push(Output::Send { peer, frame: frame(&tag, &answer) });
             }
-            (Message::Hello { nonce }, Some(doc)) => self.on_hello(doc, tag, peer, nonce, out),
+            (Message::Hello { nonce }, Some(doc)) => {
+                link.greeted = now;
+                self.on_hello(doc, tag, peer, nonce, out);
+            }
             (Message::Challenge { nonce, asked, proof }, Some(doc)) => {
                 self.on_challenge(now, doc, tag, peer, (nonce, asked, proof), out);
             }
@@ -322,7 +339,16 @@ impl Replica {
             Message::Want { heads, clock }
                 if member && heads.len() <= HEADS_MAX && clock.len() <= CLOCK_MAX =>
             {
+                if let Some(session) = entry.sessions.get_mut(&peer) {
+                    session.pruned.clear();
+                }
                 self.job(now, doc, Job::Want { peer, heads, clock }, out);
+            }
+            Message::Prune { authors } if member && authors.len() <= AUTHORS_MAX => {
+                let authors = authors.into_iter().filter(|author| entry.members.may_write(author));
+                if let Some(session) = entry.sessions.get_mut(&peer) {
+                    session.pruned.extend(authors);
+                }
             }
             Message::Part { transfer, part, parts, bytes } if member => {
                 self.on_part(now, doc, peer, (transfer, part, parts, bytes), out);
@@ -391,15 +417,16 @@ impl Replica {
         if added.is_empty() {
             return;
         }
-        entry.writing.next.operations.extend(added);
+        entry.writing().next.operations.extend(added);
         let mine = entry.log.members(&entry.row.access).role(&self.me);
         let came_in = mine.is_some() && entry.members.role(&self.me).is_none();
-        let is_of_no_use = |bearer: &mut ByteArray<16>| {
-            let given = entry.log.given_by(&bearer_key(bearer).node_id());
+        let is_of_no_use = |bearer: ByteArray<16>| {
+            let given = entry.log.given_by(&bearer_key(&bearer).node_id());
             given <= mine && (came_in || given.is_some())
         };
-        if entry.row.bearer.take_if(is_of_no_use).is_some() {
-            entry.writing.next.row = true;
+        if entry.row.bearer.is_some_and(is_of_no_use) {
+            Arc::make_mut(&mut entry.row).bearer = None;
+            entry.writing().next.row = true;
         }
         self.members_changed(now, doc, out);
         self.flush(doc, now, out);
@@ -491,11 +518,12 @@ impl Replica {
         out: &mut Outbox<Output>,
     ) {
         let Some(entry) = self.entries.get_mut(&doc) else { return };
-        if entry.writing.in_flight.is_some() {
+        if entry.is_writing() {
             let job = Job::Want { peer, heads: heads.to_vec(), clock: clock.to_vec() };
-            entry.writing.wants.retain(|it| !matches!(it, Job::Want { peer: of, .. } if *of == peer));
-            if entry.writing.wants.len() < WAITING_MAX {
-                entry.writing.wants.push(job);
+            let wants = &mut entry.writing().wants;
+            wants.retain(|it| !matches!(it, Job::Want { peer: of, .. } if *of == peer));
+            if wants.len() < WAITING_MAX {
+                wants.push(job);
             }
             return;
         }
@@ -601,10 +629,11 @@ impl Replica {
             session.gaps = if accepted.missing { session.gaps.saturating_add(1) } else { 0 };
             session.wanted_until = session.wanted_until.filter(|_| accepted.missing);
         }
-        let next = &mut entry.writing.next;
-        if !accepted.payload.chunks.is_empty() || !accepted.payload.vouches.is_empty() {
-            let alone = next.payload.chunks.is_empty() && document.is_vouched();
-            next.from = alone.then_some(peer);
+        let next = &mut entry.writing.get_or_insert_default().next;
+        let is_known = accepted.payload == Payload::default() && !accepted.missing;
+        if accepted.payload != Payload::default() {
+            let alone = next.payload == Payload::default() || next.from == Some(peer);
+            next.from = (alone && document.is_vouched()).then_some(peer);
             next.payload.chunks.extend(accepted.payload.chunks);
             next.payload.vouches.extend(accepted.payload.vouches);
         }
@@ -612,6 +641,9 @@ impl Replica {
             self.send_operations(doc, peer, out);
         }
         self.flush(doc, now, out);
+        if is_known {
+            self.prune_way(doc, peer, payload, out);
+        }
         if accepted.missing {
             self.ask(now, doc, peer, out);
         }
@@ -675,7 +707,7 @@ impl Replica {
             let asked = self.links.get(&peer).and_then(|link| link.hellos.get(&tag)).copied();
             match asked.map(|(_, at)| at.after(HELLO_AGAIN)) {
                 Some(again) if again > now => self.set_due(doc, again),
-                _ => self.hello_in_turn(now, doc, peer, out),
+                _ => self.greet(now, doc, peer, out),
             }
         }
     }
@@ -684,7 +716,7 @@ impl Replica {
         self.entries.get(&doc).is_some_and(|entry| entry.contacts().any(|contact| contact == peer))
     }
 
-    /// After something new is on disk: to everyone at once, and a summary when it is quiet.
+    /// After something new is on disk: at once to who may lack it, and a summary when it is quiet.
     pub(super) fn push(
         &mut self,
         now: Time,
@@ -693,10 +725,8 @@ impl Replica {
         from: Option<NodeId>,
         out: &mut Outbox<Output>,
     ) {
-        let Some(entry) = self.entries.get(&doc) else { return };
         if !payload.chunks.is_empty() {
-            let members = entry.sessions.keys().filter(|peer| entry.members.role(peer).is_some());
-            for peer in members.copied().filter(|peer| Some(*peer) != from).collect::<Vec<_>>() {
+            for peer in self.who_lacks(doc, payload, from) {
                 self.transfer(doc, peer, payload, out);
             }
         }

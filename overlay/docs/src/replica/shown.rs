@@ -41,13 +41,13 @@ impl Show {
 #[derive(Default)]
 pub(super) struct Showing {
     /// What is on disk.
-    pub(super) kept: Option<Shown>,
+    pub(super) kept: Option<Box<Shown>>,
     /// When the document last changed, where what is kept may not be of this version.
     changed: Option<Time>,
     /// When writing it last began.
     written: Option<Time>,
     /// What is being written, and the batches that follow the one that is on its way.
-    writing: Option<(Shown, VecDeque<Vec<Write>>)>,
+    writing: Option<Box<(Shown, VecDeque<Vec<Write>>)>>,
     /// Who waits for what is kept.
     pub(super) waiting: Vec<RequestId>,
 }
@@ -66,7 +66,7 @@ impl Replica {
 
     /// What is kept, if it is of this version.
     fn newest<'a>(&self, entry: &'a Entry) -> Option<&'a Shown> {
-        entry.showing.kept.as_ref().filter(|kept| kept.version == self.version(entry))
+        entry.showing.kept.as_deref().filter(|kept| kept.version == self.version(entry))
     }
 
     /// Shows a document: by what is kept, where it would have to be read first.
@@ -99,7 +99,7 @@ impl Replica {
         let Some(entry) = self.entries.get_mut(&doc) else { return };
         let was_read = values.is_ok();
         let whole = values.ok().and_then(|values| shown.whole(values));
-        if was_read && whole.is_none() && entry.showing.kept.as_ref() == Some(shown) {
+        if was_read && whole.is_none() && entry.showing.kept.as_deref() == Some(shown) {
             // It is not what was written.
             entry.showing.kept = None;
         }
@@ -130,7 +130,7 @@ impl Replica {
         let is_kept = self.newest(entry).is_some();
         let due = changed.after(QUIET).max(entry.showing.written.map_or(now, |written| written.after(PACE)));
         // What is not on disk yet is of no version.
-        let is_saved = entry.writing.in_flight.is_none() && document.is_vouched();
+        let is_saved = !entry.is_writing() && document.is_vouched();
         let begins = !is_kept && due <= now && is_saved && entry.showing.writing.is_none();
         let bytes = begins.then(|| document.answer(self.config.show.bytes)).flatten();
         let shown = bytes.as_ref().map(|bytes| Shown::of(self.version(entry), bytes));
@@ -143,7 +143,7 @@ impl Replica {
         if let (Some(bytes), Some(shown)) = (bytes, shown) {
             let batches = shown.batches(&doc, &bytes).into();
             (entry.showing.kept, entry.showing.written) = (None, Some(now));
-            entry.showing.writing = Some((shown, batches));
+            entry.showing.writing = Some(Box::new((shown, batches)));
             self.write_shown(doc, out);
         }
     }
@@ -153,11 +153,12 @@ impl Replica {
         let Some(entry) = self.entries.get(&doc) else { return };
         let version = self.version(entry);
         let Some(entry) = self.entries.get_mut(&doc) else { return };
-        let Some((shown, mut batches)) = entry.showing.writing.take() else { return };
+        let Some(writing) = entry.showing.writing.take() else { return };
+        let (shown, mut batches) = *writing;
         match batches.pop_front() {
-            None => entry.showing.kept = Some(shown),
+            None => entry.showing.kept = Some(Box::new(shown)),
             Some(writes) if shown.version == version => {
-                entry.showing.writing = Some((shown, batches));
+                entry.showing.writing = Some(Box::new((shown, batches)));
                 self.persists_made += 1;
                 let id = PersistId(self.persists_made);
                 self.shown_persists.insert(id, doc);

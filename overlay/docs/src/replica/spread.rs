@@ -3,16 +3,24 @@
 //! In a room whose members are all connected, each entry would come to everybody from everybody if whoever got one
 //! gave it on. So only its author gives it; who got it says how far the feed is here, and who lacks it asks. Said
 //! often, that is said together: no more often than [`TELL_EVERY`].
+//!
+//! A change is passed on at once, for who is not connected to its author must not wait. Who gets a copy too late asks
+//! its giver to pass on no more by that author, and asks for what is missing should a summary show some: so a tree is
+//! left of the connections between members, for each author, as in Plumtree (Leitão, Pereira and Rodrigues, SRDS 2007,
+//! section 3).
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use wattle_types::limits::FEEDS_PER_DOC_MAX;
-use wattle_types::{DocId, FeedId, NodeId, Outbox, PostLink, Time};
+use wattle_types::{DocId, Envelope, FeedId, NodeId, Outbox, PostLink, Time};
 
 use super::feeds::{ANSWER_POSTS, Grown, sent};
 use super::{Entry, Output, Replica};
 use crate::feed::Top;
-use crate::message::Message;
+use crate::message::{AUTHORS_MAX, Message};
+use crate::payload::Payload;
+use crate::session::Session;
 
 /// How often members are told at most how far feeds of others are here.
 const TELL_EVERY: Duration = Duration::from_millis(50);
@@ -59,6 +67,36 @@ impl Replica {
             if !tops.is_empty() {
                 self.send(&doc, *peer, &Message::Feeds { tops }, out);
             }
+        }
+    }
+}
+
+impl Replica {
+    /// Members to whom something new is given at once; it came from one of them, or from none.
+    pub(super) fn who_lacks(&self, doc: DocId, payload: &Payload, from: Option<NodeId>) -> Vec<NodeId> {
+        let Some(entry) = self.entries.get(&doc) else { return Vec::new() };
+        let authors: BTreeSet<NodeId> = payload.vouches.iter().map(Envelope::author).collect();
+        let has_it = |peer: &NodeId, session: &Session| {
+            let gets_of = |author| author == peer || session.pruned.contains(author);
+            !authors.is_empty() && authors.iter().all(gets_of)
+        };
+        let lacks = |peer: &NodeId, session: &Session| {
+            Some(*peer) != from && entry.members.role(peer).is_some() && !has_it(peer, session)
+        };
+        let sessions = entry.sessions.iter().filter(|(peer, session)| lacks(peer, session));
+        sessions.map(|(peer, _)| *peer).collect()
+    }
+
+    /// A peer passed on what was here already: it is asked to pass on no more by those authors.
+    pub(super) fn prune_way(&self, doc: DocId, peer: NodeId, payload: &Payload, out: &mut Outbox<Output>) {
+        let Some(entry) = self.entries.get(&doc) else { return };
+        let authors: BTreeSet<NodeId> = payload.vouches.iter().map(Envelope::author).collect();
+        let is_of_others =
+            |author: &NodeId| *author != peer && *author != self.me && entry.members.may_write(author);
+        let authors = authors.into_iter().filter(is_of_others);
+        let authors: Vec<NodeId> = authors.take(AUTHORS_MAX).collect();
+        if !authors.is_empty() {
+            self.send(&doc, peer, &Message::Prune { authors }, out);
         }
     }
 }

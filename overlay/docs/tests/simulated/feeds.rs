@@ -159,6 +159,95 @@ fn who_joins_late_sees_the_newest_of_many_authors_before_the_rest_of_any() {
     assert_eq!(world.said(late, doc), world.said(0, doc));
 }
 
+/// A room whose first node said so much to all but the last one, which starts anew; the bytes of what it lacks.
+fn who_lacks(
+    (entries, bytes): (usize, usize),
+    nodes: usize,
+    faults: Faults,
+) -> (World, wattle_types::DocId, u64) {
+    let (mut world, doc) = room(nodes, 21, Faults::NONE);
+    let late = nodes - 1;
+    (0..late).for_each(|other| world.disconnect(other, late));
+    let before = world.nodes[1].received_bytes;
+    for number in 0..entries {
+        let body = format!("{number} {}", "x".repeat(bytes)).into_bytes();
+        let request = world.request();
+        world.handle(0, Input::Append { request, doc, body });
+        world.run(Duration::from_millis(2));
+    }
+    world.run(10 * SECOND);
+    let bytes = world.nodes[1].received_bytes - before;
+    world.forget_feeds(late);
+    world.faults = faults;
+    (world, doc, bytes)
+}
+
+/// How many milliseconds it takes to fetch sixteen answers from one.
+fn sixteen_answers(of: (usize, usize), faults: Faults) -> u64 {
+    let (mut world, doc, _) = who_lacks(of, 3, faults);
+    world.connect(0, 2);
+    let begun = world.now;
+    while world.said(2, doc).len() < of.0 {
+        world.run(Duration::from_millis(5));
+    }
+    world.now.since(begun).as_millis() as u64
+}
+
+#[test]
+fn who_catches_up_asks_for_more_before_the_last_answer_is_there() {
+    let took = sixteen_answers((16 * 128, 200), Faults { delay_ms: 40, ..Faults::NONE });
+    assert!(took < 16 * 40, "it took {took} ms, and there and back takes 40");
+}
+
+#[test]
+fn who_catches_up_asks_for_more_as_soon_as_the_disk_took_what_came() {
+    // An answer fills more than half of a batch.
+    let took = sixteen_answers((16 * 105, 2_200), Faults { disk_ms: 60, ..Faults::NONE });
+    assert!(took < 650, "it took {took} ms, and a read and a write take 60 and overlap");
+}
+
+#[test]
+fn who_catches_up_is_given_each_entry_by_one_of_many() {
+    let faults = Faults { delay_ms: 20, overtake: false, disk_ms: 5, ..Faults::NONE };
+    let (mut world, doc, bytes) = who_lacks((1500, 200), 6, faults);
+    let before = world.nodes[5].received_bytes;
+    (0..5).for_each(|other| world.connect(other, 5));
+    world.run(10 * SECOND);
+    assert_eq!(world.said(5, doc).len(), 1500);
+    let received = world.nodes[5].received_bytes - before;
+    assert!(received < bytes * 3 / 2, "{received} bytes of {bytes}");
+}
+
+/// The second of three nodes lacks a long piece in the middle of what the first one said, and the third lacks all.
+fn with_a_hole() -> (World, wattle_types::DocId) {
+    let (mut world, doc, _) = who_lacks((100, 20), 3, Faults::NONE);
+    world.disconnect(0, 1);
+    for number in 100..1100 {
+        world.say(0, doc, &number.to_string()).unwrap();
+    }
+    world.faults.delay_ms = 20;
+    world.connect(0, 1);
+    while world.said(1, doc).len() == 100 {
+        world.run(Duration::from_millis(1));
+    }
+    world.disconnect(0, 1);
+    let here = world.said(1, doc).len();
+    assert!(here < 600, "no hole is left of {here}");
+    world.run(SECOND);
+    (world, doc)
+}
+
+#[test]
+fn who_catches_up_with_one_that_has_a_hole_gets_what_is_on_both_sides_of_it() {
+    let (mut world, doc) = with_a_hole();
+    world.connect(1, 2);
+    world.run(20 * SECOND);
+    assert_eq!(world.said(2, doc), world.said(1, doc));
+    world.connect(0, 1);
+    world.run(20 * SECOND);
+    assert_eq!(world.said(2, doc).len(), 1100);
+}
+
 #[test]
 fn pages_go_back_from_any_place() {
     let (mut world, doc) = room(3, 4, Faults::NONE);
@@ -385,7 +474,7 @@ fn a_clock_far_ahead_moves_no_other_clock() {
 /// Five nodes talk while links come and go, frames are lost, doubled and late, and nodes die between writes.
 /// Gives how many messages were acknowledged.
 fn talk(seed: u64) -> usize {
-    let faults = Faults { loss: 5, double: 5, delay_ms: 40, disk_ms: 10 };
+    let faults = Faults { loss: 5, double: 5, delay_ms: 40, overtake: true, disk_ms: 10 };
     let (mut world, doc) = room(5, seed, faults);
     let mut acknowledged = Vec::new();
     for step in 0..60 {

@@ -286,7 +286,7 @@ fn roles(seed: u64) -> usize {
     grant(&mut world, 0, doc, 1, Role::Admin).unwrap();
     (0..late).for_each(|one| (0..one).for_each(|other| world.connect(one, other)));
     world.run(SECOND);
-    world.faults = Faults { loss: 5, double: 5, delay_ms: 40, disk_ms: 20 };
+    world.faults = Faults { loss: 5, double: 5, delay_ms: 40, overtake: true, disk_ms: 20 };
     let (mut by_admins, mut asked, mut changes) = (BTreeSet::new(), Vec::new(), 0);
     for step in 0..70 {
         let node = world.draw(5) as usize;

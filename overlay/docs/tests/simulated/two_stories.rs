@@ -182,7 +182,7 @@ fn stories(seed: u64) {
         world.run(SECOND);
     }
     let base = world.save(0, doc).unwrap();
-    world.faults = Faults { loss: 3, double: 5, delay_ms: 40, disk_ms: 20 };
+    world.faults = Faults { loss: 3, double: 5, delay_ms: 40, overtake: true, disk_ms: 20 };
     part(&mut world);
     let mut told = 0;
     for step in 0..40 {

@@ -21,14 +21,16 @@ pub(crate) struct Faults {
     /// Of 100 frames, this many are lost, doubled.
     pub(crate) loss: u64,
     pub(crate) double: u64,
-    /// Longest time on the way; frames overtake each other.
+    /// Longest time on the way.
     pub(crate) delay_ms: u64,
+    /// Whether frames overtake each other. Those of one channel do not; those of a dead one and of the next may.
+    pub(crate) overtake: bool,
     /// Longest time of a write.
     pub(crate) disk_ms: u64,
 }
 
 impl Faults {
-    pub(crate) const NONE: Self = Self { loss: 0, double: 0, delay_ms: 0, disk_ms: 1 };
+    pub(crate) const NONE: Self = Self { loss: 0, double: 0, delay_ms: 0, overtake: true, disk_ms: 1 };
 }
 
 enum What {
@@ -78,6 +80,8 @@ pub(crate) struct World {
     queue: BTreeMap<(Time, u64), What>,
     /// Connected pairs, lower first, with the number of the connection.
     links: BTreeMap<(usize, usize), u64>,
+    /// When the last frame from one to another arrives.
+    arrived: BTreeMap<(usize, usize), Time>,
 }
 
 fn label(_: &Automerge) -> Label {
@@ -96,6 +100,7 @@ impl World {
             requests: 0,
             queue: BTreeMap::new(),
             links: BTreeMap::new(),
+            arrived: BTreeMap::new(),
         };
         for index in 0..nodes {
             let key = SecretKey::from_bytes(&[index as u8 + 1; 32]);
@@ -241,7 +246,13 @@ impl World {
         let times = if self.draw(100) < self.faults.double { 2 } else { 1 };
         for _ in 0..times {
             let delay = self.draw(self.faults.delay_ms + 1);
-            self.schedule(delay, What::Deliver { to, from, frame: frame.clone(), link });
+            let mut at = self.now.after(Duration::from_millis(delay));
+            if !self.faults.overtake {
+                at = at.max(self.arrived.get(&(from, to)).copied().unwrap_or_default());
+                self.arrived.insert((from, to), at);
+            }
+            self.order += 1;
+            self.queue.insert((at, self.order), What::Deliver { to, from, frame: frame.clone(), link });
         }
     }
 

@@ -18,7 +18,7 @@ use wattle_app::{
 };
 use wattle_order::payloads::NotTaken;
 use wattle_order::{Entry, transaction_hash};
-use wattle_types::{NodeId, cbor};
+use wattle_types::{NodeId, Time, cbor};
 
 use crate::clock::unix_now;
 use crate::documents::Documents;
@@ -267,7 +267,7 @@ impl Lane for HostLane {
     type Item = Heard;
     type Act = Output;
 
-    fn are_long(turns: &[Turn<Host>]) -> bool {
+    fn are_long(_host: &Host, _now: Time, turns: &[Turn<Host>]) -> bool {
         // What else takes long is done where documents are.
         turns.iter().any(|turn| match turn {
             Turn::Input(Input::Order(block)) => block.entries.len() > FEW_ENTRIES,

@@ -49,6 +49,8 @@ pub const SHARDS: u16 = 64;
 /// What waits for one machine: requests, frames and answers of the disk. Beyond it callers wait, and peers are not
 /// read.
 const INBOX_MAX: usize = 1024;
+/// Documents and pages of feeds that are read from the disk at once.
+const READS_AT_ONCE: usize = 4;
 /// What waits for the switch; beyond it machines and channels wait.
 const HEARD_MAX: usize = 1024;
 /// Events for those who watch; who is slower misses some.
@@ -110,6 +112,7 @@ impl Documents {
         let (heard, hears) = mpsc::channel(HEARD_MAX);
         let events = broadcast::Sender::new(EVENTS_MAX);
         let (index, budget) = (Index::default(), Budget::new(SHARDS));
+        let reads = Arc::new(Semaphore::new(READS_AT_ONCE));
         let mut switch = Switch {
             overlay: overlay.clone(),
             inboxes: inboxes.clone(),
@@ -135,6 +138,7 @@ impl Documents {
                 budget: budget.clone(),
                 switch: heard.clone(),
                 store: Arc::clone(store),
+                reads: Arc::clone(&reads),
                 events: events.clone(),
                 apps: apps.clone(),
             };

@@ -33,8 +33,8 @@ pub(crate) trait Lane: Send + 'static {
     /// An output, and what the machine knows of it.
     type Act: Send + 'static;
 
-    /// Whether these turns may take long.
-    fn are_long(turns: &[Turn<Self::Machine>]) -> bool;
+    /// Whether these turns may take long now.
+    fn are_long(machine: &Self::Machine, now: Time, turns: &[Turn<Self::Machine>]) -> bool;
 
     /// The input that says that a deadline passed.
     fn wake() -> InputOf<Self>;
@@ -87,7 +87,8 @@ pub(crate) async fn drive<L: Lane>(
             turns.push(Turn::Input(L::wake()));
         }
         let mut acts;
-        (machine, acts) = if L::are_long(&turns) {
+        let now = Time::since_start(started.elapsed());
+        (machine, acts) = if L::are_long(&machine, now, &turns) {
             let long = tokio::task::spawn_blocking(move || run::<L>(machine, turns, started));
             match long.await.map_err(tokio::task::JoinError::try_into_panic) {
                 Ok(done) => done,

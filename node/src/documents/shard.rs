@@ -3,17 +3,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use wattle_app::Input as AppInput;
 use wattle_docs::{DocError, DocStatus, Event, Input, Outcome, Output, PersistId, Replica, RequestId, Shard};
 use wattle_store::Store;
-use wattle_types::{DocId, NodeId, Table, Write};
+use wattle_types::{DocId, NodeId, Table, Time, Write};
 use wattle_weave::{Route, Shards};
 
 use super::budget::Budget;
 use super::switch::Heard;
 use crate::driver::{Lane, Turn};
+
+/// Quick turns that are taken at once: a millisecond together.
+const FEW_TURNS: usize = 4;
 
 /// How a request of a local caller ends.
 pub(super) type Reply = oneshot::Sender<Result<Outcome, DocError>>;
@@ -122,6 +125,8 @@ pub(super) struct Around {
     pub(super) budget: Budget,
     pub(super) switch: mpsc::Sender<Heard>,
     pub(super) store: Arc<Store>,
+    /// For reading the disk: each that reads is a thread.
+    pub(super) reads: Arc<Semaphore>,
     pub(super) events: broadcast::Sender<Event>,
     /// The host waits for nobody, so it is waited for.
     pub(super) apps: mpsc::Sender<AppInput>,
@@ -184,11 +189,17 @@ impl ShardLane {
         answer: impl FnOnce(Result<Vec<Option<Vec<u8>>>, String>) -> Input + Send + 'static,
     ) {
         let (store, inbox) = (Arc::clone(&self.around.store), self.around.inbox.clone());
-        tokio::task::spawn_blocking(move || {
-            let read = keys.iter().map(|(table, key)| store.get(*table, key)).collect::<Result<Vec<_>, _>>();
-            let values = read.map_err(|failure| failure.to_string());
+        let reads = Arc::clone(&self.around.reads);
+        tokio::spawn(async move {
+            let Ok(place) = reads.acquire_owned().await else { return };
+            let read = tokio::task::spawn_blocking(move || {
+                let read = keys.iter().map(|(table, key)| store.get(*table, key));
+                read.collect::<Result<Vec<_>, _>>().map_err(|failure| failure.to_string())
+            });
+            let values = read.await.unwrap_or_else(|stopped| Err(stopped.to_string()));
+            drop(place);
             // Ignored because a machine that ended has nobody to tell.
-            drop(inbox.blocking_send(Item::Input(answer(values))));
+            drop(inbox.send(Item::Input(answer(values))).await);
         });
     }
 }
@@ -198,12 +209,13 @@ impl Lane for ShardLane {
     type Item = Item;
     type Act = Act;
 
-    /// All but looks, and what a channel does: each machine hears of that, and most have nothing to do with its peer.
-    fn are_long(turns: &[Turn<Replica>]) -> bool {
-        let is_short = |turn: &Turn<Replica>| {
-            matches!(turn, Turn::Look(_) | Turn::Input(Input::PeerUp { .. } | Input::PeerDown { .. }))
+    /// A look is short, and so are a few inputs that the machine calls quick.
+    fn are_long(machine: &Replica, now: Time, turns: &[Turn<Replica>]) -> bool {
+        let is_short = |turn: &Turn<Replica>| match turn {
+            Turn::Look(_) => true,
+            Turn::Input(input) => machine.is_quick(now, input),
         };
-        !turns.iter().all(is_short)
+        turns.len() > FEW_TURNS || !turns.iter().all(is_short)
     }
 
     fn wake() -> Input {

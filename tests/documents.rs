@@ -564,7 +564,11 @@ fn what_others_wrote_and_a_member_passes_on_is_judged_by_itself() {
 fn a_document_that_is_not_in_use_is_put_away_when_memory_is_short() {
     let mut desk = Desk::new(key(1));
     let docs: Vec<DocId> = (0..2).map(|_| desk.create()).collect();
-    assert!(desk.replica.open_bytes() > 0);
+    // Of small ones a machine puts all but one away, however much memory there is.
+    for doc in &docs {
+        let long = put("long", &"x".repeat(70_000));
+        desk.ask(|request| Input::Edit { request, doc: *doc, at: None, edit: long }).unwrap();
+    }
     desk.wait(Duration::from_secs(2));
     edit(&mut desk, docs[0], "in use");
     let one = desk.replica.open_bytes() / 2;
@@ -572,8 +576,8 @@ fn a_document_that_is_not_in_use_is_put_away_when_memory_is_short() {
     let left = desk.replica.open_bytes();
     assert!(left > 0 && left < 2 * one, "{left} bytes instead of those of one document, about {one}");
     let loads = desk.loads;
-    assert_eq!(keys(&mut desk, docs[0]).len(), 2);
+    assert_eq!(keys(&mut desk, docs[0]).len(), 3);
     assert_eq!(desk.loads, loads, "the one in use was put away");
-    assert_eq!(keys(&mut desk, docs[1]).len(), 1, "it is not what it was");
+    assert_eq!(keys(&mut desk, docs[1]).len(), 2, "it is not what it was");
     assert_eq!(desk.loads, loads + 1);
 }

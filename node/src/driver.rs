@@ -13,6 +13,9 @@ use wattle_types::{Machine, Outbox, Time};
 /// What a machine is given at once: beyond it what it said first would wait for long.
 const TOGETHER: usize = 64;
 
+/// Turns that are had where the machine is before whatever else waits has its turn.
+const FEW_TURNS: usize = 4;
+
 type InputOf<L> = <<L as Lane>::Machine as Machine>::Input;
 type OutputOf<L> = <<L as Lane>::Machine as Machine>::Output;
 
@@ -33,7 +36,7 @@ pub(crate) trait Lane: Send + 'static {
     /// An output, and what the machine knows of it.
     type Act: Send + 'static;
 
-    /// Whether these turns may take long now.
+    /// Whether these few turns may take long now.
     fn are_long(machine: &Self::Machine, now: Time, turns: &[Turn<Self::Machine>]) -> bool;
 
     /// The input that says that a deadline passed.
@@ -55,8 +58,9 @@ pub(crate) trait Lane: Send + 'static {
         None
     }
 
-    /// After some turns, before anything is done of what they came to: there may be more to do.
-    fn after(&mut self, _machine: &Self::Machine, _acts: &mut Vec<Self::Act>) {}
+    /// After some turns, before anything is done of what they came to: there may be more to do. Of what was opened
+    /// together with them some may be `left`.
+    fn after(&mut self, _machine: &Self::Machine, _left: bool, _acts: &mut Vec<Self::Act>) {}
 
     /// Does what the machine said.
     fn act(&mut self, act: Self::Act) -> impl Future<Output = ()> + Send;
@@ -72,23 +76,33 @@ pub(crate) async fn drive<L: Lane>(
 ) {
     let mut inbox = inbox.ready_chunks(TOGETHER);
     let mut machine = Box::new(machine);
+    let mut turns = Vec::new();
     loop {
-        let wake = machine.deadline().map(|at| started + Duration::from_micros(at.as_micros()));
-        let items = tokio::select! {
-            () = stop.cancelled() => return,
-            () = passed(wake) => Vec::new(),
-            items = inbox.next() => match items {
-                Some(items) => items,
-                None => return,
-            },
-        };
-        let mut turns = L::together(items.into_iter().filter_map(|item| lane.open(item)).collect());
-        if wake.is_some_and(|at| at <= Instant::now()) {
-            turns.push(Turn::Input(L::wake()));
+        if turns.is_empty() {
+            let wake = machine.deadline().map(|at| started + Duration::from_micros(at.as_micros()));
+            let items = tokio::select! {
+                () = stop.cancelled() => return,
+                () = passed(wake) => Vec::new(),
+                items = inbox.next() => match items {
+                    Some(items) => items,
+                    None => return,
+                },
+            };
+            turns = L::together(items.into_iter().filter_map(|item| lane.open(item)).collect());
+            if wake.is_some_and(|at| at <= Instant::now()) {
+                turns.push(Turn::Input(L::wake()));
+            }
+        } else {
+            tokio::task::yield_now().await;
+            if stop.is_cancelled() {
+                return;
+            }
         }
         let mut acts;
         let now = Time::since_start(started.elapsed());
-        (machine, acts) = if L::are_long(&machine, now, &turns) {
+        let few = turns.len().min(FEW_TURNS);
+        (machine, acts) = if L::are_long(&machine, now, turns.get(..few).unwrap_or_default()) {
+            let turns = std::mem::take(&mut turns);
             let long = tokio::task::spawn_blocking(move || run::<L>(machine, turns, started));
             match long.await.map_err(tokio::task::JoinError::try_into_panic) {
                 Ok(done) => done,
@@ -97,9 +111,10 @@ pub(crate) async fn drive<L: Lane>(
                 Err(Err(_cancelled)) => return,
             }
         } else {
-            run::<L>(machine, turns, started)
+            let rest = turns.split_off(few);
+            run::<L>(machine, std::mem::replace(&mut turns, rest), started)
         };
-        lane.after(&machine, &mut acts);
+        lane.after(&machine, !turns.is_empty(), &mut acts);
         for act in acts {
             lane.act(act).await;
         }
@@ -135,3 +150,6 @@ fn run<L: Lane>(
     }
     (machine, acts)
 }
+
+#[cfg(test)]
+mod tests;

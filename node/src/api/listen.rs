@@ -89,6 +89,8 @@ impl Server {
         while let Some((stream, permit)) =
             self.accept(&self.tcp_connections, || async { Ok(listener.accept().await?.0) }).await
         {
+            // What is told is told at once. Ignored because a connection that is gone is found so when it is read.
+            drop(stream.set_nodelay(true));
             self.spawn(Impatient::new(stream, self.unread_max), door, permit);
         }
     }

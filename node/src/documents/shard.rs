@@ -15,9 +15,6 @@ use super::budget::Budget;
 use super::switch::Heard;
 use crate::driver::{Lane, Turn};
 
-/// Quick turns that are taken at once: a millisecond together.
-const FEW_TURNS: usize = 4;
-
 /// How a request of a local caller ends.
 pub(super) type Reply = oneshot::Sender<Result<Outcome, DocError>>;
 
@@ -209,13 +206,13 @@ impl Lane for ShardLane {
     type Item = Item;
     type Act = Act;
 
-    /// A look is short, and so are a few inputs that the machine calls quick.
+    /// A look is short, and so are inputs that the machine calls quick.
     fn are_long(machine: &Replica, now: Time, turns: &[Turn<Replica>]) -> bool {
         let is_short = |turn: &Turn<Replica>| match turn {
             Turn::Look(_) => true,
             Turn::Input(input) => machine.is_quick(now, input),
         };
-        turns.len() > FEW_TURNS || !turns.iter().all(is_short)
+        !turns.iter().all(is_short)
     }
 
     fn wake() -> Input {
@@ -287,7 +284,7 @@ impl Lane for ShardLane {
         wattle_weave::follows(output)
     }
 
-    fn after(&mut self, machine: &Replica, acts: &mut Vec<Act>) {
+    fn after(&mut self, machine: &Replica, left: bool, acts: &mut Vec<Act>) {
         let mut changed = BTreeSet::new();
         for act in acts.iter() {
             let Act::Said { output, .. } = act else { continue };
@@ -308,6 +305,9 @@ impl Lane for ShardLane {
                 Some(status) => self.around.index.put(status),
                 None => self.around.index.remove(&doc),
             }
+        }
+        if left {
+            return;
         }
         if self.around.budget.is_over(self.around.shard, machine.open_bytes()) {
             acts.push(Act::Shed);

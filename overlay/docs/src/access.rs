@@ -254,6 +254,10 @@ impl ControlLog {
                 return false;
             }
         }
+        if self.operations.is_empty() {
+            // Most documents have one, and a list grows to four at once.
+            self.operations = LiteMap::with_capacity(1);
+        }
         self.operations.insert(hash, Box::new(Signed { envelope: envelope.clone(), author, operation }));
         true
     }
@@ -400,7 +404,8 @@ impl ControlLog {
             waiting.extend(grant.map(|grant| (*hash, *member, grant)));
         }
         let counted = self.let_in(access, admitted, waiting, &mut said);
-        let roles = said.iter().filter_map(|(node, said)| Some((*node, said.role()?))).collect();
+        let mut roles = LiteMap::with_capacity(said.len());
+        roles.extend(said.iter().filter_map(|(node, said)| Some((*node, said.role()?))));
         let (cuts, feed_ends) = (self.cuts(holds), self.feed_ends(holds));
         (Members { roles, cuts, feed_ends, settled: self.settled(holds) }, counted)
     }

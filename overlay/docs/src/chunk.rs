@@ -52,10 +52,10 @@ mod tests;
 use sha2::{Digest as _, Sha256};
 
 use content::Content;
-use reader::{Bound, Reader, measure, split_prefixed};
+use reader::{Reader, measure, split_prefixed};
 
-pub(crate) use load::FILE_ROWS_MAX;
 pub use load::load;
+pub(crate) use sync::is_little_sync;
 pub use sync::{BLOOM_PROBES_MAX, SYNC_HAVES_MAX, SyncError, SyncSummary, inspect_sync};
 
 /// What all chunks of one input may hold, compressed parts inflated. Four times the largest frame between
@@ -91,6 +91,29 @@ pub const CLOCK_CELLS_MAX: u64 = 1 << 30;
 
 /// Columns of one group. Automerge writes 16 at most; the rest is room for what it may add.
 pub const COLUMNS_MAX: u64 = 64;
+
+/// What the chunks of one input may hold.
+#[derive(Clone, Copy)]
+struct Caps {
+    /// Whether a part may be compressed.
+    inflates: bool,
+    /// Rows of one whole document.
+    document_rows: u64,
+    rows: u64,
+}
+
+impl Caps {
+    /// From a peer.
+    const PEER: Self = Self { inflates: true, document_rows: DOCUMENT_ROWS_MAX, rows: ROWS_MAX };
+
+    /// From this machine's user, or a program of it: the largest text, and half as much that was deleted. Automerge
+    /// takes 95 bytes for each row while it reads them: a gigabyte for the largest text. No less would read what it
+    /// saves itself.
+    const FILE: Self = Self { document_rows: 16 * 1024 * 1024, ..Self::PEER };
+
+    /// What [`Summary::is_little`].
+    const LITTLE: Self = Self { inflates: false, document_rows: 256, rows: 256 };
+}
 
 const MAGIC: [u8; 4] = [0x85, 0x6f, 0x4a, 0x83];
 const DOCUMENT: u8 = 0;
@@ -191,6 +214,18 @@ pub struct Summary {
     pub rows: u64,
     /// Of these, the rows of the largest document.
     pub document_rows: u64,
+    /// Changes, those in documents among them.
+    pub history: u64,
+    /// Actors that documents name, and one for each change by itself.
+    pub actors: u64,
+}
+
+impl Summary {
+    /// Whether this is applied, or read, in half a millisecond, as long as nothing of it is compressed: a change takes
+    /// as long as twenty operations, and each actor may come to be one signature.
+    const fn is_little(&self) -> bool {
+        self.rows <= Caps::LITTLE.rows && self.history <= 16 && self.actors <= 8
+    }
 }
 
 /// What a single change is, before automerge sees it.
@@ -210,7 +245,7 @@ pub struct ChangeSummary {
 /// [`ChunkError`] for anything that automerge must not be given.
 pub fn inspect(bytes: &[u8]) -> Result<Summary, ChunkError> {
     let mut summary = Summary::default();
-    inspect_into(bytes, &mut summary, DOCUMENT_ROWS_MAX)?;
+    inspect_into(bytes, &mut summary, Caps::PEER)?;
     Ok(summary)
 }
 
@@ -224,7 +259,7 @@ pub fn inspect_change(bytes: &[u8]) -> Result<ChangeSummary, ChunkError> {
         return Err(ChunkError::NotOneChange);
     }
     let mut summary = Summary::default();
-    let hash = chunk.inspect(&mut summary, DOCUMENT_ROWS_MAX)?;
+    let hash = chunk.inspect(&mut summary, Caps::PEER)?;
     Ok(ChangeSummary { hash, inflated_bytes: summary.inflated_bytes, rows: summary.rows })
 }
 
@@ -243,15 +278,22 @@ pub(crate) fn split(bytes: &[u8]) -> Result<Vec<&[u8]>, ChunkError> {
     Ok(chunks)
 }
 
+/// Whether chunks that come together are applied, or read, in half a millisecond.
+pub(crate) fn are_little<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> bool {
+    let mut summary = Summary::default();
+    let is_plain = chunks.into_iter().all(|bytes| inspect_into(bytes, &mut summary, Caps::LITTLE).is_ok());
+    is_plain && summary.is_little()
+}
+
 /// Adds the chunks of `bytes` to a summary, whose numbers count against the caps.
-fn inspect_into(bytes: &[u8], summary: &mut Summary, document_rows_max: u64) -> Result<(), ChunkError> {
+fn inspect_into(bytes: &[u8], summary: &mut Summary, caps: Caps) -> Result<(), ChunkError> {
     if bytes.is_empty() {
         return Err(ChunkError::Empty);
     }
     let mut rest = bytes;
     while !rest.is_empty() {
         let (chunk, after) = Chunk::split(rest)?;
-        chunk.inspect(summary, document_rows_max)?;
+        chunk.inspect(summary, caps)?;
         rest = after;
     }
     Ok(())
@@ -281,8 +323,8 @@ impl<'a> Chunk<'a> {
     }
 
     /// Opens the content; the hash of what is in it.
-    fn inspect(&self, summary: &mut Summary, document_rows_max: u64) -> Result<[u8; 32], ChunkError> {
-        let mut content = Content::new(summary, document_rows_max);
+    fn inspect(&self, summary: &mut Summary, caps: Caps) -> Result<[u8; 32], ChunkError> {
+        let mut content = Content::new(summary, caps);
         match self.kind {
             DOCUMENT => {
                 let hash = self.check(Hash::of(DOCUMENT, size(self.content)).over(self.content))?;
@@ -297,7 +339,7 @@ impl<'a> Chunk<'a> {
                 Ok(hash)
             }
             _ => {
-                let bound = Bound::deflated(size(self.content), content.inflated_left());
+                let bound = content.bound(size(self.content))?;
                 // The hash begins with the length, which nothing else says: inflated once to know it.
                 let mut hash = Hash::of(CHANGE, measure(self.content, bound)?);
                 content.change(&mut Reader::hashed(self.content, bound, &mut hash))?;

@@ -7,6 +7,7 @@ mod apply;
 mod authors;
 mod client;
 mod edit;
+mod size;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -119,6 +120,8 @@ pub(crate) struct Document {
     clock: BTreeMap<ByteBuf, u64>,
     /// Operations of all changes.
     operations: u64,
+    /// Bytes of all changes, none of them compressed.
+    bytes: u64,
     /// Local changes that nobody vouched for yet: not on disk, not sent.
     fresh: Vec<Change>,
     /// They begin with a history that others made elsewhere: this node vouches for having it, not for each of
@@ -134,6 +137,7 @@ impl Document {
             vouches: BTreeMap::new(),
             clock: BTreeMap::new(),
             operations: 0,
+            bytes: 0,
             fresh: Vec::new(),
             imported: false,
         };
@@ -153,8 +157,8 @@ impl Document {
         let mut document = Self::new(author, actor);
         document.automerge = history;
         document.write_as(author, actor);
-        document.count(&[]);
         document.fresh = document.automerge.get_changes(&[]);
+        document.count(&document.fresh.clone());
         let most = document.fresh.iter().map(Change::len).max().unwrap_or_default();
         edit::check(most as u64, document.operations).map_err(EditFault::Refused)?;
         document.imported = true;
@@ -208,7 +212,7 @@ impl Document {
         catch_unwind(AssertUnwindSafe(load)).map_err(|_panic| Fault::Panicked)??;
         document.write_as(author, actor);
         document.automerge.set_actor(ActorId::from(actor.as_slice()));
-        document.count(&[]);
+        document.count_history(&chunks);
         document.keep(vouched);
         Ok(document)
     }
@@ -238,6 +242,7 @@ impl Document {
             vouches: self.vouches.clone(),
             clock: self.clock.clone(),
             operations: self.operations,
+            bytes: self.bytes,
             fresh: self.fresh.clone(),
             imported: self.imported,
         }
@@ -517,22 +522,6 @@ impl Document {
         Ok(ready)
     }
 
-    fn count(&mut self, changes: &[Change]) {
-        let mut raise = |actor: &ActorId, seq: u64, operations: u64| {
-            let last = self.clock.entry(ByteBuf::from(actor.to_bytes())).or_default();
-            *last = (*last).max(seq);
-            self.operations = self.operations.saturating_add(operations);
-        };
-        if changes.is_empty() {
-            for change in self.automerge.get_changes_meta(&[]) {
-                raise(&change.actor, change.seq, (change.max_op + 1).saturating_sub(change.start_op));
-            }
-        }
-        for change in changes {
-            raise(change.actor_id(), change.seq(), change.len() as u64);
-        }
-    }
-
     /// Remembers the newest vouch of each actor whose change is here; gives those that were new.
     fn keep(&mut self, vouched: Vec<(Root, Envelope)>) -> Vec<Envelope> {
         let mut kept = Vec::new();
@@ -604,11 +593,6 @@ impl Document {
     /// Asks about the document; none where the library fails.
     pub(crate) fn answer<T>(&self, question: impl FnOnce(&Automerge) -> T) -> Option<T> {
         catch_unwind(AssertUnwindSafe(|| question(&self.automerge))).ok()
-    }
-
-    /// Operations of all its changes.
-    pub(crate) const fn operations(&self) -> u64 {
-        self.operations
     }
 
     /// Whether it has more than is read as one chunk.

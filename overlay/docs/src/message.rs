@@ -6,6 +6,7 @@ use wattle_types::{DocTag, Envelope, FeedId, NodeId, cbor};
 
 use crate::access::{OpHash, Refusal};
 use crate::feed::{Sent, Top};
+use crate::payload::Payload;
 use crate::repo::{PeerId, SessionId};
 
 /// Bytes of a transfer in one frame: small enough that another document's edit waits a few milliseconds.
@@ -85,6 +86,14 @@ pub(crate) fn split(frame: &[u8]) -> Option<(DocTag, &[u8])> {
 pub(crate) fn holds_no_changes(message: &[u8]) -> bool {
     let Some((&[0xa1, name @ 0x61..=0x77], rest)) = message.split_first_chunk() else { return false };
     rest.get(..usize::from(name - 0x60)).is_some_and(|name| name != b"Part")
+}
+
+/// The changes that an undecoded message holds, where it is all of a transfer.
+pub(crate) fn all_changes(message: &[u8]) -> Option<Payload> {
+    match cbor::decode(message, FRAME_BYTES_MAX) {
+        Ok(Message::Part { parts: 1, bytes, .. }) => cbor::decode(&bytes, FRAME_BYTES_MAX).ok(),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

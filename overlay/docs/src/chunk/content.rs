@@ -3,7 +3,7 @@
 use super::columns::{Column, RowCap};
 use super::reader::{Bound, Reader};
 use super::{
-    ACTORS_MAX, CHANGE_ROWS_MAX, CLOCK_CELLS_MAX, ChunkError, INFLATED_BYTES_MAX, ROWS_MAX, Summary, size,
+    ACTORS_MAX, CHANGE_ROWS_MAX, CLOCK_CELLS_MAX, Caps, ChunkError, INFLATED_BYTES_MAX, Summary, size,
 };
 
 const HASH_BYTES: u64 = 32;
@@ -11,23 +11,29 @@ const HASH_BYTES: u64 = 32;
 /// A walk that counts against the caps.
 pub(super) struct Content<'s> {
     summary: &'s mut Summary,
-    document_rows_max: u64,
+    caps: Caps,
 }
 
 impl<'s> Content<'s> {
-    pub(super) const fn new(summary: &'s mut Summary, document_rows_max: u64) -> Self {
-        Self { summary, document_rows_max }
+    pub(super) const fn new(summary: &'s mut Summary, caps: Caps) -> Self {
+        Self { summary, caps }
     }
 
     /// Bytes that may still be inflated.
-    pub(super) const fn inflated_left(&self) -> u64 {
+    const fn inflated_left(&self) -> u64 {
         INFLATED_BYTES_MAX.saturating_sub(self.summary.inflated_bytes)
+    }
+
+    /// How far so many deflated bytes may inflate.
+    pub(super) fn bound(&self, deflated: u64) -> Result<Bound, ChunkError> {
+        let bound = Bound::deflated(deflated, self.inflated_left());
+        if self.caps.inflates { Ok(bound) } else { Err(ChunkError::Inflated { max: 0 }) }
     }
 
     /// What a chunk may hold that by itself may have so many rows.
     const fn rows(&self, max: u64) -> RowCap {
-        let left = ROWS_MAX.saturating_sub(self.summary.rows);
-        if left < max { RowCap { left, max: ROWS_MAX } } else { RowCap { left: max, max } }
+        let left = self.caps.rows.saturating_sub(self.summary.rows);
+        if left < max { RowCap { left, max: self.caps.rows } } else { RowCap { left: max, max } }
     }
 
     fn add_bytes(&mut self, bytes: u64) -> Result<(), ChunkError> {
@@ -58,6 +64,8 @@ impl<'s> Content<'s> {
             rows = rows.max(reader.section(column.length, |section| column.count(section, cap))?);
         }
         self.summary.rows = self.summary.rows.saturating_add(rows);
+        self.summary.history = self.summary.history.saturating_add(1);
+        self.summary.actors = self.summary.actors.saturating_add(1);
         reader.skip_all()?;
         self.add_bytes(reader.inflated())
     }
@@ -79,6 +87,8 @@ impl<'s> Content<'s> {
         let operations = self.columns(&of_operations, &mut reader)?;
         let rows = changes.max(operations);
         self.summary.rows = self.summary.rows.saturating_add(rows);
+        self.summary.history = self.summary.history.saturating_add(changes);
+        self.summary.actors = self.summary.actors.saturating_add(actors);
         self.summary.document_rows = self.summary.document_rows.max(rows);
         // Documents of the first versions end here, without the places.
         if !reader.at_end()? {
@@ -97,11 +107,11 @@ impl<'s> Content<'s> {
             let bytes = reader.rest().get(..length).ok_or(ChunkError::Truncated)?;
             reader.skip(column.length)?;
             let mut cells = if column.is_deflated() {
-                Reader::deflated(bytes, Bound::deflated(column.length, self.inflated_left()))
+                Reader::deflated(bytes, self.bound(column.length)?)
             } else {
                 Reader::plain(bytes)
             };
-            rows = rows.max(column.count(&mut cells, self.rows(self.document_rows_max))?);
+            rows = rows.max(column.count(&mut cells, self.rows(self.caps.document_rows))?);
             self.add_bytes(cells.inflated())?;
         }
         Ok(rows)

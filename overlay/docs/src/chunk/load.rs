@@ -4,19 +4,14 @@ use std::panic::catch_unwind;
 
 use automerge::{Automerge, ReadDoc as _};
 
-use super::{Summary, inspect_into};
-
-/// Rows of a whole document that this machine's user or a program of it brings: the largest text, and half as much
-/// that was deleted. Automerge takes 95 bytes for each while it reads them: a gigabyte for the largest text. No less
-/// would read what it saves itself.
-pub(crate) const FILE_ROWS_MAX: u64 = 16 * 1024 * 1024;
+use super::{Caps, Summary, inspect_into};
 
 /// Reads a file of Automerge: bounded before the decoder has it, and whole. It may take as long as the file is large.
 ///
 /// # Errors
 /// Why it is none, in words.
 pub fn load(bytes: &[u8]) -> Result<Automerge, String> {
-    inspect_into(bytes, &mut Summary::default(), FILE_ROWS_MAX).map_err(|error| error.to_string())?;
+    inspect_into(bytes, &mut Summary::default(), Caps::FILE).map_err(|error| error.to_string())?;
     let loaded = catch_unwind(|| Automerge::load(bytes));
     let loaded = loaded.map_err(|_panic| "the decoder does not survive it".to_owned())?;
     let automerge = loaded.map_err(|error| error.to_string())?;

@@ -2,7 +2,7 @@
 
 use super::content::skip_hashes;
 use super::reader::{Reader, split_prefixed};
-use super::{ChunkError, FILE_ROWS_MAX, Summary, inspect_into};
+use super::{Caps, ChunkError, Summary, inspect_into};
 
 /// Filters in one message. Automerge sends one; each is asked for every change that the receiver has.
 pub const SYNC_HAVES_MAX: u64 = 8;
@@ -62,6 +62,19 @@ pub struct SyncSummary {
 /// # Errors
 /// [`SyncError`] for anything that automerge must not be given.
 pub fn inspect_sync(bytes: &[u8]) -> Result<SyncSummary, SyncError> {
+    inspect_within(bytes, Caps::FILE)
+}
+
+/// Bytes of a sync message whose lists are soon walked.
+const LITTLE_BYTES: usize = 2 * 1024;
+
+/// Whether a sync message is answered in half a millisecond, for all that it brings and asks.
+pub(crate) fn is_little_sync(bytes: &[u8]) -> bool {
+    bytes.len() <= LITTLE_BYTES
+        && inspect_within(bytes, Caps::LITTLE).is_ok_and(|summary| summary.chunks.is_little())
+}
+
+fn inspect_within(bytes: &[u8], caps: Caps) -> Result<SyncSummary, SyncError> {
     let mut reader = Reader::plain(bytes);
     let version = reader.byte()?;
     if !VERSIONS.contains(&version) {
@@ -85,7 +98,7 @@ pub fn inspect_sync(bytes: &[u8]) -> Result<SyncSummary, SyncError> {
     let mut rest = reader.rest();
     for _ in 0..count {
         let (item, after) = split_prefixed(rest)?;
-        inspect_into(item, &mut chunks, FILE_ROWS_MAX)?;
+        inspect_into(item, &mut chunks, caps)?;
         rest = after;
     }
     if !rest.is_empty() {

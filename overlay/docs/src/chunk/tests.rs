@@ -9,6 +9,7 @@ use flate2::bufread::DeflateDecoder;
 use flate2::write::DeflateEncoder;
 use proptest::prelude::*;
 
+use super::reader::Bound;
 use super::*;
 
 fn unsigned(number: u64) -> Vec<u8> {
@@ -278,10 +279,39 @@ fn a_file_may_hold_more_than_a_peer_may_send_and_not_endlessly_more() {
     let message = |chunk: &[u8]| [&[0x43, 0, 0, 0, 1], &prefixed(chunk)[..]].concat();
     let larger = of(DOCUMENT_ROWS_MAX + 1);
     assert_eq!(inspect_sync(&message(&larger)).unwrap().chunks.document_rows, DOCUMENT_ROWS_MAX + 1);
-    let endless = of(FILE_ROWS_MAX + 1);
-    let rows = ChunkError::Rows { max: FILE_ROWS_MAX };
+    let endless = of(Caps::FILE.document_rows + 1);
+    let rows = ChunkError::Rows { max: Caps::FILE.document_rows };
     assert_eq!(inspect_sync(&message(&endless)), Err(rows.clone().into()));
     assert_eq!(load(&endless).unwrap_err(), rows.to_string());
+}
+
+#[test]
+fn what_is_little_is_told_by_its_operations_its_changes_and_their_actors() {
+    let of = |count: i64| chunk(CHANGE, &change(&puts(count)));
+    let is_little = |chunks: &[Vec<u8>]| {
+        let message = [vec![0x43, 0, 0, 0], unsigned(chunks.len() as u64)].concat();
+        let items: Vec<u8> = chunks.iter().flat_map(|chunk| prefixed(chunk)).collect();
+        let in_message = is_little_sync(&[message, items].concat());
+        assert_eq!(are_little(chunks.iter().map(Vec::as_slice)), in_message);
+        in_message
+    };
+    assert!(is_little(&[of(256)]) && !is_little(&[of(257)]));
+    assert!(!is_little(&[of(150), of(150)]), "they are applied together");
+    assert!(is_little(&vec![of(1); 8]) && !is_little(&vec![of(1); 9]), "each may be by another actor");
+    let of_document = |operations: i64| chunk(DOCUMENT, &document(&[], &puts(operations)));
+    assert!(is_little(&[of_document(256)]) && !is_little(&[of_document(257)]));
+    let of_changes = |changes: i64| chunk(DOCUMENT, &document(&puts(changes), &[]));
+    assert!(is_little(&[of_changes(16)]) && !is_little(&[of_changes(17)]));
+    let of_actors = |actors: u64| {
+        let [none, _] = columns(&[]);
+        let names: Vec<u8> = (0..actors).flat_map(|actor| prefixed(&[low_bits(actor)])).collect();
+        chunk(DOCUMENT, &[unsigned(actors), names, vec![0], none.clone(), none].concat())
+    };
+    assert!(is_little(&[of_actors(8)]) && !is_little(&[of_actors(9)]));
+    assert!(!is_little(&[compressed(&change(&puts(1)))]), "what is compressed is not looked at");
+    assert!(!is_little(&[vec![1, 2, 3]]), "nor is what is refused");
+    let heads = [vec![0x43], unsigned(70), vec![7; 70 * 32], vec![0, 0, 0]].concat();
+    assert!(inspect_sync(&heads).is_ok() && !is_little_sync(&heads), "a long list is walked too");
 }
 
 #[test]
@@ -419,7 +449,7 @@ proptest! {
         let Ok((chunk, _)) = Chunk::split(&bytes) else { return Ok(()) };
         // With the checksum repaired everything behind it is reached.
         let mut summary = Summary::default();
-        let mut content = Content::new(&mut summary, DOCUMENT_ROWS_MAX);
+        let mut content = Content::new(&mut summary, Caps::PEER);
         drop(content.document(chunk.content));
         drop(content.change(&mut Reader::plain(chunk.content)));
         drop(inspect(&compressed(chunk.content)));

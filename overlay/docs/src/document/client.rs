@@ -60,6 +60,19 @@ impl Conversation {
         self.cut
     }
 
+    /// Gives back room that nothing is in: a program may have thousands of documents open that rest.
+    pub(crate) fn shrink(&mut self) {
+        let sync = &mut self.sync;
+        let lists = [&mut sync.their_heads, &mut sync.their_need].into_iter().flatten();
+        for hashes in lists.chain([&mut sync.shared_heads, &mut sync.last_sent_heads]) {
+            hashes.shrink_to_fit();
+        }
+        if let Some(haves) = &mut sync.their_have {
+            haves.shrink_to_fit();
+            haves.iter_mut().for_each(|have| have.last_sync.shrink_to_fit());
+        }
+    }
+
     /// Whether the program may change the document. One that now may sends again what was refused.
     pub(crate) fn set_may_write(&mut self, may_write: bool) {
         self.sync.set_read_only(!may_write || self.cut);
@@ -71,6 +84,7 @@ pub(crate) struct Heard {
     message: Message,
     /// Rows of the largest document in it.
     document_rows: u64,
+    is_little: bool,
 }
 
 impl Heard {
@@ -79,7 +93,13 @@ impl Heard {
         let inspected = chunk::inspect_sync(bytes).map_err(|error| Fault::Malformed(error.to_string()))?;
         let read = || Message::decode(bytes).map_err(|error| Fault::Malformed(error.to_string()));
         let message = catch_unwind(read).map_err(|_panic| Fault::Panicked)??;
-        Ok(Self { message, document_rows: inspected.chunks.document_rows })
+        let is_little = chunk::is_little_sync(bytes);
+        Ok(Self { message, document_rows: inspected.chunks.document_rows, is_little })
+    }
+
+    /// Whether it is answered in half a millisecond.
+    pub(crate) const fn is_little(&self) -> bool {
+        self.is_little
     }
 
     /// Whether its sender has anything of the document.
@@ -97,7 +117,7 @@ impl Document {
         heard: Heard,
         cut: &[Hash],
     ) -> Result<(), Fault> {
-        let Heard { mut message, document_rows } = heard;
+        let Heard { mut message, document_rows, .. } = heard;
         self.check_rows(document_rows)?;
         let chunks = std::mem::replace(&mut message.changes, ChunkList::empty());
         let takes = !chunks.is_empty() && !conversation.sync.read_only;

@@ -327,6 +327,48 @@ fn a_slice_holds_what_memory_allows_and_a_larger_change_stands_alone() {
     assert_eq!(next.get_heads(), document.automerge.get_heads());
 }
 
+/// What is done with a small document takes no time to speak of: for what it holds, not for how well that is packed.
+#[test]
+fn a_document_is_small_by_its_operations_changes_actors_and_bytes() {
+    let network = NetworkName::default();
+    let put = |document: &mut Document, bytes: usize| {
+        let edit: Edit =
+            Box::new(move |tx| tx.put(ROOT, "key", vec![0_u8; bytes]).map_err(|error| error.to_string()));
+        document.edit(None, UnixTime::from_millis(0), edit).unwrap();
+    };
+    let is_small = |document: &mut Document| {
+        let payload = document.take_fresh(members().0, &key(2), &network, 1);
+        let read = Document::restore(&key(2).node_id(), &[8; 16], &network, vec![payload]).unwrap();
+        assert_eq!(read.is_small(), document.is_small(), "read again it is as large");
+        document.is_small()
+    };
+    assert!(is_small(&mut in_changes(4, 200)) && !is_small(&mut in_changes(6, 200)));
+    let in_empty = |changes: usize| {
+        let mut document = empty();
+        (0..changes).for_each(|change| put(&mut document, change % 2));
+        document
+    };
+    let by_actors = |actors: u8| {
+        let mut history = Automerge::new();
+        for actor in 0..actors {
+            history.set_actor(ActorId::from([actor; 16]));
+            let mut transaction = history.transaction();
+            transaction.put(ROOT, "key", i64::from(actor)).unwrap();
+            transaction.commit();
+        }
+        let nothing: Edit = Box::new(|_| Ok(()));
+        let (node, now) = (key(2).node_id(), UnixTime::from_millis(0));
+        Document::import(&node, &[200; 16], history, now, Work::Edit(nothing)).unwrap()
+    };
+    assert!(is_small(&mut by_actors(31)) && !is_small(&mut by_actors(40)));
+    assert!(is_small(&mut in_empty(256)) && !is_small(&mut in_empty(257)));
+    let mut zeros = empty();
+    put(&mut zeros, 60 * 1024);
+    assert!(zeros.is_small());
+    put(&mut zeros, 60 * 1024 + 1);
+    assert!(!is_small(&mut zeros), "packed they are a hundred bytes");
+}
+
 #[test]
 fn a_program_may_send_a_document_as_large_as_the_one_here() {
     let document = in_changes(2, 10);

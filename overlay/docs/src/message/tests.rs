@@ -57,3 +57,15 @@ fn what_may_hold_changes_is_known_before_it_is_read() {
         assert!(!holds_no_changes(other), "{other:?}");
     }
 }
+
+#[test]
+fn all_changes_of_a_message_are_those_of_a_transfer_in_one_part() {
+    let changes = Payload { vouches: Vec::new(), chunks: vec![ByteBuf::from(vec![7; 9])] };
+    let part = |parts: u32, bytes: Vec<u8>| {
+        cbor::encode(&Message::Part { transfer: 1, part: 0, parts, bytes: ByteBuf::from(bytes) })
+    };
+    assert_eq!(all_changes(&part(1, cbor::encode(&changes))), Some(changes.clone()));
+    assert_eq!(all_changes(&part(2, cbor::encode(&changes))), None);
+    assert_eq!(all_changes(&part(1, vec![0xff])), None);
+    assert_eq!(all_changes(&cbor::encode(&Message::Hello { nonce: Nonce::default() })), None);
+}

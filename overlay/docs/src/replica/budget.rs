@@ -15,8 +15,9 @@ const IN_USE: Duration = Duration::from_secs(1);
 const IDLE: Duration = Duration::from_secs(60);
 
 /// Small documents of a machine that stay open for that long. Of more, the one that was not used for longest is put
-/// away: to read it again takes a third of a millisecond, and a thousand of them take twenty megabytes.
-const FEW_OPEN: usize = 2;
+/// away: to read it again takes a third of a millisecond, and a thousand of them take twenty megabytes. A node has many
+/// machines.
+const FEW_OPEN: usize = 1;
 
 /// Bytes that an operation, a change and an empty document take. Measured with 259,778 operations: 0.55 MB where they
 /// are one change, 39.8 MB where each is a change of its own. Twice of what that makes of an operation, for room that

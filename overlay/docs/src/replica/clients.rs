@@ -54,6 +54,7 @@ impl Replica {
         // What a removal cut off does not come back by a program that still has it.
         conversation.set_may_write(entry.members.may_write(&self.me));
         let said = heard.and_then(|()| document.say(&mut conversation));
+        conversation.shrink();
         let outcome = match said {
             Ok(message) => Outcome::Synced { conversation: Some(conversation), message },
             Err(fault) => return out.push(Output::Reply { request, outcome: Err(refused(&fault)) }),
@@ -88,6 +89,7 @@ impl Replica {
             let outcome = Ok(Outcome::Synced { conversation: None, message });
             return out.push(Output::Reply { request, outcome });
         }
+        conversation.shrink();
         let owner = SecretKey::from_bytes(&self.draw());
         let read = ReadSecret::from_bytes(self.draw());
         let access = DocAccess { id: doc, read, owner: Some(owner.node_id()) };

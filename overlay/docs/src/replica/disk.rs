@@ -353,7 +353,7 @@ fn operation_batches(doc: DocId, operations: &[Envelope]) -> Vec<Vec<Write>> {
 }
 
 /// What is stored, as payloads: the parts of the snapshot are one.
-fn payloads(entry: &Entry, values: Vec<Option<Vec<u8>>>) -> Result<Vec<Payload>, String> {
+pub(super) fn payloads(entry: &Entry, values: Vec<Option<Vec<u8>>>) -> Result<Vec<Payload>, String> {
     let missing = || "a part of it is missing".to_owned();
     let mut values =
         values.into_iter().map(|value| value.ok_or_else(missing)).collect::<Result<Vec<_>, _>>()?;

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use automerge::sync::{Message, State, SyncDoc as _};
 use automerge::transaction::Transactable as _;
-use automerge::{ActorId, Automerge, ReadDoc as _};
-use wattle_docs::{Conversation, DocError, Event, Input, Outcome, PRESENCE_PER_SECOND, Presence, Role};
-use wattle_types::DocId;
+use automerge::{ActorId, Automerge, ObjType, ReadDoc as _};
+use wattle_docs::{Conversation, DocError, Edit, Event, Input, Outcome, PRESENCE_PER_SECOND, Presence, Role};
+use wattle_types::{DocId, Table};
 
 use crate::SECOND;
-use crate::world::{Faults, World};
+use crate::world::{Faults, World, put};
 
 /// A program with its own replica, as automerge-repo has it.
 struct Program {
@@ -28,6 +28,13 @@ impl Program {
     fn put(&mut self, key: &str) {
         let mut transaction = self.automerge.transaction();
         transaction.put(automerge::ROOT, key, "x").unwrap();
+        transaction.commit();
+    }
+
+    fn write(&mut self, words: &str) {
+        let mut transaction = self.automerge.transaction();
+        let text = transaction.put_object(automerge::ROOT, "text", ObjType::Text).unwrap();
+        transaction.splice_text(&text, 0, 0, words).unwrap();
         transaction.commit();
     }
 
@@ -105,6 +112,114 @@ fn what_a_program_writes_reaches_the_other_node_and_back() {
         2,
         "the program's edit is the node's own"
     );
+}
+
+/// Whoever drives the machine does what is quick where it is: a small message is, whatever a large one is packed into
+/// is not, and neither is a document of many operations.
+#[test]
+fn what_a_program_says_is_quick_while_it_holds_little_and_so_is_a_document() {
+    let mut world = World::new(1, 20, Faults::NONE);
+    let doc = world.create(0);
+    let is_quick = |world: &mut World, program: &Program, message| {
+        let input = program.input(doc, Some(message))(world.request());
+        world.nodes[0].replica.as_ref().unwrap().is_quick(world.now, &input)
+    };
+    let mut program = Program::new(9);
+    program.talk(&mut world, 0, doc).unwrap();
+    program.put("one");
+    let little = program.next().unwrap();
+    assert!(is_quick(&mut world, &program, little.clone()));
+    let outcome = world.ask(0, program.input(doc, Some(little)));
+    program.answered(outcome).unwrap();
+    // It rests, so it is read from the disk for what is asked of it.
+    let is_read_quickly = |world: &mut World, all: Vec<Input>| {
+        world.run(100 * SECOND);
+        all.into_iter().for_each(|input| world.handle(0, input));
+        let stored = world.nodes[0].disk.iter();
+        let stored =
+            stored.filter(|((table, _), _)| [Table::DocChanges, Table::DocSnapshots].contains(table));
+        let values: Vec<_> = stored.map(|(_, value)| Some(value.clone())).collect();
+        assert!(values.iter().flatten().map(Vec::len).sum::<usize>() < 2048);
+        let input = Input::Loaded { doc, values: Ok(values) };
+        world.nodes[0].replica.as_ref().unwrap().is_quick(world.now, &input)
+    };
+    let word = |world: &mut World, program: &Program, message| program.input(doc, message)(world.request());
+    let words = |world: &mut World, program: &Program, count: usize| {
+        (0..count).map(|_| word(world, program, None)).collect::<Vec<_>>()
+    };
+    let (four, five) = (words(&mut world, &program, 4), words(&mut world, &program, 5));
+    assert!(is_read_quickly(&mut world, four));
+    assert!(!is_read_quickly(&mut world, five), "each is answered");
+    let edit = Input::Edit { request: world.request(), doc, at: None, edit: put("by hand", "x") };
+    let with_edit = vec![word(&mut world, &program, None), edit];
+    assert!(!is_read_quickly(&mut world, with_edit), "an edit takes what it takes");
+    let many_heads = [&[0x43, 90][..], &[7; 90 * 32], &[0, 0, 0]].concat();
+    let asked_much = vec![word(&mut world, &program, Some(many_heads))];
+    assert!(!is_read_quickly(&mut world, asked_much));
+    program.write(&"a".repeat(1_200));
+    let large = program.next().unwrap();
+    assert!(large.len() < 2048, "{}", large.len());
+    assert!(!is_quick(&mut world, &program, large.clone()));
+    let outcome = world.ask(0, program.input(doc, Some(large)));
+    program.answered(outcome).unwrap();
+    let one = words(&mut world, &program, 1);
+    assert!(!is_read_quickly(&mut world, one));
+    world.run(SECOND);
+    let one = word(&mut world, &program, None);
+    assert!(!world.nodes[0].replica.as_ref().unwrap().is_quick(world.now, &one));
+}
+
+/// All of what is remembered of a program is walked when it is answered.
+#[test]
+fn a_program_of_which_much_is_remembered_is_not_answered_quickly() {
+    let mut world = World::new(1, 20, Faults::NONE);
+    let doc = world.create(0);
+    let mut program = Program::new(9);
+    program.talk(&mut world, 0, doc).unwrap();
+    let is_quick = |world: &mut World, program: &Program| {
+        let input = program.input(doc, None)(world.request());
+        world.nodes[0].replica.as_ref().unwrap().is_quick(world.now, &input)
+    };
+    assert!(is_quick(&mut world, &program));
+    let many_needs = [&[0x43, 0][..], &[0xac, 0x02], &[7; 300 * 32], &[0, 0]].concat();
+    let outcome = world.ask(0, program.input(doc, Some(many_needs)));
+    program.answered(outcome).unwrap();
+    assert!(!is_quick(&mut world, &program));
+}
+
+/// What a peer sends is, while it is one change or a few.
+#[test]
+fn what_a_peer_sends_is_quick_while_it_holds_few_operations() {
+    let mut world = World::new(2, 20, Faults { delay_ms: 200, ..Faults::NONE });
+    let doc = world.create(0);
+    world.invite(0, 1, doc, Role::Writer);
+    world.run(SECOND);
+    let mut sent = |edit: Edit| {
+        world.ask(0, |request| Input::Edit { request, doc, at: None, edit }).unwrap();
+        let frame = world.last_on_its_way(1).unwrap();
+        assert!(frame.len() < 2048 && frame.windows(4).any(|name| name == b"Part"), "{}", frame.len());
+        let peer = world.nodes[0].id;
+        let together = Input::ReceivedTogether { frames: vec![(peer, frame.clone()), (peer, frame.clone())] };
+        let alone = Input::Received { peer, frame };
+        let is_quick = |input| world.nodes[1].replica.as_ref().unwrap().is_quick(world.now, input);
+        let is_quick = (is_quick(&alone), is_quick(&together));
+        world.run(SECOND);
+        is_quick
+    };
+    assert_eq!(sent(put("one", "x")), (true, true));
+    let write = |letters: usize| -> Edit {
+        Box::new(move |transaction| {
+            let text = transaction
+                .put_object(automerge::ROOT, "text", ObjType::Text)
+                .map_err(|error| error.to_string())?;
+            transaction.splice_text(&text, 0, 0, &"a".repeat(letters)).map_err(|error| error.to_string())
+        })
+    };
+    assert_eq!(sent(write(50)), (true, true));
+    assert_eq!(sent(write(500)), (false, false), "what is compressed is not looked at");
+    assert_eq!(sent(put("another", "x")), (true, true));
+    assert_eq!(sent(write(600)), (false, false));
+    assert_eq!(sent(put("a third", "x")), (false, false), "the document is large by now");
 }
 
 #[test]
@@ -189,7 +304,7 @@ fn what_is_said_to_a_program_is_on_disk_too() {
     let mut program = Program::new(9);
     program.talk(&mut world, 0, doc).unwrap();
     // An edit is on its way to the disk when the program asks.
-    let edit = crate::world::put("being written", "x");
+    let edit = put("being written", "x");
     let request = world.request();
     world.handle(0, Input::Edit { request, doc, at: None, edit });
     let (asked, input) = (world.request(), program.input(doc, None));

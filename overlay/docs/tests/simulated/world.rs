@@ -127,12 +127,20 @@ impl World {
         world
     }
 
-    /// A number below `below`; SplitMix64.
+    /// What was sent to a node and arrives last of all that is on its way.
+    pub(crate) fn last_on_its_way(&self, node: usize) -> Option<Vec<u8>> {
+        self.queue.values().rev().find_map(|what| match what {
+            What::Deliver { to, frame, .. } if *to == node => Some(frame.clone()),
+            _ => None,
+        })
+    }
+
     /// Frames that were sent and have not arrived.
     pub(crate) fn on_their_way(&self) -> usize {
         self.queue.values().filter(|what| matches!(what, What::Deliver { .. })).count()
     }
 
+    /// A number below `below`; SplitMix64.
     pub(crate) fn draw(&mut self, below: u64) -> u64 {
         self.seed = self.seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.seed;

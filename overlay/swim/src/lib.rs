@@ -36,8 +36,8 @@
 //!    last chance is the end of the suspicion. A certificate leaves a suspicion all but a period of the shortest time:
 //!    the accused refutes before liars with a quorum of keys are heard.
 //! 7. **Telling.** Rumours ride on every packet, and while any wait, three members are told. Order: own
-//!    refutation, refutations, leaves, certificates, accusations, records. A rumour is told 2 x log2(members)
-//!    times, less whatever comes back from others.
+//!    refutation, refutations, leaves, certificates, suspicions, further accusations, records. A rumour is told
+//!    2 x log2(members) times, less whatever comes back from others.
 //! 8. **Comparing.** Every eighth probe brings the other's fingerprint. If it differs while nothing is under way, or
 //!    none agreed for 30 s, tables are compared over a stream: 256 buckets, then versions, then what differs. Who
 //!    left or was removed is not in the fingerprints: newcomers need not know them. So whoever was away, and comes back

@@ -20,6 +20,9 @@ pub(crate) enum Urgency {
     Refute,
     Leave,
     Certificate,
+    /// The first that is said against a member.
+    Suspicion,
+    /// And what others add.
     Accusation,
     Removal,
     Record,
@@ -141,10 +144,11 @@ impl Queue {
         let same = self.waiting.get(&order).is_some_and(|waiting| waiting.incarnation == incarnation);
         if same && order.0 != Urgency::OwnRefute {
             // What only delays a verdict, or a verdict's end, if somebody misses it, is told less often once it
-            // comes from everywhere; that a member left, is dead or was removed is told to the end.
+            // comes from everywhere; that a member left, is dead or was removed is told to the end. Who misses the
+            // first word of a suspicion and hears only of its end waits for another whole one.
             let by = match order.0 {
                 Urgency::Accusation => 3,
-                Urgency::Refute => 2,
+                Urgency::Suspicion | Urgency::Refute => 2,
                 Urgency::OwnRefute
                 | Urgency::Leave
                 | Urgency::Certificate
@@ -227,6 +231,17 @@ mod tests {
         assert_eq!(queue.take(100, 2), [own], "only what fits");
         assert_eq!(queue.take(1000, 2).len(), 2);
         assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn the_first_word_of_a_suspicion_is_told_more_often_than_further_ones() {
+        let mut queue = Queue::default();
+        queue.push(Urgency::Suspicion, suspect(2, 1));
+        queue.push(Urgency::Accusation, suspect(3, 1));
+        for accuser in [2, 3].into_iter().cycle().take(8) {
+            queue.heard(&suspect(accuser, 1), 9);
+        }
+        assert_eq!(queue.take(1000, 9), [suspect(2, 1)]);
     }
 
     #[test]

@@ -150,7 +150,7 @@ pub(crate) struct Credit {
 
 impl Credit {
     pub(crate) fn spend(&mut self, now: Time, subject: ShortId, quota: usize) -> Verdict {
-        self.expire(now);
+        self.expire(now, QUOTA_WINDOW);
         if self.counted.iter().any(|(_, whom)| *whom == subject) {
             return Verdict::Repeated;
         }
@@ -167,14 +167,21 @@ impl Credit {
         if self.excess.is_multiple_of(2 * quota + 1) { Verdict::Flood } else { Verdict::OverQuota }
     }
 
-    /// Whether its author may accuse a member now, and be heard.
-    pub(crate) fn allows(&mut self, now: Time, subject: ShortId, quota: usize) -> bool {
-        self.expire(now);
-        self.counted.len() < quota && !self.counted.iter().any(|(_, whom)| *whom == subject)
+    /// Whether its author, this node, may accuse a member now and is heard by all. Others may have counted an
+    /// accusation as much later as it can be `told`: so long this node counts it longer than they do.
+    pub(crate) fn allows(&mut self, now: Time, subject: ShortId, quota: usize, told: Duration) -> bool {
+        self.expire(now, QUOTA_WINDOW.saturating_add(told));
+        let is_lately = |(at, whom): &(Time, ShortId)| *whom == subject && now.since(*at) < QUOTA_WINDOW;
+        self.counted.len() < quota && !self.counted.iter().any(is_lately)
     }
 
-    fn expire(&mut self, now: Time) {
-        while self.counted.front().is_some_and(|(at, _)| now.since(*at) >= QUOTA_WINDOW) {
+    /// This node accuses a member, as it may.
+    pub(crate) fn note(&mut self, now: Time, subject: ShortId) {
+        self.counted.push_back((now, subject));
+    }
+
+    fn expire(&mut self, now: Time, window: Duration) {
+        while self.counted.front().is_some_and(|(at, _)| now.since(*at) >= window) {
             self.counted.pop_front();
         }
     }
@@ -220,11 +227,35 @@ mod tests {
         assert_eq!(credit.spend(at(2), ShortId(2), 3), Verdict::Counts);
         assert_eq!(credit.spend(at(3), ShortId(3), 3), Verdict::Counts);
         assert_eq!(credit.spend(at(4), ShortId(4), 3), Verdict::OverQuota);
-        assert!(!credit.allows(at(10), ShortId(4), 3));
         assert_eq!(credit.spend(at(11), ShortId(4), 3), Verdict::Counts);
         for subject in 5..11 {
             assert_eq!(credit.spend(at(11), ShortId(subject), 3), Verdict::OverQuota);
         }
         assert_eq!(credit.spend(at(11), ShortId(12), 3), Verdict::Flood);
+    }
+
+    /// The second accuser of a member is told of when its suspicion is nearly over: there the three of ten seconds come
+    /// together with those of the ten seconds before.
+    #[test]
+    fn who_keeps_to_its_quota_is_within_it_wherever_it_is_heard_late() {
+        let told = shortest(&Timing::lan(), 100);
+        let (mut own, mut heard) = (Credit::default(), Vec::new());
+        let mut delays = (0..6).map(|part| told * part / 5).cycle();
+        for tenth in 0..1000_u32 {
+            let (now, subject) = (Time::ZERO.after(SECOND / 10 * tenth), ShortId(u64::from(tenth)));
+            if own.allows(now, subject, 3, told) {
+                own.note(now, subject);
+                heard.push((now.after(delays.next().unwrap_or_default()), subject));
+            }
+        }
+        assert!(heard.len() >= 15, "{}", heard.len());
+        heard.sort_unstable();
+        let mut credit = Credit::default();
+        for (at, subject) in heard {
+            assert_eq!(credit.spend(at, subject, 3), Verdict::Counts, "at {at:?}");
+        }
+        let (subject, at) = (ShortId(7), |seconds: u32| Time::ZERO.after((1000 + seconds) * SECOND));
+        own.note(at(0), subject);
+        assert!(!own.allows(at(9), subject, 3, told) && own.allows(at(10), subject, 3, told));
     }
 }

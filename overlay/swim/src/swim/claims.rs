@@ -367,7 +367,7 @@ impl Swim {
             let why = Why { reason: Reason::Accused, accusers: vec![claim.author()], helpers: Vec::new() };
             self.changed(now, index, why, out);
         }
-        self.tell(now, Urgency::Accusation, Rumor::Claim(claim));
+        self.tell(now, Urgency::Suspicion, Rumor::Claim(claim));
     }
 
     /// A few of those who hear of a suspicion probe the suspect next: the quorum, or the refutation, does not
@@ -410,13 +410,14 @@ impl Swim {
         if suspicion.is_some_and(|suspicion| suspicion.accused_by(&self.me)) {
             return;
         }
-        if !self.credit.allows(now, short, quota) {
+        let told = shortest(&self.config.timing, self.members());
+        if !self.credit.allows(now, short, quota, told) {
             self.counts.withheld += 1;
             return;
         }
         let claim = Claim::Suspect { subject: member.id, incarnation: member.incarnation };
         let Some(claim) = Signed::seal(&self.config.key, &self.config.network, &claim) else { return };
-        self.credit.spend(now, short, quota);
+        self.credit.note(now, short);
         self.counts.accused += 1;
         let from = member.state;
         self.accused(now, index, Arc::new(claim), Source::Own, out);

@@ -45,14 +45,16 @@ async fn a_delay_of_50_ms_adds_50_ms_to_every_ping() {
         let delay = Duration::from_millis(50);
         let link = LinkFaults { delay, jitter: delay / 10, ..LinkFaults::default() };
         faults.set(&[(other.id(), link)].into()).unwrap();
-        let added = ping(&one, &other).await - before;
-        assert!((45.0..=60.0).contains(&added), "{transport}: {added} ms were added to {before} ms");
         // A link is one link, whoever asks: the answer goes over it.
-        let added = ping(&other, &one).await - before;
-        assert!((45.0..=60.0).contains(&added), "{transport}: {added} ms were added to {before} ms");
+        let delayed = [ping(&one, &other).await, ping(&other, &one).await];
         faults.set(&[].into()).unwrap();
-        let after = ping(&one, &other).await;
+        let after = fastest(&one, &other, QUICK_PINGS).await;
         assert!(after < before + 10.0, "{transport}: {after} ms after, {before} ms before");
+        // Either may have been taken while the machine was busy.
+        let quick = before.min(after);
+        for added in delayed.map(|delayed| delayed - quick) {
+            assert!((45.0..=60.0).contains(&added), "{transport}: {added} ms were added to {quick} ms");
+        }
     }
 }
 

@@ -385,8 +385,14 @@ impl Swim {
             return;
         };
         let suspicion = member.suspicion.as_deref().filter(|suspicion| suspicion.confirm_at <= now);
-        let further = suspicion.into_iter().flat_map(|it| it.accusers.iter().take(quorum).skip(1));
-        let further: Vec<Arc<Signed>> = further.map(Arc::clone).collect();
+        let accusers = suspicion.map_or(&[][..], |it| &it.accusers);
+        let further: Vec<Arc<Signed>> = accusers.iter().take(quorum).skip(1).map(Arc::clone).collect();
+        // Nobody else does: perhaps nobody believed this node, which was deaf itself. The next ping tells the suspect,
+        // whose refutation comes back with the answer; else that would take as long as the longest suspicion.
+        let is_alone = matches!(accusers, [claim] if claim.author() == self.me);
+        if is_alone && self.config.timing.lifeguard.buddy && self.urgent.len() < URGENT_MAX {
+            self.urgent.push_back(index);
+        }
         for claim in further {
             self.tell(now, Urgency::Accusation, Rumor::Claim(claim));
         }

@@ -8,6 +8,7 @@ use super::start::Phase;
 use super::{Index, Output, RequestId, Swim};
 use crate::claim::ShortId;
 use crate::coordinate::ROUND_TRIP_MAX;
+use crate::suspicion::Suspicion;
 use crate::table::Member;
 use crate::view::State;
 use crate::wire::{Body, More, Rumor};
@@ -185,8 +186,9 @@ impl Swim {
     fn next_target(&mut self) -> Option<Index> {
         while let Some(index) = self.urgent.pop_front() {
             let Some(member) = self.table.get(index).filter(|member| member.is_live()) else { continue };
-            let accused = member.suspicion.as_deref().is_some_and(|it| it.accused_by(&self.me));
-            if !accused {
+            let suspicion = member.suspicion.as_deref();
+            let needs_no_more = |it: &Suspicion| it.accused_by(&self.me) && it.accusers.len() > 1;
+            if !suspicion.is_some_and(needs_no_more) {
                 return Some(index);
             }
         }

@@ -157,10 +157,11 @@ impl Document {
         let mut document = Self::new(author, actor);
         document.automerge = history;
         document.write_as(author, actor);
-        document.fresh = document.automerge.get_changes(&[]);
-        document.count(&document.fresh.clone());
-        let most = document.fresh.iter().map(Change::len).max().unwrap_or_default();
+        let history = document.automerge.get_changes(&[]);
+        document.count(&history);
+        let most = history.iter().map(Change::len).max().unwrap_or_default();
         edit::check(most as u64, document.operations).map_err(EditFault::Refused)?;
+        document.fresh = history;
         document.imported = true;
         if document.work(None, now, work)?.is_none() {
             let options = CommitOptions::default().with_time(seconds(now)).with_message(IMPORTED);

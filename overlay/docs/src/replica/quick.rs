@@ -93,11 +93,11 @@ impl Entry {
     /// Whether nothing that is done with it takes long. What is not in memory is read first, which counts by itself.
     pub(super) fn is_small(&self) -> bool {
         let stored = &self.row.tip.stored;
-        let is_long = match &self.state {
-            State::Open(document) => !document.is_small(),
-            State::Loading(_) | State::Closed | State::Damaged(_) => false,
+        let is_small = match &self.state {
+            State::Open(document) => document.is_small(),
+            State::Loading(_) | State::Closed | State::Damaged(_) => true,
         };
-        !is_long
+        is_small
             && self.log.len() <= QUICK_LOG
             && stored.snapshot_bytes + stored.record_bytes <= QUICK_DOCUMENT_BYTES
     }

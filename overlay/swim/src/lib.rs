@@ -25,8 +25,8 @@
 //!    or a nack), and [`Output::FallbackPing`] asks over the connection. Only when no way answers it is accused.
 //! 4. **Suspicion.** A signed accusation of the incarnation that is known. It lasts from 6 x down to 1 x
 //!    multiplier x log10(members) periods, by the logarithm of how many distinct members accuse. The first
-//!    accusation is told to all at once, the further ones a period before the shortest time is over; five of those
-//!    who hear the first probe the suspect next. Who is alone with its accusation then probes once more, which tells
+//!    accusation is told to all at once, and once more when half the way to the further ones is over; those are told
+//!    a period before the shortest time is over. Five of those who hear the first probe the suspect next. Who is alone with its accusation then probes once more, which tells
 //!    the suspect: it may have been deaf itself, and believed by nobody.
 //! 5. **Refutation.** The accused signs its next incarnation. So does one that is held faulty: any higher
 //!    incarnation revives, and nothing else does. Each accuser is refuted once in 10 s, and nobody who knows that
@@ -37,8 +37,9 @@
 //!    last chance is the end of the suspicion. A certificate leaves a suspicion all but a period of the shortest time:
 //!    the accused refutes before liars with a quorum of keys are heard.
 //! 7. **Telling.** Rumours ride on every packet, and while any wait, three members are told. Order: own
-//!    refutation, refutations, leaves, certificates, suspicions, further accusations, records. A rumour is told
-//!    2 x log2(members) times, less whatever comes back from others.
+//!    refutation, refutations, leaves, what a known member says anew, certificates, suspicions, further accusations,
+//!    removals, newcomers. A rumour is told 2 x log2(members) times, less whatever comes back from others; but who
+//!    left, started again or was removed is told of to the end.
 //! 8. **Comparing.** Every eighth probe brings the other's fingerprint. If it differs while nothing is under way, or
 //!    none agreed for 30 s, tables are compared over a stream: 256 buckets, then versions, then what differs. Who
 //!    left or was removed is not in the fingerprints: newcomers need not know them. So whoever was away, and comes back

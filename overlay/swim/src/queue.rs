@@ -19,12 +19,15 @@ pub(crate) enum Urgency {
     OwnRefute,
     Refute,
     Leave,
+    /// What a member that is known says anew: it started again, or describes itself otherwise.
+    Change,
     Certificate,
     /// The first that is said against a member.
     Suspicion,
     /// And what others add.
     Accusation,
     Removal,
+    /// A newcomer's.
     Record,
 }
 
@@ -142,18 +145,15 @@ impl Queue {
         let Some((topic, incarnation, _)) = topic_of(rumor) else { return };
         let Some(order) = self.topics.get(&topic).copied() else { return };
         let same = self.waiting.get(&order).is_some_and(|waiting| waiting.incarnation == incarnation);
-        if same && order.0 != Urgency::OwnRefute {
+        if same {
             // What only delays a verdict, or a verdict's end, if somebody misses it, is told less often once it
-            // comes from everywhere; that a member left, is dead or was removed is told to the end. Who misses the
-            // first word of a suspicion and hears only of its end waits for another whole one.
+            // comes from everywhere; who misses the first word of a suspicion and hears only of its end waits for
+            // another whole one. What nothing but the comparison of tables would bring is told to the end.
             let by = match order.0 {
                 Urgency::Accusation => 3,
                 Urgency::Suspicion | Urgency::Refute => 2,
-                Urgency::OwnRefute
-                | Urgency::Leave
-                | Urgency::Certificate
-                | Urgency::Removal
-                | Urgency::Record => 1,
+                Urgency::Certificate | Urgency::Record => 1,
+                Urgency::OwnRefute | Urgency::Leave | Urgency::Change | Urgency::Removal => return,
             };
             self.told(order, by, copies);
         }
@@ -242,6 +242,19 @@ mod tests {
             queue.heard(&suspect(accuser, 1), 9);
         }
         assert_eq!(queue.take(1000, 9), [suspect(2, 1)]);
+    }
+
+    #[test]
+    fn what_only_a_comparison_of_tables_would_bring_is_told_to_the_end() {
+        let mut queue = Queue::default();
+        let left = Rumor::Claim(sign(3, &Claim::Leave { incarnation: at(1) }));
+        queue.push(Urgency::Leave, left.clone());
+        queue.push(Urgency::Change, refute(1));
+        queue.push(Urgency::Certificate, suspect(2, 1));
+        for rumor in [&left, &refute(1), &suspect(2, 1)] {
+            (0..9).for_each(|_| queue.heard(rumor, 9));
+        }
+        assert_eq!(queue.take(1000, 9), [left, refute(1)]);
     }
 
     #[test]

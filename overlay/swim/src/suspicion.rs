@@ -83,6 +83,8 @@ pub(crate) struct Suspicion {
     /// From when on accusers beyond the first are told of. Before that most suspicions have ended, and only the
     /// first accusation and the refutation have crossed the group.
     pub(crate) confirm_at: Time,
+    /// When this node says the next word of it: the first accusation once more, then the further ones.
+    pub(crate) word_at: Time,
     /// Since when another holds it faulty: who learns of a failure late forgets it no later.
     pub(crate) failed_at: Option<UnixTime>,
     /// It took a last chance: no certificate asks it for another before then.
@@ -110,6 +112,13 @@ impl Suspicion {
 pub(crate) fn confirm_after(timing: &Timing, members: usize) -> Duration {
     let shortest = shortest(timing, members);
     shortest.saturating_sub(timing.period.min(shortest / 4))
+}
+
+/// How long after its start the first accusation of a suspicion is told once more. One member of a hundred or two
+/// misses the first time, and waits for a whole suspicion from when it hears of it; most suspicions are refuted
+/// before this.
+pub(crate) fn repeat_after(timing: &Timing, members: usize) -> Duration {
+    confirm_after(timing, members) / 2
 }
 
 /// How long a suspicion lasts with so many accusers (Lifeguard, section IV-B): from the longest with one down
@@ -143,8 +152,8 @@ pub(crate) enum Verdict {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Credit {
     counted: VecDeque<(Time, ShortId)>,
-    /// Beyond the quota, and since when those are counted.
-    excess: usize,
+    /// Whom it accused beyond the quota, and since when those are counted.
+    excess: Vec<ShortId>,
     excess_since: Time,
 }
 
@@ -159,12 +168,20 @@ impl Credit {
             return Verdict::Counts;
         }
         if now.since(self.excess_since) >= QUOTA_WINDOW {
-            (self.excess, self.excess_since) = (0, now);
+            self.excess.clear();
+            self.excess_since = now;
         }
-        self.excess = self.excess.saturating_add(1);
+        // Many tell of one accusation: that is one.
+        if !self.excess.contains(&subject) {
+            self.excess.push(subject);
+        }
         // Honest ones hold themselves to the quota; a window that is shifted by slow gossip sees two of them, and
         // a restart forgets one. Each so many more are told of once.
-        if self.excess.is_multiple_of(2 * quota + 1) { Verdict::Flood } else { Verdict::OverQuota }
+        if self.excess.len() <= 2 * quota {
+            return Verdict::OverQuota;
+        }
+        self.excess.clear();
+        Verdict::Flood
     }
 
     /// Whether its author, this node, may accuse a member now and is heard by all. Others may have counted an
@@ -228,7 +245,7 @@ mod tests {
         assert_eq!(credit.spend(at(3), ShortId(3), 3), Verdict::Counts);
         assert_eq!(credit.spend(at(4), ShortId(4), 3), Verdict::OverQuota);
         assert_eq!(credit.spend(at(11), ShortId(4), 3), Verdict::Counts);
-        for subject in 5..11 {
+        for subject in (5..11).chain([5; 9]) {
             assert_eq!(credit.spend(at(11), ShortId(subject), 3), Verdict::OverQuota);
         }
         assert_eq!(credit.spend(at(11), ShortId(12), 3), Verdict::Flood);

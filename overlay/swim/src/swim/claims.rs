@@ -9,7 +9,9 @@ use super::pings::URGENT_MAX;
 use super::{Index, Output, Swim};
 use crate::claim::{Claim, Incarnation, ShortId, Signed, Stamp};
 use crate::queue::Urgency;
-use crate::suspicion::{QUOTA_WINDOW, Suspicion, Verdict, confirm_after, quorum, quota, shortest, timeout};
+use crate::suspicion::{
+    QUOTA_WINDOW, Suspicion, Verdict, confirm_after, quorum, quota, repeat_after, shortest, timeout,
+};
 use crate::view::{Event, Reason, State, Why};
 use crate::wire::{Body, CERTIFICATE_MAX, Rumor};
 
@@ -102,7 +104,7 @@ impl Swim {
         } else {
             return;
         }
-        self.tell(now, Urgency::Record, Rumor::Claim(claim));
+        self.tell(now, Urgency::Change, Rumor::Claim(claim));
     }
 
     fn on_refutation(
@@ -121,10 +123,11 @@ impl Swim {
             self.ask(now, index, short, source, out);
             return;
         }
-        if incarnation.epoch() != member.incarnation.epoch() || incarnation < member.incarnation {
+        if incarnation.epoch() != member.incarnation.epoch() {
             return;
         }
-        if incarnation == member.incarnation {
+        if incarnation <= member.incarnation {
+            // What it said in passing may be higher than all that it ever signed: then all keep the highest of that.
             if member.proven() < incarnation {
                 let proof = Arc::clone(&claim);
                 self.table.change(index, |member| member.since = Some(proof));
@@ -342,6 +345,7 @@ impl Swim {
         }
         let deadline = now.after(timeout(&timing, members, 1).saturating_sub(chance));
         let confirm_at = now.after(confirm_after(&timing, members));
+        let word_at = now.after(repeat_after(&timing, members));
         let suspicion = Suspicion {
             incarnation,
             accusers: vec![Arc::clone(&claim)],
@@ -349,6 +353,7 @@ impl Swim {
             deadline,
             chance,
             confirm_at,
+            word_at,
             failed_at: None,
             acquitted_until: Time::ZERO,
             last_chance: None,
@@ -360,7 +365,7 @@ impl Swim {
             member.suspicion = Some(Box::new(suspicion));
         });
         self.suspicions.insert((deadline, index));
-        self.confirms.insert((confirm_at, index));
+        self.words.insert((word_at, index));
         self.counts.suspected += 1;
         if source != Source::Own {
             self.look_for_myself(index, members);
@@ -378,18 +383,24 @@ impl Swim {
         }
     }
 
-    /// The suspicion goes on: those who accuse too are told of.
-    pub(crate) fn on_confirm_due(&mut self, now: Time, index: Index) {
+    /// The suspicion goes on: halfway its first word is told once more, and later those who accuse too are told of.
+    pub(crate) fn on_word_due(&mut self, now: Time, index: Index) {
         let quorum = quorum(self.members());
-        let Some(member) = self.table.get(index).filter(|member| member.state == State::Suspect) else {
+        let suspected = self.table.get_mut(index).filter(|member| member.state == State::Suspect);
+        let Some(suspicion) = suspected.and_then(|member| member.suspicion.as_deref_mut()) else { return };
+        if now < suspicion.confirm_at {
+            suspicion.word_at = suspicion.confirm_at;
+            self.words.insert((suspicion.word_at, index));
+            if let Some(first) = suspicion.accusers.first().map(Arc::clone) {
+                self.tell(now, Urgency::Suspicion, Rumor::Claim(first));
+            }
             return;
-        };
-        let suspicion = member.suspicion.as_deref().filter(|suspicion| suspicion.confirm_at <= now);
-        let accusers = suspicion.map_or(&[][..], |it| &it.accusers);
+        }
+        let accusers = &suspicion.accusers;
         let further: Vec<Arc<Signed>> = accusers.iter().take(quorum).skip(1).map(Arc::clone).collect();
         // Nobody else does: perhaps nobody believed this node, which was deaf itself. The next ping tells the suspect,
         // whose refutation comes back with the answer; else that would take as long as the longest suspicion.
-        let is_alone = matches!(accusers, [claim] if claim.author() == self.me);
+        let is_alone = matches!(&accusers[..], [claim] if claim.author() == self.me);
         if is_alone && self.config.timing.lifeguard.buddy && self.urgent.len() < URGENT_MAX {
             self.urgent.push_back(index);
         }

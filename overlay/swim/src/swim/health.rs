@@ -5,7 +5,7 @@ use std::time::Duration;
 use wattle_types::{Outbox, Time};
 
 use super::{Output, Swim};
-use crate::suspicion::longest;
+use crate::suspicion::{QUOTA_WINDOW, longest};
 use crate::view::Event;
 
 /// The score from which on a node doubts itself.
@@ -38,7 +38,8 @@ impl Swim {
 
     /// Whether this node is likelier to be at fault than those it holds faulty.
     pub(crate) fn judge_self(&mut self, now: Time, out: &mut Outbox<Output>) {
-        let window = longest(&self.config.timing, self.members());
+        // Those that are left accuse no faster than their quotas allow.
+        let window = longest(&self.config.timing, self.members()).saturating_add(QUOTA_WINDOW);
         while self.failures.front().is_some_and(|at| now.since(*at) > window) {
             self.failures.pop_front();
         }
@@ -47,6 +48,11 @@ impl Swim {
         let doubts = most || self.health.score() >= DOUBT;
         if doubts != self.self_suspect {
             self.self_suspect = doubts;
+            if doubts {
+                // Whom everybody has forgotten, or whose key runs elsewhere, learns it from a table that is another.
+                self.agreed_at = Time::ZERO;
+                self.due.sync = self.due.sync.map(|at| at.min(now));
+            }
             out.push(Output::Notify(Event::SelfSuspect { begins: doubts }));
         }
     }

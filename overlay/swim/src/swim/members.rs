@@ -107,7 +107,7 @@ impl Swim {
         let Some(member) = self.table.get_mut(index) else { return };
         let Some(suspicion) = member.suspicion.take() else { return };
         self.suspicions.remove(&(suspicion.deadline, index));
-        self.confirms.remove(&(suspicion.confirm_at, index));
+        self.words.remove(&(suspicion.word_at, index));
         if let Some(sequence) = suspicion.last_chance {
             self.drop_ping(sequence);
         }

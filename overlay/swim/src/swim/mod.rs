@@ -272,8 +272,8 @@ pub struct Swim {
     probed_at: Time,
     /// Members to probe before the others are: suspect, or doubted by the edge.
     urgent: VecDeque<Index>,
-    /// Suspicions whose further accusers are to be told of then.
-    confirms: BTreeSet<(Time, Index)>,
+    /// Suspicions of which more is to be told then.
+    words: BTreeSet<(Time, Index)>,
     changed_at: Time,
     agreed_at: Time,
     synced_at: Time,
@@ -327,7 +327,7 @@ impl Machine for Swim {
             self.expiries.first().map(|(at, _)| *at),
             self.suspicions.first().map(|(at, _)| *at),
             self.held.first().map(|(at, _)| *at),
-            self.confirms.first().map(|(at, _)| *at),
+            self.words.first().map(|(at, _)| *at),
         ];
         timers.into_iter().flatten().min()
     }
@@ -411,7 +411,8 @@ impl Swim {
             let suspect = member.is_some_and(|member| member.state == State::Suspect);
             assert!(suspect, "S4: only suspicions run out");
         }
-        for (index, member) in self.table.iter() {
+        // Who left decides nothing any more.
+        for (index, member) in self.table.iter().filter(|_| self.phase != Phase::Gone) {
             let Some(suspicion) = member.suspicion.as_deref() else { continue };
             let timed = self.suspicions.contains(&(suspicion.deadline, index));
             let chance = suspicion.last_chance.is_some_and(|sequence| self.pings.contains_key(&sequence));
@@ -523,9 +524,9 @@ impl Swim {
             self.on_start(now, out);
         }
         self.expire_pings(now, out);
-        while let Some((at, index)) = self.confirms.first().copied().filter(|(at, _)| *at <= now) {
-            self.confirms.remove(&(at, index));
-            self.on_confirm_due(now, index);
+        while let Some((at, index)) = self.words.first().copied().filter(|(at, _)| *at <= now) {
+            self.words.remove(&(at, index));
+            self.on_word_due(now, index);
         }
         while let Some((at, index)) = self.suspicions.first().copied().filter(|(at, _)| *at <= now) {
             self.suspicions.remove(&(at, index));

@@ -189,6 +189,7 @@ impl Remembered {
                 deadline: Time::ZERO,
                 chance: Duration::ZERO,
                 confirm_at: Time::ZERO,
+                word_at: Time::ZERO,
                 failed_at: Some(self.at),
                 acquitted_until: Time::ZERO,
                 last_chance: None,
@@ -289,7 +290,7 @@ impl Swim {
             unreadable: Pace::new(UNREADABLE_EVERY, UNREADABLE_AT_ONCE),
             probed_at: Time::ZERO,
             urgent: VecDeque::new(),
-            confirms: BTreeSet::new(),
+            words: BTreeSet::new(),
             changed_at: Time::ZERO,
             agreed_at: Time::ZERO,
             synced_at: Time::ZERO,
@@ -615,7 +616,7 @@ impl Swim {
         self.expiries.clear();
         self.suspicions.clear();
         self.held.clear();
-        self.confirms.clear();
+        self.words.clear();
         out.push(Output::Notify(Event::Left));
     }
 

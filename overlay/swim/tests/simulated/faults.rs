@@ -123,28 +123,27 @@ fn members_whose_io_stands_still_make_nobody_else_faulty() {
     assert!(world.false_positives.iter().all(|it| !it.healthy), "M2: {:?}", world.false_positives);
 }
 
-/// Acceptance 11: both halves list the other as faulty, and find each other when they can.
+/// Acceptance 11: both parts list the other as faulty, and find each other when they can.
 #[test]
-fn halves_that_were_split_find_each_other() {
+fn parts_that_were_split_find_each_other() {
     let mut world = World::new(24, Options::new(26));
-    for node in 0..12 {
+    for node in 0..10 {
         world.nodes[node].side = 1;
     }
     let parted = |world: &World| {
         (0..24).all(|node| {
             (0..24)
-                .filter(|it| (*it < 12) != (node < 12))
+                .filter(|it| (*it < 10) != (node < 10))
                 .all(|it| world.state(node, it) == Some(State::Faulty))
         })
     };
     assert!(world.until(90 * SECOND, &mut |world| parted(world)).is_some(), "M1");
     world.run(60 * SECOND);
-    let doubted = world
-        .nodes
-        .iter()
-        .filter(|it| it.events.iter().any(|(_, it)| *it == Event::SelfSuspect { begins: true }));
-    assert!(doubted.count() >= 12, "who loses half of the group doubts itself");
-    for node in 0..12 {
+    let doubts = |it: usize| {
+        world.nodes[it].events.iter().any(|(_, event)| *event == Event::SelfSuspect { begins: true })
+    };
+    assert!((0..10).all(doubts), "who loses most of the group doubts itself");
+    for node in 0..10 {
         world.nodes[node].side = 0;
     }
     let healed = world.until(20 * SECOND, &mut |world| world.all_see_all());
@@ -197,7 +196,7 @@ fn a_member_that_flaps_is_told_of_now_and_then() {
 #[test]
 fn whatever_goes_wrong_is_right_again_when_it_ends() {
     let (mut suspected, mut cleared, mut verdicts, mut refuted, mut chances, mut stalls) = (0, 0, 0, 0, 0, 0);
-    for seed in 100..112 {
+    for seed in 100..150 {
         let mut world = swarm(seed);
         let reproduce = format!("seed {seed}: {:?}", world.options);
         world.options.loss = 0;
@@ -211,7 +210,8 @@ fn whatever_goes_wrong_is_right_again_when_it_ends() {
             world.all_see_all() && dead.iter().all(|it| world.all_see(*it, State::Faulty))
         });
         assert!(well.is_some(), "M1, M2: {reproduce}");
-        assert!(world.until(20 * SECOND, &mut |world| world.agree()).is_some(), "M4: {reproduce}");
+        // Tables are compared every 30 s.
+        assert!(world.until(40 * SECOND, &mut |world| world.agree()).is_some(), "M4: {reproduce}");
         let before = world.verdicts;
         world.run(20 * SECOND);
         assert_eq!(world.verdicts, before, "it stays so: {reproduce}");

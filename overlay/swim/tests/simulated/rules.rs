@@ -175,6 +175,56 @@ fn a_late_record_is_read_though_its_refutation_came_first() {
     world.swim(0).check_invariants();
 }
 
+/// What a member said in passing cannot be shown to others: all keep the highest that it signed, or their tables
+/// differ for as long as it is remembered.
+#[test]
+fn a_refutation_that_came_after_a_higher_word_is_kept_for_the_others() {
+    let mut world = still(6, 61);
+    let second = world.swim(3).incarnation().next().unwrap();
+    let third = second.next().unwrap();
+    let packet = Packet { stamp: third.stamp(), body: Body::Gossip, rumors: Vec::new() };
+    let from = world.nodes[3].id;
+    world.handle(0, Input::Packet { from, packet });
+    let refutation = world.sign(3, &Claim::Refute { incarnation: second });
+    for hearer in [0, 1] {
+        world.say(2, hearer, vec![Rumor::Claim(Arc::clone(&refutation))]);
+    }
+    assert_eq!(world.swim(0).standing(&from), Some((State::Alive, third)));
+    assert_eq!(world.swim(1).standing(&from), Some((State::Alive, second)));
+    assert_eq!(world.swim(0).root(), world.swim(1).root());
+}
+
+/// Who missed it the first time is not left to hear of a suspicion by its end.
+#[test]
+fn the_first_word_of_a_suspicion_is_told_once_more_halfway() {
+    let mut world = still(12, 62);
+    world.nodes[9].deaf = 1000;
+    let accusation = world.accusation(1, 9, 0);
+    for _ in 0..5 {
+        // As often as it would have been told: it comes from everywhere.
+        world.say(1, 0, vec![Rumor::Claim(Arc::clone(&accusation))]);
+    }
+    // The shortest suspicion is 539 s; the other accusers are told of a quarter before that.
+    world.run(200 * SECOND);
+    let waiting = world.swim(0).status().queue;
+    world.run(5 * SECOND);
+    assert_eq!((world.swim(0).status().queue, world.state(0, 9)), (waiting + 1, Some(State::Suspect)));
+}
+
+/// Who leaves decides nothing any more, and its table still holds together.
+#[test]
+fn a_suspicion_may_be_open_when_a_node_leaves() {
+    let mut world = World::new(12, Options::new(63));
+    world.nodes[9].deaf = 1000;
+    let accusation = world.accusation(1, 9, 0);
+    world.say(1, 0, vec![Rumor::Claim(accusation)]);
+    world.handle(0, Input::Leave);
+    world.run(3 * SECOND);
+    assert!(world.nodes[0].events.iter().any(|(_, it)| *it == Event::Left));
+    assert_eq!(world.state(0, 9), Some(State::Suspect));
+    world.swim(0).check_invariants();
+}
+
 /// A refutation from a run whose record is not here says nothing yet: its key would be missing. It is asked for.
 #[test]
 fn a_refutation_of_an_unknown_run_is_asked_about() {
@@ -345,7 +395,7 @@ fn a_node_that_hears_nobody_probes_less() {
 /// Some of those who hear of a suspicion look for themselves: a quorum is there long before it is needed.
 #[test]
 fn a_suspicion_is_looked_into_by_some_who_hear_of_it() {
-    let mut world = World::new(40, Options::new(67));
+    let mut world = World::new(40, Options { noticed: 0, ..Options::new(67) });
     world.run(5 * SECOND);
     let accusations = |world: &World| -> u64 {
         world.up().iter().map(|node| world.swim(*node).status().counts.accused).sum()

@@ -106,8 +106,8 @@ impl Swim {
             // What a record says is known only once it is read.
             Alive { .. } => true,
             Own { author, incarnation, leaves, .. } => self.known(author).is_none_or(|member| {
-                *incarnation > member.incarnation
-                    || (*incarnation == member.incarnation && (*leaves || member.since.is_none()))
+                // What it said in passing is no proof: the signed word for it is news.
+                *incarnation > member.proven() || (*leaves && *incarnation == member.incarnation)
             }),
             Remove { subject, incarnation, .. } if *subject == self.me => *incarnation == self.incarnation,
             Remove { subject, incarnation, .. } => {

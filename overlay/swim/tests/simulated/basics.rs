@@ -218,10 +218,10 @@ fn a_key_that_runs_twice_is_told_of_and_accuses_nobody() {
     for seed in [8, 23_008, 24_008] {
         let mut world = World::new(8, Options::new(seed));
         world.run(5 * SECOND);
-        let (key, seed) = (world.nodes[3].key.clone(), world.nodes[0].id);
+        let (key, first) = (world.nodes[3].key.clone(), world.nodes[0].id);
         let id = key.node_id();
         let clone = world.add(key);
-        world.nodes[clone].seeds = vec![seed];
+        world.nodes[clone].seeds = vec![first];
         world.start(clone);
         let begun = world.now;
         world.run(25 * SECOND);

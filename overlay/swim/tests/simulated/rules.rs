@@ -186,6 +186,8 @@ fn a_refutation_that_came_after_a_higher_word_is_kept_for_the_others() {
     let from = world.nodes[3].id;
     world.handle(0, Input::Packet { from, packet });
     let refutation = world.sign(3, &Claim::Refute { incarnation: second });
+    let (checked, packet) = read(&world, 0, vec![Rumor::Claim(Arc::clone(&refutation))]);
+    assert_eq!((checked, packet.rumors.len()), (1, 1), "a lower word that is signed is news");
     for hearer in [0, 1] {
         world.say(2, hearer, vec![Rumor::Claim(Arc::clone(&refutation))]);
     }

@@ -10,6 +10,10 @@ use crate::wire::{CERTIFICATE_MAX, Rumor, certificate_bytes, claim_bytes};
 /// next comparison of tables brings it.
 pub const QUEUE_MAX: usize = 4096;
 
+/// So many waiting rumours fill ten packets, and for each such ten what comes from everywhere is told once less: as
+/// when all nodes of a large group start again at once.
+const MANY: usize = 64;
+
 /// Rumours that are tried for one packet.
 const TRIED_MAX: usize = 48;
 
@@ -148,13 +152,21 @@ impl Queue {
         if same {
             // What only delays a verdict, or a verdict's end, if somebody misses it, is told less often once it
             // comes from everywhere; who misses the first word of a suspicion and hears only of its end waits for
-            // another whole one. What nothing but the comparison of tables would bring is told to the end.
+            // another whole one. What nothing but the comparison of tables would bring is told to the end, unless so
+            // much waits that each word would wait behind all the others: then that comparison is the quicker way.
+            let crowd = u32::try_from(self.waiting.len() / MANY).unwrap_or(u32::MAX);
             let by = match order.0 {
+                Urgency::OwnRefute => 0,
                 Urgency::Accusation => 3,
                 Urgency::Suspicion | Urgency::Refute => 2,
-                Urgency::Certificate | Urgency::Record => 1,
-                Urgency::OwnRefute | Urgency::Leave | Urgency::Change | Urgency::Removal => return,
+                Urgency::Certificate => 1,
+                Urgency::Leave | Urgency::Removal => crowd.min(1),
+                Urgency::Change => crowd,
+                Urgency::Record => crowd.saturating_add(1),
             };
+            if by == 0 {
+                return;
+            }
             self.told(order, by, copies);
         }
     }
@@ -258,6 +270,22 @@ mod tests {
     }
 
     #[test]
+    fn where_very_much_waits_all_of_it_is_told_less_often() {
+        let mut queue = Queue::default();
+        for member in 0..MANY {
+            let key = SecretKey::from_bytes(&[u8::try_from(member).unwrap(); 32]);
+            let claim = Claim::Refute { incarnation: at(1) };
+            let claim = Signed::seal(&key, &NetworkName::default(), &claim).unwrap();
+            queue.push(Urgency::Change, Rumor::Claim(Arc::new(claim)));
+        }
+        (0..9).for_each(|_| queue.heard(&refute(1), 9));
+        assert_eq!(queue.len(), MANY - 1, "that word, and then no more: few enough are left");
+        let other = Rumor::Claim(sign(8, &Claim::Refute { incarnation: at(1) }));
+        (0..9).for_each(|_| queue.heard(&other, 9));
+        assert_eq!(queue.len(), MANY - 1);
+    }
+
+    #[test]
     fn a_refutation_takes_the_place_of_what_it_refutes() {
         let mut queue = Queue::default();
         queue.push(Urgency::Accusation, suspect(2, 1));
@@ -273,7 +301,7 @@ mod tests {
         let mut queue = Queue::default();
         queue.push(Urgency::Accusation, suspect(2, 1));
         queue.push(Urgency::OwnRefute, refute(1));
-        for _ in 0..3 {
+        for _ in 0..9 {
             queue.heard(&suspect(2, 1), 9);
             queue.heard(&refute(1), 9);
         }
@@ -297,7 +325,8 @@ mod tests {
             }
         }
         assert_eq!(queue.len(), QUEUE_MAX);
-        queue.push(Urgency::OwnRefute, refute(5));
+        // Of another: what is said of the accused itself stays.
+        queue.push(Urgency::OwnRefute, Rumor::Claim(sign(8, &Claim::Refute { incarnation: at(1) })));
         queue.check();
         assert!(queue.waiting.keys().all(|(urgency, ..)| *urgency != Urgency::Accusation));
     }

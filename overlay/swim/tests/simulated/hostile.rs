@@ -169,6 +169,16 @@ fn a_certificate_without_a_quorum_is_a_few_accusations() {
     assert_eq!(world.verdicts, 0);
 }
 
+/// Over streams no quota counts the same accuser twice.
+#[test]
+fn one_accuser_three_times_is_no_quorum_over_a_stream() {
+    let mut world = World::new(12, Options::new(33));
+    let lie = accused_by(&world, 0, &[1, 1, 1], &[9]);
+    world.handle(0, lie);
+    let counts = world.swim(0).status().counts;
+    assert_eq!((counts.thin_certificates, counts.suspected), (1, 1));
+}
+
 /// Acceptance 8 c: what another's key did not sign never gets in, and a stranger's word counts for nothing.
 #[test]
 fn a_claim_that_its_author_did_not_sign_is_refused() {

@@ -213,6 +213,20 @@ fn the_first_word_of_a_suspicion_is_told_once_more_halfway() {
     assert_eq!((world.swim(0).status().queue, world.state(0, 9)), (waiting + 1, Some(State::Suspect)));
 }
 
+/// Of two runs of one epoch whoever came first stays, and all are told: neither can refute the other.
+#[test]
+fn the_other_run_of_an_epoch_does_not_take_its_place() {
+    let mut world = still(6, 65);
+    let id = world.nodes[3].id;
+    let held = world.swim(0).record(&id).unwrap().clone();
+    let incarnation = world.swim(3).incarnation().next().unwrap();
+    let other = world.sign(3, &Claim::Alive { incarnation, description: describe(3, [9; 32], 1) });
+    world.say(2, 0, vec![Rumor::Claim(other)]);
+    assert_eq!(world.swim(0).record(&id), Some(&held));
+    let doubled = Event::DuplicateIdentity { member: id };
+    assert!(world.nodes[0].events.iter().any(|(_, event)| *event == doubled));
+}
+
 /// Who leaves decides nothing any more, and its table still holds together.
 #[test]
 fn a_suspicion_may_be_open_when_a_node_leaves() {

@@ -26,8 +26,9 @@
 //! 4. **Suspicion.** A signed accusation of the incarnation that is known. It lasts from 6 x down to 1 x
 //!    multiplier x log10(members) periods, by the logarithm of how many distinct members accuse. The first
 //!    accusation is told to all at once, and once more when half the way to the further ones is over; those are told
-//!    a period before the shortest time is over. Five of those who hear the first probe the suspect next. Who is alone with its accusation then probes once more, which tells
-//!    the suspect: it may have been deaf itself, and believed by nobody.
+//!    a period before the shortest time is over. Five of those who hear the first probe the suspect next. Who is alone
+//!    with its accusation then probes once more, which tells the suspect: it may have been deaf itself, and believed
+//!    by nobody.
 //! 5. **Refutation.** The accused signs its next incarnation. So does one that is held faulty: any higher
 //!    incarnation revives, and nothing else does. Each accuser is refuted once in 10 s, and nobody who knows that
 //!    believes it again sooner, whichever way its word comes. If a suspicion by those who accuse would be over sooner

@@ -210,8 +210,7 @@ fn whatever_goes_wrong_is_right_again_when_it_ends() {
             world.all_see_all() && dead.iter().all(|it| world.all_see(*it, State::Faulty))
         });
         assert!(well.is_some(), "M1, M2: {reproduce}");
-        // Tables are compared every 30 s.
-        assert!(world.until(40 * SECOND, &mut |world| world.agree()).is_some(), "M4: {reproduce}");
+        assert!(world.until(20 * SECOND, &mut |world| world.agree()).is_some(), "M4: {reproduce}");
         let before = world.verdicts;
         world.run(20 * SECOND);
         assert_eq!(world.verdicts, before, "it stays so: {reproduce}");

@@ -16,7 +16,7 @@ use wattle_tests::honest::Honest;
 use wattle_types::{DocId, cbor};
 
 /// Bytes of text: as much as a document may hold, or what takes an unoptimised build as long as that.
-const LARGE: usize = if cfg!(debug_assertions) { 1 << 20 } else { 10 << 20 };
+const LARGE: usize = if cfg!(debug_assertions) { 2 << 20 } else { 10 << 20 };
 
 /// How long a large document may take to come.
 const COMES_WITHIN: Duration = Duration::from_secs(120);

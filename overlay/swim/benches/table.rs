@@ -115,9 +115,9 @@ fn kill_one_by_one(count: usize, kills: usize, seeds: u64, timing: &Timing, loss
     }
     let (most, worst) = (alls.iter().max().copied().unwrap_or_default(), firsts.iter().max().copied());
     println!(
-        "N {count:5} mult {} loss {:4.1} %  first {:5.2} (max {:5.2})  all {:5.2} (max {:5.2})  missed {missed}  \
+        "N {count:5} suspicion {:.1} loss {:4.1} %  first {:5.2} (max {:5.2})  all {:5.2} (max {:5.2})  missed {missed}  \
          wrong {wrong}  accusations {suspected}  all started again, settled after {:.1}  idle {bytes:5.1} B/s {packets:.2} pkt/s, streams {streams:.0} B/s  seeds 1..={seeds} x {kills}",
-        timing.suspicion_multiplier,
+        seconds(timing.suspicion),
         loss as f64 / 10.0,
         seconds(median(&mut firsts)),
         seconds(worst.unwrap_or_default()),
@@ -322,7 +322,7 @@ fn grid() {
 
 fn grid_cell(lifeguard: Lifeguard, few: usize, blocked: u32, running_ms: u64) -> [f64; 4] {
     // The paper's alpha of 5.
-    let timing = Timing { lifeguard, suspicion_multiplier: 5, ..Timing::lan() };
+    let timing = Timing { lifeguard, suspicion: 5 * SECOND, ..Timing::lan() };
     let mut world = World::new(128, options(1, timing, 0));
     let (before, begun) = (traffic(&world), world.now);
     while world.now.since(begun) < 120 * SECOND {

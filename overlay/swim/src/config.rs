@@ -23,8 +23,8 @@ pub struct Timing {
     pub fallback_timeout: Duration,
     /// Members asked to probe in this node's place.
     pub helpers: usize,
-    /// The shortest suspicion is this times the logarithm of the members, in periods.
-    pub suspicion_multiplier: u32,
+    /// The shortest suspicion among ten members; it grows with the logarithm of how many there are.
+    pub suspicion: Duration,
     /// How often waiting rumours are told without being asked.
     pub gossip_every: Duration,
     /// How many members are told each time.
@@ -84,7 +84,7 @@ impl Timing {
             direct_timeout_min: millis(50),
             fallback_timeout: millis(600),
             helpers: 3,
-            suspicion_multiplier: 3,
+            suspicion: millis(2700),
             gossip_every: millis(200),
             gossip_fanout: 3,
             announce_every: millis(5_000),
@@ -97,10 +97,10 @@ impl Timing {
         }
     }
 
-    /// One building whose machines are never paused for long: a suspicion takes two thirds of the time.
+    /// One building whose machines are never paused for long: a suspicion takes three quarters of the time.
     #[must_use]
     pub const fn fast() -> Self {
-        Self { suspicion_multiplier: 2, fallback_timeout: millis(500), ..Self::lan() }
+        Self { suspicion: millis(2000), fallback_timeout: millis(500), ..Self::lan() }
     }
 
     /// The internet.
@@ -111,7 +111,7 @@ impl Timing {
             direct_timeout: millis(1500),
             direct_timeout_min: millis(150),
             fallback_timeout: millis(2000),
-            suspicion_multiplier: 5,
+            suspicion: millis(15_000),
             gossip_every: millis(500),
             gossip_fanout: 4,
             announce_every: millis(15_000),
@@ -146,8 +146,9 @@ impl Timing {
             ),
             (self.helpers <= 8, "at most 8 members help to probe"),
             (
-                self.suspicion_multiplier >= 1 && self.suspicion_multiplier <= 100,
-                "the suspicion multiplier is 1 to 100",
+                self.suspicion.as_micros() >= self.period.as_micros()
+                    && self.suspicion.as_micros() <= self.period.as_micros() * 100,
+                "the shortest suspicion is 1 to 100 periods",
             ),
             (self.gossip_every.as_millis() >= 10, "gossip waits at least 10 ms"),
             (self.gossip_fanout >= 1 && self.gossip_fanout <= 16, "gossip tells 1 to 16 members"),

@@ -25,3 +25,20 @@ impl Health {
         self.0 = self.0.saturating_sub(1);
     }
 }
+
+/// How many of the probes that are answered are not answered by their first packet: the average of the last 16 or so,
+/// in 1024ths.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Losses(u32);
+
+impl Losses {
+    /// A probe was answered; its first packet, or the answer to that, was lost or not.
+    pub(crate) const fn note(&mut self, lost: bool) {
+        self.0 = self.0 - self.0 / 16 + if lost { 64 } else { 0 };
+    }
+
+    /// Whether it is more than one of eight.
+    pub(crate) const fn are_many(self) -> bool {
+        self.0 > 128
+    }
+}

@@ -41,8 +41,7 @@ fn scaled(span: Duration, by: u64, of: u64) -> Duration {
 /// The shortest suspicion among so many live members: it grows with the logarithm, as gossip does.
 pub(crate) fn shortest(timing: &Timing, members: usize) -> Duration {
     // log10 = log2 / log2(10), and log2(10) is 217706 in 65536ths.
-    let base = timing.period.saturating_mul(timing.suspicion_multiplier);
-    scaled(base, log2(members as u64).max(217_706), 217_706)
+    scaled(timing.suspicion, log2(members as u64).max(217_706), 217_706)
 }
 
 /// The longest suspicion: that of one accuser.
@@ -223,9 +222,9 @@ mod tests {
     fn each_accuser_shortens_a_suspicion_down_to_a_floor() {
         let timing = Timing::lan();
         let spans: Vec<u128> = (1..6).map(|accusers| timeout(&timing, 50, accusers).as_millis()).collect();
-        assert_eq!(spans, [30_581, 14_502, 5096, 5096, 5096]);
-        assert_eq!(timeout(&timing, 3, 1), 3 * SECOND, "one accuser is a quorum of three");
-        assert_eq!(timeout(&timing, 1000, 3).as_millis(), 8999);
+        assert_eq!(spans, [27_523, 13_052, 4587, 4587, 4587]);
+        assert_eq!(timeout(&timing, 3, 1), timing.suspicion, "one accuser is a quorum of three");
+        assert_eq!(timeout(&timing, 1000, 3).as_millis(), 8099);
     }
 
     #[test]

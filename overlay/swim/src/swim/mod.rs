@@ -18,7 +18,7 @@ use wattle_types::{Machine, NodeId, Outbox, Time, UnixTime, Write};
 use crate::claim::{Description, Incarnation, ShortId, Signed};
 use crate::config::Config;
 use crate::coordinate::Place;
-use crate::health::Health;
+use crate::health::{Health, Losses};
 use crate::pace::Pace;
 use crate::queue::{Queue, Urgency};
 use crate::random::Random;
@@ -272,6 +272,9 @@ pub struct Swim {
     probed_at: Time,
     /// Members to probe before the others are: suspect, or doubted by the edge.
     urgent: VecDeque<Index>,
+    losses: Losses,
+    /// Whose probe failed, and is made once more before that counts.
+    again: Option<ShortId>,
     /// Suspicions of which more is to be told then.
     words: BTreeSet<(Time, Index)>,
     changed_at: Time,

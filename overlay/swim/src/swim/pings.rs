@@ -337,11 +337,29 @@ impl Swim {
         self.health.worse(u32::try_from(blame).unwrap_or(u32::MAX));
         if connected {
             self.counts.fallback += 1;
+            self.losses.note(true);
             return;
         }
         self.counts.failed += 1;
+        if self.is_probed_again(now, &ping) {
+            return;
+        }
         let helpers = ping.helpers.into_iter().map(|(helper, _)| helper).collect();
         self.accuse(now, ping.target, ping.short, helpers, out);
+    }
+
+    /// Where many packets get lost a few probes in a thousand fail every way, and each accusation and refutation is
+    /// told to all: those bytes grow with the group. So there it takes two in a row.
+    fn is_probed_again(&mut self, now: Time, ping: &Ping) -> bool {
+        let is_second = self.again.take() == Some(ping.short);
+        let lossy = self.config.timing.lifeguard.probe && self.losses.are_many();
+        if is_second || !lossy {
+            return false;
+        }
+        self.again = Some(ping.short);
+        self.urgent.push_front(ping.target);
+        self.hurry(now);
+        true
     }
 
     /// A ping was answered.
@@ -354,12 +372,16 @@ impl Swim {
         }
         let Some(ping) = self.drop_ping(sequence) else { return };
         match ping.purpose {
-            Purpose::Probe { .. } if way == Way::Direct => {
+            Purpose::Probe { indirect, .. } if way == Way::Direct => {
                 self.counts.answered += 1;
+                self.losses.note(indirect);
                 self.health.better();
                 self.hurry(now);
             }
-            Purpose::Probe { .. } => self.counts.indirect += 1,
+            Purpose::Probe { .. } => {
+                self.counts.indirect += 1;
+                self.losses.note(true);
+            }
             Purpose::Relay { origin, sequence, .. } => {
                 if let Some(origin) = self.table.find(&origin) {
                     self.send(origin, Body::Ack { sequence, more: None }, Vec::new(), out);

@@ -12,7 +12,7 @@ use super::{Due, Index, Output, PersistId, RemoveError, RequestId, SEEDS_MAX, Sw
 use crate::claim::{Claim, Description, Incarnation, ShortId, Signed};
 use crate::config::Config;
 use crate::coordinate::Place;
-use crate::health::Health;
+use crate::health::{Health, Losses};
 use crate::pace::Pace;
 use crate::queue::{Queue, Urgency};
 use crate::random::Random;
@@ -286,6 +286,8 @@ impl Swim {
             asks: Pace::new(ASK_EVERY, ASKS_AT_ONCE),
             inquiries: super::sync::INQUIRIES,
             gossiped_at: Time::ZERO,
+            losses: Losses::default(),
+            again: None,
             answers: Pace::new(ANSWER_EVERY, ANSWERS_AT_ONCE),
             unreadable: Pace::new(UNREADABLE_EVERY, UNREADABLE_AT_ONCE),
             probed_at: Time::ZERO,

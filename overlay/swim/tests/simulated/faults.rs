@@ -170,6 +170,34 @@ fn a_fifth_of_all_packets_lost_hides_no_death_and_makes_none() {
     assert!(refuted > 0, "some probes did fail");
 }
 
+/// What loss costs does not grow with the group: a probe that failed is made again before all are told of it. Who has
+/// heard everything for a while accuses at once.
+#[test]
+fn who_loses_a_fifth_of_all_packets_accuses_when_two_probes_fail_in_a_row() {
+    let mut world = World::new(50, Options { loss: 200, connected: 0, ..Options::new(29) });
+    world.run(30 * SECOND);
+    let sums = |world: &World| {
+        let counts: Vec<_> = world.up().iter().map(|node| world.swim(*node).status().counts).collect();
+        (counts.iter().map(|it| it.failed).sum(), counts.iter().map(|it| it.accused).sum())
+    };
+    let before: (u64, u64) = sums(&world);
+    world.run(60 * SECOND);
+    let (failed, accused) = (sums(&world).0 - before.0, sums(&world).1 - before.1);
+    assert!(failed >= 20 && accused <= failed / 5, "{failed} probes failed, {accused} accusations");
+    world.options.loss = 0;
+    world.run(2 * SECOND);
+    for (victim, probes) in [(7, 2), (8, 1)] {
+        world.crash(victim);
+        let before = sums(&world);
+        let took = world.until(5 * SECOND, &mut |world| sums(world).0 > before.0);
+        assert!(took.is_some(), "n{victim} is not probed");
+        assert_eq!(sums(&world).1 - before.1, 2 - probes, "one probe of n{victim} failed");
+        let took = world.until(700 * MILLI, &mut |world| sums(world).1 > before.1);
+        assert!(took.is_some(), "who probed n{victim} does not probe it again");
+        world.run(60 * SECOND);
+    }
+}
+
 /// Acceptance 15: who starts again and again is not told of each time.
 #[test]
 fn a_member_that_flaps_is_told_of_now_and_then() {

@@ -21,7 +21,7 @@ fn still(count: usize, seed: u64) -> World {
         fallback_timeout: 100 * SECOND,
         direct_timeout: SECOND,
         sync_every: 5000 * SECOND,
-        suspicion_multiplier: 1,
+        suspicion: 500 * SECOND,
         gossip_every: 400 * SECOND,
         announce_every: 5000 * SECOND,
         ..Timing::lan()
@@ -377,7 +377,7 @@ fn times_that_do_not_fit_together_are_refused() {
     let slow = Timing { direct_timeout: 600 * MILLI, ..Timing::lan() };
     let late = Timing { fallback_timeout: SECOND, ..Timing::lan() };
     let brief = Timing { tombstone: 60 * SECOND, ..Timing::lan() };
-    let rash = Timing { suspicion_multiplier: 0, ..Timing::lan() };
+    let rash = Timing { suspicion: SECOND / 2, ..Timing::lan() };
     for bad in [slow, late, brief, rash] {
         assert!(matches!(build(bad), Err(InvalidConfig::Timing(_))));
     }

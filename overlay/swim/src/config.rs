@@ -23,7 +23,7 @@ pub struct Timing {
     pub fallback_timeout: Duration,
     /// Members asked to probe in this node's place.
     pub helpers: usize,
-    /// The shortest suspicion among ten members; it grows with the logarithm of how many there are.
+    /// The shortest suspicion is this times the decimal logarithm of the members, of at least 13.
     pub suspicion: Duration,
     /// How often waiting rumours are told without being asked.
     pub gossip_every: Duration,

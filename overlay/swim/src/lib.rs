@@ -25,7 +25,7 @@
 //!    or a nack), and [`Output::FallbackPing`] asks over the connection. Only when no way answers it is accused; by a node
 //!    whose first pings often get lost, only when that happened twice in a row.
 //! 4. **Suspicion.** A signed accusation of the incarnation that is known. It lasts from 6 x down to 1 x
-//!    [`Timing::suspicion`] x log10(members), by the logarithm of how many distinct members accuse. The first
+//!    [`Timing::suspicion`] x log10(members, or 13), by the logarithm of how many distinct members accuse. The first
 //!    accusation is told to all at once, and once more when half the way to the further ones is over; those are told
 //!    a period before the shortest time is over. Five of those who hear the first probe the suspect next. Who is alone
 //!    with its accusation then probes once more, which tells the suspect: it may have been deaf itself, and believed

@@ -206,8 +206,8 @@ fn the_first_word_of_a_suspicion_is_told_once_more_halfway() {
         // As often as it would have been told: it comes from everywhere.
         world.say(1, 0, vec![Rumor::Claim(Arc::clone(&accusation))]);
     }
-    // The shortest suspicion is 539 s; the other accusers are told of a quarter before that.
-    world.run(200 * SECOND);
+    // The shortest suspicion is 557 s; the other accusers are told of a quarter before that.
+    world.run(205 * SECOND);
     let waiting = world.swim(0).status().queue;
     world.run(5 * SECOND);
     assert_eq!((world.swim(0).status().queue, world.state(0, 9)), (waiting + 1, Some(State::Suspect)));

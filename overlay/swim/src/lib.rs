@@ -22,8 +22,8 @@
 //!    ([`Message`]) and the newcomer's record is told on.
 //! 3. **Probe.** Each period one member, in an order that is drawn anew each round: a ping; after three times its
 //!    slowest answer a second ping, three others are asked to ping ([`Body::PingRequest`], who answer with an ack
-//!    or a nack), and [`Output::FallbackPing`] asks over the connection. Only when no way answers it is accused; by a node
-//!    whose first pings often get lost, only when that happened twice in a row.
+//!    or a nack), and [`Output::FallbackPing`] asks over the connection. Only when no way answers it is accused; by a
+//!    node whose first pings often get lost, only when that happened twice in a row.
 //! 4. **Suspicion.** A signed accusation of the incarnation that is known. It lasts from 6 x down to 1 x
 //!    [`Timing::suspicion`] x log10(members, or 13), by the logarithm of how many distinct members accuse. The first
 //!    accusation is told to all at once, and once more when half the way to the further ones is over; those are told

@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use serde_bytes::ByteBuf;
 use wattle_order::{
-    Alarm, Block, ChainEnd, Checker, Claim, CommitInfo, Committee, Core, Digest, Evidence, Executed, Header,
-    Height, Input, Message, Output, Payload, Proposal, Qc, Record, Recovered, Rejected, Round, Seat, Seen,
-    Signature, Signers, Sound, Tc, Timeout, TimeoutData, To, Verdict, Vote, VoteData,
+    Alarm, Block, ChainEnd, Checker, Claim, CommitInfo, Committee, Config, Core, Digest, Evidence, Executed,
+    Header, Height, Input, Message, Output, Payload, Proposal, Qc, Record, Recovered, Rejected, Round, Seat,
+    Seen, Signature, Signers, Sound, Tc, Timeout, TimeoutData, To, Verdict, Vote, VoteData,
 };
 use wattle_types::{Domain, Machine as _, Outbox, SecretKey, Time, UnixTime, cbor};
 
@@ -703,4 +703,46 @@ fn v_a_block_that_nobody_gives_for_long_makes_no_one_stop_voting() {
     let tc = bench.tc(2, [1, 1, 1], &qc);
     let three = bench.block(3, 2, &qc, Some(tc));
     assert_eq!(votes(&bench.tell(3, Message::Proposal(three))).len(), 1);
+}
+
+/// Rule K: one that starts waits for rounds that end. A log that rests ends its rest for it by the leader's block, and
+/// for nobody who is no validator; the others go on resting, unless it is the leader that starts.
+#[test]
+fn k_a_rest_ends_for_a_validator_that_starts_by_the_leaders_word_or_for_the_leader() {
+    let resting = |me: usize| {
+        let mut bench = Bench::new(me);
+        let config = Config { idle: 30 * SECOND, ..Options::new(1, 4).config };
+        let recovered = Recovered::none(Arc::clone(&bench.committee));
+        bench.core = Core::new(config, bench.keys[me].clone(), recovered);
+        bench.input(Input::Wake);
+        bench.now = bench.now.after(SECOND);
+        bench
+    };
+    let started = |bench: &mut Bench, from: &SecretKey| {
+        let from = from.node_id();
+        let outputs = bench.input(Input::Received { from, message: Sound::Started });
+        let told = outputs.iter().any(|output| {
+            let Output::Send { to: To::One(to), message } = output else { return false };
+            *to == from && matches!(&**message, Message::Certificates { .. })
+        });
+        assert!(told, "whoever starts is told where the log is");
+        outputs.iter().any(|output| matches!(output, Output::Build { .. }))
+    };
+    let (validators, stranger) = (keys(4), SecretKey::from_bytes(&[99; 32]));
+    let mut leader = resting(1);
+    assert!(!started(&mut leader, &stranger), "a stranger ends no rest");
+    assert!(started(&mut leader, &validators[2]), "the leader proposes at once");
+
+    let mut other = resting(3);
+    let rests = other.core.deadline();
+    assert!(rests > Some(other.now.after(20 * SECOND)), "{rests:?}");
+    for from in [&stranger, &validators[2]] {
+        started(&mut other, from);
+        assert_eq!(other.core.deadline(), rests, "who does not lead goes on resting");
+    }
+    started(&mut other, &validators[1]);
+    assert!(
+        other.core.deadline() < Some(other.now.after(SECOND)),
+        "the leader that has just started has a round"
+    );
 }

@@ -24,6 +24,7 @@ struct Bench {
     seen: Seen,
     core: Core,
     me: usize,
+    config: Config,
     now: Time,
     log: Vec<Record>,
     verdict: Verdict,
@@ -36,15 +37,26 @@ const MAJORITY: [u16; 3] = [0, 1, 2];
 impl Bench {
     /// The validator of a seat. Round r is led by seat r modulo 4.
     fn new(me: usize) -> Self {
+        Self::with(me, Options::new(1, 4).config)
+    }
+
+    /// One of a log that rests for long, a second later.
+    fn resting(me: usize) -> Self {
+        let mut bench = Self::with(me, Config { idle: 30 * SECOND, ..Options::new(1, 4).config });
+        bench.now = bench.now.after(SECOND);
+        bench
+    }
+
+    fn with(me: usize, config: Config) -> Self {
         let world = World::new(Options::new(1, 4));
         let committee = world.committee;
         let keys = keys(4);
         let recovered = Recovered::none(Arc::clone(&committee));
-        let core = Core::new(world.options.config, keys[me].clone(), recovered);
+        let core = Core::new(config.clone(), keys[me].clone(), recovered);
         let checker = Checker::new(Arc::clone(&committee));
         let now = Time::from_micros(1);
         let (seen, log, verdict, durable) = (Seen::new(), Vec::new(), Verdict::Valid, true);
-        let mut bench = Self { keys, committee, checker, seen, core, me, now, log, verdict, durable };
+        let mut bench = Self { keys, committee, checker, seen, core, me, config, now, log, verdict, durable };
         bench.input(Input::Wake);
         bench
     }
@@ -53,7 +65,7 @@ impl Bench {
     fn restart(&mut self) -> Vec<Output> {
         let records = self.log.clone();
         let recovered = Recovered::read(Arc::clone(&self.committee), &mut self.seen, records).unwrap();
-        self.core = Core::new(Options::new(1, 4).config, self.keys[self.me].clone(), recovered);
+        self.core = Core::new(self.config.clone(), self.keys[self.me].clone(), recovered);
         self.input(Input::Wake)
     }
 
@@ -709,15 +721,6 @@ fn v_a_block_that_nobody_gives_for_long_makes_no_one_stop_voting() {
 /// for nobody who is no validator; the others go on resting, unless it is the leader that starts.
 #[test]
 fn k_a_rest_ends_for_a_validator_that_starts_by_the_leaders_word_or_for_the_leader() {
-    let resting = |me: usize| {
-        let mut bench = Bench::new(me);
-        let config = Config { idle: 30 * SECOND, ..Options::new(1, 4).config };
-        let recovered = Recovered::none(Arc::clone(&bench.committee));
-        bench.core = Core::new(config, bench.keys[me].clone(), recovered);
-        bench.input(Input::Wake);
-        bench.now = bench.now.after(SECOND);
-        bench
-    };
     let started = |bench: &mut Bench, from: &SecretKey| {
         let from = from.node_id();
         let outputs = bench.input(Input::Received { from, message: Sound::Started });
@@ -729,11 +732,11 @@ fn k_a_rest_ends_for_a_validator_that_starts_by_the_leaders_word_or_for_the_lead
         outputs.iter().any(|output| matches!(output, Output::Build { .. }))
     };
     let (validators, stranger) = (keys(4), SecretKey::from_bytes(&[99; 32]));
-    let mut leader = resting(1);
+    let mut leader = Bench::resting(1);
     assert!(!started(&mut leader, &stranger), "a stranger ends no rest");
     assert!(started(&mut leader, &validators[2]), "the leader proposes at once");
 
-    let mut other = resting(3);
+    let mut other = Bench::resting(3);
     let rests = other.core.deadline();
     assert!(rests > Some(other.now.after(20 * SECOND)), "{rests:?}");
     for from in [&stranger, &validators[2]] {
@@ -745,4 +748,18 @@ fn k_a_rest_ends_for_a_validator_that_starts_by_the_leaders_word_or_for_the_lead
         other.core.deadline() < Some(other.now.after(SECOND)),
         "the leader that has just started has a round"
     );
+}
+
+/// Who finds a block of its round on its disk knows that the rest is over: its leader had proposed.
+#[test]
+fn after_a_restart_a_round_that_had_begun_is_waited_for_no_longer_than_any() {
+    let mut bench = Bench::resting(3);
+    let one = bench.block(1, 1, &bench.genesis(), None);
+    assert_eq!(votes(&bench.tell(1, Message::Proposal(one))).len(), 1);
+    bench.now = bench.now.after(SECOND);
+    bench.restart();
+    assert!(bench.core.deadline() < Some(bench.now.after(SECOND)), "{:?}", bench.core.deadline());
+    let mut fresh = Bench::resting(3);
+    fresh.restart();
+    assert!(fresh.core.deadline() > Some(fresh.now.after(20 * SECOND)), "{:?}", fresh.core.deadline());
 }

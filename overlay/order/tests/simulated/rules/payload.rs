@@ -484,6 +484,26 @@ fn m3_a_batch_is_told_again_to_those_who_do_not_have_it() {
     assert_eq!(to.collect::<Vec<_>>(), [one(path.id(1)), one(path.id(3))]);
 }
 
+/// Who is missing may come back any moment; once a quorum has it that is only for the third's sake, and ends.
+#[test]
+fn m3_a_batch_that_cannot_be_ordered_is_told_again_often_and_one_that_can_not_for_ever() {
+    let mut path = Path::new();
+    path.submit(Submitter::Here, &a(1)).unwrap();
+    let told_to_three = |path: &mut Path| {
+        let outputs = path.wait(Duration::from_secs(30));
+        let three = wattle_order::To::One(path.id(3));
+        let told =
+            |it: &&Output| matches!(it, Output::Send { to, message: Message::Batch(_) } if *to == three);
+        outputs.iter().filter(told).count()
+    };
+    let often = told_to_three(&mut path);
+    assert!((14..=30).contains(&often), "{often} times in 30 s");
+    for have in [1, 2] {
+        path.hear(have, Message::Have(digest(&[a(1)])));
+    }
+    assert_eq!(told_to_three(&mut path), 0, "it was told often enough");
+}
+
 #[test]
 fn m4_one_authors_batches_fill_its_own_room_only() {
     let mut path = Path::new();

@@ -341,7 +341,7 @@ impl Swim {
             return;
         }
         self.counts.failed += 1;
-        if self.is_probed_again(now, &ping) {
+        if self.begin_again(now, &ping) {
             return;
         }
         let helpers = ping.helpers.into_iter().map(|(helper, _)| helper).collect();
@@ -349,8 +349,8 @@ impl Swim {
     }
 
     /// Where many packets get lost a few probes in a thousand fail every way, and each accusation and refutation is
-    /// told to all: those bytes grow with the group. So there it takes two in a row.
-    fn is_probed_again(&mut self, now: Time, ping: &Ping) -> bool {
+    /// told to all: those bytes grow with the group. So there it takes two in a row. Says whether this one begins again.
+    fn begin_again(&mut self, now: Time, ping: &Ping) -> bool {
         let is_second = self.again.take() == Some(ping.short);
         let lossy = self.config.timing.lifeguard.probe && self.losses.are_many();
         if is_second || !lossy {

@@ -349,7 +349,7 @@ impl Swim {
     }
 
     /// Where many packets get lost a few probes in a thousand fail every way, and each accusation and refutation is
-    /// told to all: those bytes grow with the group. So there it takes two in a row. Says whether this one begins again.
+    /// told to all: those bytes grow with the group. So there it takes two in a row. Says whether this begins again.
     fn begin_again(&mut self, now: Time, ping: &Ping) -> bool {
         let is_second = self.again.take() == Some(ping.short);
         let lossy = self.config.timing.lifeguard.probe && self.losses.are_many();

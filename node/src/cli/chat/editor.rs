@@ -197,9 +197,13 @@ impl Editor {
         self.text[at..].graphemes(true).next().map_or(at, |grapheme| at + grapheme.len())
     }
 
+    /// Where the word before the cursor begins, or the grapheme in which it does: two letters of a flag are
+    /// paired in another way by words than by graphemes where a mark stands between letters.
     fn word_before(&self) -> usize {
         let words = self.text[..self.cursor].split_word_bound_indices();
-        words.rev().find(|(_, word)| !word.trim().is_empty()).map_or(0, |(at, _)| at)
+        let start = words.rev().find(|(_, word)| !word.trim().is_empty()).map_or(0, |(at, _)| at);
+        let graphemes = self.text.grapheme_indices(true).map(|(at, _)| at);
+        graphemes.take_while(|at| *at <= start).last().unwrap_or(0)
     }
 
     fn kill(&mut self, range: Range<usize>) {

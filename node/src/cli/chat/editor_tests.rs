@@ -47,6 +47,19 @@ fn letters_that_join_into_a_flag_leave_the_cursor_behind_it() {
 }
 
 #[test]
+fn a_word_to_the_left_begins_where_a_grapheme_does() {
+    // After the letter with a mark, words pair the next two letters in another way than graphemes do.
+    let mut editor = editor("🇩\u{301}🇩🇪a");
+    editor.left();
+    editor.word_left();
+    assert_eq!(shown_with_cursor(&editor), "🇩\u{301}|🇩🇪a");
+    editor.end();
+    editor.delete_word();
+    editor.delete_word();
+    assert_eq!(shown_with_cursor(&editor), "🇩\u{301}|");
+}
+
+#[test]
 fn words_are_deleted_and_put_back() {
     let mut editor = editor("did the lookup, land? ");
     editor.delete_word();

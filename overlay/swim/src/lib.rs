@@ -23,7 +23,8 @@
 //! 3. **Probe.** Each period one member, in an order that is drawn anew each round: a ping; after three times its
 //!    slowest answer a second ping, three others are asked to ping ([`Body::PingRequest`], who answer with an ack
 //!    or a nack), and [`Output::FallbackPing`] asks over the connection. Only when no way answers it is accused; by a
-//!    node whose first pings often get lost, only when that happened twice in a row.
+//!    node whose first pings often get lost, only when that happened twice in a row. Of fewer than eight members,
+//!    the next is probed half a period after one that answered.
 //! 4. **Suspicion.** A signed accusation of the incarnation that is known. It lasts from 6 x down to 1 x
 //!    [`Timing::suspicion`] x log10(members, or 13), by the logarithm of how many distinct members accuse. The first
 //!    accusation is told to all at once, and once more when half the way to the further ones is over; those are told
@@ -64,6 +65,8 @@
 //! * An accuser is alive itself, has at most max(3, 2 %) accusations in 10 s, and one of the same member.
 //! * Under loss an accusation takes two probes that fail: with one, each of a few thousand is told to all, and a group
 //!   of 2 000 that loses a fifth of its packets spent 10 kB a second and node on it.
+//! * A few members probe twice a period while all is well: the last of five to be found dead was found too late, and
+//!   among few it costs little.
 //! * Timeouts stretch with the local health as the period does; the paper's implementation stretches the period.
 //! * The confirmations of step 4 are held back: most suspicions end before, and then two claims crossed the group
 //!   instead of four.
@@ -86,8 +89,8 @@
 //! ago make room and if there are none a newcomer is refused. [`QUEUE_MAX`] rumours; the least urgent is dropped. 256
 //! pings, 4 for each other member; beyond it a request is dropped. A packet has at most [`PACKET_BYTES_MAX`], a record
 //! [`RECORD_BYTES_MAX`], a message [`STREAM_BYTES_MAX`], a batch 256 rows of 8 KiB at the most. Of one member 128
-//! packets a second are read. An idle member sends two packets of 6 bytes a period. The work of an input is linear in
-//! its size; a wake's is that of what is due.
+//! packets a second are read. An idle member sends two packets of 6 bytes a period, four among a few. The
+//! work of an input is linear in its size; a wake's is that of what is due.
 //!
 //! # What the edge does
 //!

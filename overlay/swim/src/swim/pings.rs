@@ -32,6 +32,10 @@ const CONFIRM_WITHIN: Duration = Duration::from_secs(1);
 /// The score from which on a node is longer about a last chance than was planned.
 const BADLY: u32 = 3;
 
+/// Members from which on one probe a period is enough. Of fewer one is probed twice a period while all answer: by four
+/// others once a period each, one that died would in one case of twenty not be probed for three periods.
+const MANY: usize = 8;
+
 /// Every so many probes, one a period, the ack is to tell more than that it is one.
 const MORE_EVERY: u64 = 8;
 
@@ -230,12 +234,21 @@ impl Swim {
         self.hurry(now);
     }
 
-    /// Whoever waits to be probed before its turn is probed when the probe before it is over.
+    /// Whoever waits to be probed before its turn is probed when the probe before it is over; and where members are
+    /// few the next one half a period after it.
     fn hurry(&mut self, now: Time) {
-        if self.probe.is_none() && !self.urgent.is_empty() && self.phase == Phase::Running {
-            let spaced = self.probed_at.after(self.config.timing.gossip_every);
-            self.due.probe = Some(now.max(spaced)).min(self.due.probe);
+        if self.probe.is_some() || self.phase != Phase::Running {
+            return;
         }
+        let timing = &self.config.timing;
+        let spacing = if !self.urgent.is_empty() {
+            timing.gossip_every
+        } else if self.members() < MANY {
+            timing.period.saturating_mul(self.pace()) / 2
+        } else {
+            return;
+        };
+        self.due.probe = Some(now.max(self.probed_at.after(spacing))).min(self.due.probe);
     }
 
     pub(crate) fn on_probe_due(&mut self, now: Time, out: &mut Outbox<Output>) {

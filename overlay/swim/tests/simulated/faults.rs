@@ -2,7 +2,7 @@
 
 use wattle_swim::{Event, State, Timing};
 
-use crate::world::{Options, World};
+use crate::world::{Options, Pause, World};
 use crate::{MILLI, SECOND};
 
 /// Acceptance 2: members that lose most of what comes bury nobody, and know that they are the ones.
@@ -233,6 +233,8 @@ fn whatever_goes_wrong_is_right_again_when_it_ends() {
         for node in 0..world.nodes.len() {
             (world.nodes[node].deaf, world.nodes[node].side) = (0, 0);
         }
+        let wide_awake = |world: &World| world.nodes.iter().all(|it| it.pause == Pause::No);
+        assert!(world.until(15 * SECOND, &mut |world| wide_awake(world)).is_some());
         let dead: Vec<usize> = (0..world.nodes.len()).filter(|node| !world.is_up(*node)).collect();
         let well = world.until(60 * SECOND, &mut |world| {
             world.all_see_all() && dead.iter().all(|it| world.all_see(*it, State::Faulty))

@@ -6,7 +6,6 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use automerge::Automerge;
-use futures::StreamExt;
 use samod::{DocHandle, Repo};
 use wattle_docs::Edit;
 use wattle_types::DocId;
@@ -14,7 +13,7 @@ use wattle_types::DocId;
 use crate::machines::{Cost, Pair, automerge_alone};
 use crate::ours::{Node, told};
 use crate::report::{aside, disk_bytes, goal, median, ms, percentile, process_cpu};
-use crate::{PATIENCE, Plan, Result, theirs, trace};
+use crate::{Plan, Result, theirs, trace};
 
 /// Types one letter in the middle.
 pub fn letter() -> Edit {
@@ -62,7 +61,7 @@ pub async fn live(plan: &Plan) -> Result<()> {
     theirs::until(&copy, &theirs::heads(&original).await?).await?;
 
     let mut events = b.documents.events();
-    let mut changes = Box::pin(copy.changes());
+    let mut changes = theirs::changes(&copy);
     let (mut ours, mut samod, mut written) = (Vec::new(), Vec::new(), 0);
     let (warm, rounds) = (20, plan.pick(200, 1000));
     for round in 0..warm + rounds {
@@ -73,11 +72,7 @@ pub async fn live(plan: &Plan) -> Result<()> {
         let bytes = disk_bytes() - bytes;
         let begun = Instant::now();
         let heads = theirs::type_letter(&original).await?;
-        while let Some(change) = tokio::time::timeout(PATIENCE, changes.next()).await? {
-            if change.new_heads == heads {
-                break;
-            }
-        }
+        theirs::told(&mut changes, &heads).await?;
         if round >= warm {
             ours.push(span);
             samod.push(begun.elapsed());

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use automerge::{Automerge, ChangeHash};
 use futures::future::BoxFuture;
+use futures::{Stream, StreamExt};
 use samod::storage::{InMemoryStorage, Storage, StorageKey};
 use samod::{BackoffConfig, DialError, Dialer, DocHandle, Repo, Transport, Url};
 use tokio::net::{TcpListener, TcpStream};
@@ -84,6 +85,24 @@ pub async fn until(handle: &DocHandle, wanted: &[ChangeHash]) -> Result<()> {
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     Ok(())
+}
+
+/// The heads of a document after each change to it, as a watcher is told of them.
+pub fn changes(handle: &DocHandle) -> impl Stream<Item = Vec<ChangeHash>> + Unpin + '_ {
+    Box::pin(handle.changes().map(|change| change.new_heads))
+}
+
+/// Waits until a watcher is told that its document has these heads.
+pub async fn told(
+    mut changes: impl Stream<Item = Vec<ChangeHash>> + Unpin,
+    wanted: &[ChangeHash],
+) -> Result<()> {
+    while let Some(heads) = tokio::time::timeout(PATIENCE, changes.next()).await? {
+        if heads == wanted {
+            return Ok(());
+        }
+    }
+    Err("a repository of samod ended".into())
 }
 
 /// Types a letter; the heads after it.

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use wattle_types::{NodeId, Outbox, Time};
 
-use super::start::Phase;
 use super::{Index, Output, RequestId, Swim};
 use crate::claim::ShortId;
 use crate::coordinate::ROUND_TRIP_MAX;
@@ -237,14 +236,14 @@ impl Swim {
     /// Whoever waits to be probed before its turn is probed when the probe before it is over; and where members are
     /// few the next one half a period after it.
     fn hurry(&mut self, now: Time) {
-        if self.probe.is_some() || self.phase != Phase::Running {
+        if self.probe.is_some() {
             return;
         }
         let timing = &self.config.timing;
         let spacing = if !self.urgent.is_empty() {
             timing.gossip_every
         } else if self.members() < MANY {
-            timing.period.saturating_mul(self.pace()) / 2
+            timing.period / 2
         } else {
             return;
         };
@@ -350,7 +349,6 @@ impl Swim {
         self.health.worse(u32::try_from(blame).unwrap_or(u32::MAX));
         if connected {
             self.counts.fallback += 1;
-            self.losses.note(true);
             return;
         }
         self.counts.failed += 1;
@@ -391,10 +389,7 @@ impl Swim {
                 self.health.better();
                 self.hurry(now);
             }
-            Purpose::Probe { .. } => {
-                self.counts.indirect += 1;
-                self.losses.note(true);
-            }
+            Purpose::Probe { .. } => self.counts.indirect += 1,
             Purpose::Relay { origin, sequence, .. } => {
                 if let Some(origin) = self.table.find(&origin) {
                     self.send(origin, Body::Ack { sequence, more: None }, Vec::new(), out);

@@ -673,6 +673,24 @@ fn chaos_of_one_seed_is_the_same_twice_undone_in_the_end_and_survived() {
     assert!(after["partition"].is_null() && after["links"].as_array().unwrap().is_empty(), "{after:#}");
 }
 
+/// Over QUIC nobody says that a killed node is gone, and the others spoke into its old connections for ten seconds.
+#[test]
+fn a_validator_that_was_killed_and_runs_again_takes_part_within_seconds() {
+    let net = Net::up(&["4", "--validators", "4"]);
+    for round in 0..3 {
+        wait_for("all are connected for a second", PATIENCE, || {
+            let status = net.machine.json(&["testnet", "status"]);
+            let nodes = status["nodes"].as_array().unwrap().clone();
+            nodes.iter().all(|node| node["uptime_ms"].as_u64() > Some(1000))
+        });
+        net.ok(&["testnet", "kill", "0"]);
+        net.ok(&["testnet", "restart", "0"]);
+        let begun = Instant::now();
+        net.at("0", &["order", "submit", "here again", "--timeout", "20s"]);
+        assert!(begun.elapsed() < Duration::from_secs(5), "round {round}: {:?}", begun.elapsed());
+    }
+}
+
 #[test]
 fn the_demo_shows_a_split_and_its_end_and_leaves_nothing() {
     let machine = Machine::new(None);

@@ -56,11 +56,14 @@ impl Hearers {
     }
 
     async fn tell(&self, change: Change, stop: &CancellationToken, tasks: &TaskTracker) {
-        let Change { member, liveness } = change;
+        let Change { member, liveness, began_again } = change;
         self.documents.liveness(member, liveness).await;
         self.apps.hear(to_apps(change)).await;
         if self.overlay.liveness(member, liveness).await.is_err() {
             // A node that stops dials nobody.
+            return;
+        }
+        if began_again && self.overlay.began_again(member).await.is_err() {
             return;
         }
         if liveness == Liveness::Away {

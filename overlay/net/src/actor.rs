@@ -47,6 +47,9 @@ pub(crate) struct Actor {
     pub(crate) started: Instant,
 }
 
+/// How long connections have to close when the node stops: a part of what its whole goodbye has.
+const HANG_UP_MAX: Duration = Duration::from_millis(500);
+
 /// The wall clock, for what crosses a restart or the network.
 pub(crate) fn wall_clock() -> UnixTime {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -79,7 +82,30 @@ impl Actor {
         self.peers.channels.close();
         if let Some(reply) = stopped_by {
             self.flush(None).await;
+            self.hang_up().await;
             answer(reply, ());
+        }
+    }
+
+    /// Closes every connection in words. Over QUIC nothing else tells the other side that this one is gone: for ten
+    /// seconds it would wait, and when this node is back it would speak into what is dead.
+    async fn hang_up(&mut self) {
+        let peers: Vec<libp2p::PeerId> = self.swarm.connected_peers().copied().collect();
+        for peer in peers {
+            // Ignored because one that closed meanwhile is what is wanted.
+            self.swarm.disconnect_peer_id(peer).unwrap_or_default();
+        }
+        let closed = async {
+            while self.swarm.network_info().connection_counters().num_established() > 0 {
+                if let SwarmEvent::ConnectionEstablished { peer_id, .. } = self.swarm.select_next_some().await
+                {
+                    // It came back at once, as one does who misses a node. Ignored as above.
+                    self.swarm.disconnect_peer_id(peer_id).unwrap_or_default();
+                }
+            }
+        };
+        if tokio::time::timeout(HANG_UP_MAX, closed).await.is_err() {
+            tracing::debug!("some connections did not close in time");
         }
     }
 

@@ -47,6 +47,10 @@ pub(crate) enum PeersCommand {
         peer: NodeId,
         liveness: Liveness,
     },
+    /// A peer is there as a later run: connections to the earlier one are dead.
+    BeganAgain {
+        peer: NodeId,
+    },
     /// Closes the connections to a peer that answers nothing; it may be dialed again.
     Unanswered {
         peer: NodeId,

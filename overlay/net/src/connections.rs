@@ -12,6 +12,9 @@
 //!    not notice that a question was lost with one of two connections, and waits for its answer. So a
 //!    duplicate lingers until the peer is idle, and for ten seconds at most; where the other side should close
 //!    one and does not, this side does after twenty.
+//!    When the peer is there as a later run, what was opened to the earlier one is dead, though over QUIC nobody
+//!    says so where that was killed: of its connections only the youngest is kept, and only until one opens that
+//!    is younger. Two that were opened within a quarter of a second are both of the later run.
 //! 2. Above `high_water` connections, close the least valuable until `low_water` are left: first those that
 //!    are idle, the far and the young before the near and the old; then those in use, those that others
 //!    dialed and that were quiet longest first; then those that a lookup of ours asks next. A connection of a
@@ -44,6 +47,9 @@ use crate::ConnectionLimits;
 /// A duplicate stays until its peer is idle, and this long at most.
 const LINGER_MAX: Duration = Duration::from_secs(10);
 
+/// Connections that both sides dialed at once open within this span; no run ends and another begins in it.
+const OPENED_TOGETHER: Duration = Duration::from_millis(250);
+
 /// What a peer is good for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Value {
@@ -74,6 +80,10 @@ pub(crate) enum Input {
     Closed {
         key: ConnectionId,
     },
+    /// The peer is there as a later run than before.
+    BeganAgain {
+        peer: NodeId,
+    },
     /// There are several connections to this peer, and so long none of them carried anything.
     Doubled {
         peer: NodeId,
@@ -92,6 +102,7 @@ pub(crate) enum Output {
 pub(crate) enum Why {
     Duplicate,
     Trimmed,
+    Replaced,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -101,6 +112,8 @@ struct Connection {
     pinned: bool,
     opened: Time,
     closing: bool,
+    /// It may be to an earlier run of the peer.
+    doubted: bool,
 }
 
 /// The machine.
@@ -138,6 +151,17 @@ impl Connections {
         };
         for loser in losers {
             self.close(loser, Why::Duplicate, out);
+        }
+    }
+
+    /// Closes what may be to an earlier run of a peer and is older than another connection to it.
+    fn close_replaced(&mut self, peer: NodeId, out: &mut Outbox<Output>) {
+        let open = || self.open.iter().filter(|(_, other)| other.peer == peer && !other.closing);
+        let Some(youngest) = open().map(|(_, connection)| connection.opened).max() else { return };
+        let replaced = |one: &Connection| one.doubted && youngest.since(one.opened) >= OPENED_TOGETHER;
+        let replaced: Vec<_> = open().filter(|(_, one)| replaced(one)).map(|(key, _)| *key).collect();
+        for key in replaced {
+            self.close(key, Why::Replaced, out);
         }
     }
 
@@ -207,7 +231,10 @@ impl Machine for Connections {
     fn handle(&mut self, now: Time, input: Input, out: &mut Outbox<Output>) {
         match input {
             Input::Opened { key, peer, outbound, pinned, values } => {
-                self.open.insert(key, Connection { peer, outbound, pinned, opened: now, closing: false });
+                let connection =
+                    Connection { peer, outbound, pinned, opened: now, closing: false, doubted: false };
+                self.open.insert(key, connection);
+                self.close_replaced(peer, out);
                 if self.count() > self.limits.high_water.get() {
                     self.trim(now, &values, out);
                 }
@@ -215,6 +242,11 @@ impl Machine for Connections {
             }
             Input::Closed { key } => {
                 self.open.remove(&key);
+            }
+            Input::BeganAgain { peer } => {
+                let to_peer = self.open.values_mut().filter(|connection| connection.peer == peer);
+                to_peer.for_each(|connection| connection.doubted = true);
+                self.close_replaced(peer, out);
             }
             Input::Doubled { peer, quiet } => self.on_doubled(now, peer, quiet, out),
         }
@@ -282,6 +314,39 @@ mod tests {
         let input = Input::Doubled { peer: node(peer), quiet };
         machine.handle(Time::from_micros(at * 1_000_000), input, &mut out);
         out.drain().collect()
+    }
+
+    fn began_again(machine: &mut Connections, at: u64, peer: u8) -> Vec<Output> {
+        let mut out = Outbox::new();
+        machine.handle(Time::from_micros(at * 1_000_000), Input::BeganAgain { peer: node(peer) }, &mut out);
+        out.drain().collect()
+    }
+
+    #[test]
+    fn what_was_opened_to_an_earlier_run_is_closed_once_there_is_something_younger() {
+        // The later run dialed before it was told of.
+        let mut machine = Connections::new(node(3), limits(4, 8));
+        open(&mut machine, 0, 1, 5, true);
+        assert_eq!(open(&mut machine, 9, 2, 5, false), [], "two at once may be two dials");
+        open(&mut machine, 0, 7, 6, true);
+        assert_eq!(began_again(&mut machine, 10, 5), closes(1, Why::Replaced));
+        assert_eq!(
+            began_again(&mut machine, 10, 6),
+            [],
+            "of one that is alone nobody knows which run it is to"
+        );
+
+        // It was told of before it dialed.
+        assert_eq!(open(&mut machine, 11, 8, 6, false), closes(7, Why::Replaced));
+        assert_eq!(open(&mut machine, 12, 9, 6, true), [], "that one is of the later run");
+    }
+
+    #[test]
+    fn two_that_both_sides_dialed_after_a_restart_both_stay() {
+        let mut machine = Connections::new(node(3), limits(4, 8));
+        open(&mut machine, 9, 1, 5, true);
+        open(&mut machine, 9, 2, 5, false);
+        assert_eq!(began_again(&mut machine, 9, 5), []);
     }
 
     #[test]

@@ -251,6 +251,17 @@ impl Overlay {
         self.commands.send(command).await.map_err(|_closed| Stopped)
     }
 
+    /// Says that a peer is there as a later run than before. Of its connections the youngest is kept, and that one
+    /// too is closed when a younger one opens: what was opened to an earlier run is dead, and over QUIC nobody says so
+    /// where that was killed.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn began_again(&self, peer: NodeId) -> Result<(), Stopped> {
+        let command = Command::Peers(PeersCommand::BeganAgain { peer });
+        self.commands.send(command).await.map_err(|_closed| Stopped)
+    }
+
     /// Closes the connection to a peer, if there is one and it answers no ping within 3 s.
     ///
     /// # Errors

@@ -175,6 +175,11 @@ impl Peers {
                 self.candidate(now, swarm, peer, &addresses, source);
             }
             PeersCommand::Liveness { peer, liveness } => self.note_liveness(now, peer, liveness),
+            PeersCommand::BeganAgain { peer } => {
+                let mut out = Outbox::new();
+                self.connections.handle(now, connections::Input::BeganAgain { peer }, &mut out);
+                self.carry_out(swarm, &mut out);
+            }
             PeersCommand::Unanswered { peer } => {
                 let reason = DisconnectReason::Lost("a member that is away".to_owned());
                 self.close_peer(swarm, peer, &reason);
@@ -418,6 +423,7 @@ impl Peers {
             let reason = match why {
                 Why::Duplicate => DisconnectReason::Asked,
                 Why::Trimmed => DisconnectReason::Trimmed,
+                Why::Replaced => DisconnectReason::Lost("it was to an earlier run".to_owned()),
             };
             self.closing.insert(key, reason);
             swarm.close_connection(key);

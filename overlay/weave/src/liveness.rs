@@ -11,6 +11,9 @@
 //!             routing table unless connected
 //! ```
 //!
+//! Of one that started again the connections to its earlier run are dead, whatever this side thinks of them: the
+//! overlay closes them.
+//!
 //! While this node doubts itself it is likelier to be at fault than those it buries, and nothing is done upon a
 //! verdict; that somebody is here is passed on at once. What was held back is told when the doubt is over, if it
 //! still holds. The ordered log's quorum never follows from any of this.
@@ -18,7 +21,7 @@
 use std::collections::BTreeMap;
 
 use wattle_app::{AppEvent, Input as AppInput};
-use wattle_swim::{Event, MEMBERS_MAX, State, View};
+use wattle_swim::{Event, MEMBERS_MAX, Reason, State, View};
 use wattle_types::{Liveness, NodeId};
 
 /// A member is there in another way than was last told.
@@ -28,6 +31,8 @@ pub struct Change {
     pub member: NodeId,
     /// How.
     pub liveness: Liveness,
+    /// Whether it is there as a later run than before.
+    pub began_again: bool,
 }
 
 /// What is held back while this node doubts itself. As many as there can be members.
@@ -41,7 +46,10 @@ impl Caution {
     /// What follows from an event.
     pub fn hear(&mut self, event: &Event) -> Vec<Change> {
         match event {
-            Event::MemberChanged { member, to, .. } => self.change(*member, liveness_of(*to)),
+            Event::MemberChanged { member, to, why, .. } => {
+                let began_again = why.reason == Reason::Restarted;
+                self.change(Change { member: *member, liveness: liveness_of(*to), began_again })
+            }
             Event::SelfSuspect { begins: true } => {
                 self.doubts_itself = true;
                 Vec::new()
@@ -49,7 +57,7 @@ impl Caution {
             Event::SelfSuspect { begins: false } => {
                 self.doubts_itself = false;
                 let held = std::mem::take(&mut self.held).into_iter();
-                held.map(|(member, liveness)| Change { member, liveness }).collect()
+                held.map(|(member, liveness)| Change { member, liveness, began_again: false }).collect()
             }
             Event::Forgotten { member, .. } => {
                 // It was over long ago.
@@ -70,15 +78,21 @@ impl Caution {
         if !self.doubts_itself {
             self.held.clear();
         }
-        let members = view.members.iter().map(|member| (member.id, liveness_of(member.state)));
-        let members: Vec<(NodeId, Liveness)> = members.collect();
-        members.into_iter().flat_map(|(member, liveness)| self.change(member, liveness)).collect()
+        let members = view.members.iter();
+        let change = |member: &wattle_swim::MemberView| Change {
+            member: member.id,
+            liveness: liveness_of(member.state),
+            began_again: false,
+        };
+        let changes: Vec<Change> = members.map(change).collect();
+        changes.into_iter().flat_map(|change| self.change(change)).collect()
     }
 
-    fn change(&mut self, member: NodeId, liveness: Liveness) -> Vec<Change> {
+    fn change(&mut self, change: Change) -> Vec<Change> {
+        let Change { member, liveness, .. } = change;
         if liveness.is_near() || !self.doubts_itself {
             self.held.remove(&member);
-            return vec![Change { member, liveness }];
+            return vec![change];
         }
         if self.held.len() < MEMBERS_MAX {
             self.held.insert(member, liveness);
@@ -101,7 +115,7 @@ pub const fn liveness_of(state: State) -> Liveness {
 /// What every app hears of it.
 #[must_use]
 pub const fn to_apps(change: Change) -> AppInput {
-    let Change { member, liveness } = change;
+    let Change { member, liveness, .. } = change;
     AppInput::Event { kind: None, event: AppEvent::Member { member, liveness } }
 }
 
@@ -109,7 +123,7 @@ pub const fn to_apps(change: Change) -> AppInput {
 mod tests {
     use std::sync::Arc;
 
-    use wattle_swim::{Incarnation, Reason, Why};
+    use wattle_swim::{Incarnation, Why};
 
     use super::*;
 
@@ -124,7 +138,7 @@ mod tests {
     }
 
     fn change(seed: u8, liveness: Liveness) -> Change {
-        Change { member: member(seed), liveness }
+        Change { member: member(seed), liveness, began_again: false }
     }
 
     #[test]
@@ -140,6 +154,18 @@ mod tests {
         for (state, liveness) in cases {
             assert_eq!(caution.hear(&becomes(1, state)), [change(1, liveness)]);
         }
+    }
+
+    #[test]
+    fn who_started_again_is_told_of_as_a_later_run() {
+        let Event::MemberChanged { version, member, from, to, incarnation, why } = becomes(1, State::Alive)
+        else {
+            return;
+        };
+        let why = Why { reason: Reason::Restarted, ..why };
+        let again = Event::MemberChanged { version, member, from, to, incarnation, why };
+        let told = Caution::default().hear(&again);
+        assert_eq!(told, [Change { began_again: true, ..change(1, Liveness::Here) }]);
     }
 
     #[test]

@@ -81,7 +81,8 @@ struct Send {
 struct Tail {
     /// A name or an id
     room: String,
-    /// The newest N (50 when not given); where fewer are there, the next are waited for: 2 s, or --timeout
+    /// The newest N (50 when not given, with -f 0 too); where fewer are there, the next are waited for: 2 s, or
+    /// --timeout
     #[arg(short, long, value_name = "N")]
     count: Option<usize>,
     /// Go on with what is said from now on
@@ -216,7 +217,10 @@ async fn tail(session: &Session, args: &Tail) -> Result<(), Failure> {
     let history = page(&client, &args.room, limit, None).await?.messages;
     let mut seen: BTreeSet<String> = BTreeSet::new();
     for message in &history {
-        print(session, message)?;
+        // A page holds one at the least; who wants none of what was said wants what comes.
+        if args.count != Some(0) {
+            print(session, message)?;
+        }
         seen.insert(message.id.clone());
     }
     if !follow {

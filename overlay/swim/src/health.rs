@@ -26,13 +26,13 @@ impl Health {
     }
 }
 
-/// How many of the probes that their member answers by a packet are not answered by the first: the average of the last
-/// 16 or so, in 1024ths. Who is reached by others or over a connection alone may be so for other reasons.
+/// How many of the probes that are answered are not answered by their first packet: the average of the last 16 or so,
+/// in 1024ths.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Losses(u32);
 
 impl Losses {
-    /// A probe was answered by a packet; its first one, or the answer to that, was lost or not.
+    /// A probe was answered; its first packet, or the answer to that, was lost or not.
     pub(crate) const fn note(&mut self, lost: bool) {
         self.0 = self.0 - self.0 / 16 + if lost { 64 } else { 0 };
     }

@@ -349,6 +349,7 @@ impl Swim {
         self.health.worse(u32::try_from(blame).unwrap_or(u32::MAX));
         if connected {
             self.counts.fallback += 1;
+            self.losses.note(true);
             return;
         }
         self.counts.failed += 1;
@@ -389,7 +390,10 @@ impl Swim {
                 self.health.better();
                 self.hurry(now);
             }
-            Purpose::Probe { .. } => self.counts.indirect += 1,
+            Purpose::Probe { .. } => {
+                self.counts.indirect += 1;
+                self.losses.note(true);
+            }
             Purpose::Relay { origin, sequence, .. } => {
                 if let Some(origin) = self.table.find(&origin) {
                     self.send(origin, Body::Ack { sequence, more: None }, Vec::new(), out);

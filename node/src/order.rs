@@ -11,6 +11,7 @@ mod links;
 mod quorum;
 pub mod receipts;
 mod view;
+mod writes;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};

@@ -86,6 +86,8 @@ pub(super) struct Apply {
     saved_bytes: usize,
     /// Bytes of entries that were applied since.
     since: usize,
+    /// There was no space for it, and it is tried again from there on.
+    not_before: Height,
 }
 
 impl Apply {
@@ -110,6 +112,7 @@ impl Apply {
             saved: Applied::default(),
             saved_bytes: 0,
             since: 0,
+            not_before: Height(0),
         };
         (apply, Handing { blocks: handed, apps: names })
     }
@@ -243,7 +246,8 @@ impl Apply {
 
     async fn save_if_due(&mut self) -> Result<(), ApplyError> {
         let blocks = self.done.0.saturating_sub(self.saved.height.0);
-        if blocks < SAVE_BLOCKS && self.since < SAVE_BYTES.max(self.saved_bytes) {
+        let is_due = blocks >= SAVE_BLOCKS || self.since >= SAVE_BYTES.max(self.saved_bytes);
+        if !is_due || self.done < self.not_before {
             return Ok(());
         }
         let state = if self.since > 0 || self.saved_bytes == 0 {
@@ -252,7 +256,15 @@ impl Apply {
             None
         };
         let upto = (self.done, self.roots.iter().copied().collect());
-        self.saved = self.disk.save_applied(&self.saved, upto, state.as_deref()).await?;
+        match self.disk.save_applied(&self.saved, upto, state.as_deref()).await {
+            Ok(saved) => self.saved = saved,
+            // It can be made again from the log, so it waits for space.
+            Err(CommitError::Full { .. }) => {
+                self.not_before = Height(self.done.0.saturating_add(SAVE_BLOCKS));
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
+        }
         self.saved_bytes = state.map_or(self.saved_bytes, |state| state.len());
         self.since = 0;
         Ok(())

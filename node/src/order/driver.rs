@@ -16,8 +16,8 @@ use wattle_order::{
     Alarm, BlockId, Checked, Checker, Committee, Digest, Entry, Height, Message, Proposal, Qc, Record, Seen,
     Seq, To, payloads, transaction_hash,
 };
-use wattle_store::{BATCH_WRITES_MAX, CommitError};
-use wattle_types::{Machine as _, NodeId, Outbox, Time, UnixTime, Write};
+use wattle_store::CommitError;
+use wattle_types::{Machine as _, NodeId, Outbox, Time, UnixTime};
 use wattle_weave::order::{Frame, Input, Log, Output};
 
 use super::apply::Handing;
@@ -25,13 +25,12 @@ use super::disk::{self, Disk, DiskError, Place};
 use super::follow::Follower;
 use super::links::{Links, Weight};
 use super::view::{Figures, View};
+use super::writes::{Covers, Writes, Written};
 use super::{Event, Heard, Told};
 use crate::clock::unix_now;
 
 /// What is heard and handled together.
 const TOGETHER: usize = 64;
-/// Bytes of one write; what is beyond goes with the next.
-const WRITE_BYTES_MAX: usize = 512 * 1024;
 /// Answers that somebody waits for. Beyond it the next is told that too much waits.
 const WAITERS_MAX: usize = 16 * 1024;
 /// Alarms that are remembered; the first say most.
@@ -42,6 +41,12 @@ const RECENT_MAX: usize = 64 * 1024;
 const EXPIRE_EVERY: Duration = Duration::from_secs(1);
 /// The wall clock was set when it is off by this.
 const CLOCK_SET: Duration = Duration::from_millis(50);
+
+/// Bytes that may wait while there is no space on the disk: minutes of a busy log. Beyond them it is given up.
+const WAITING_BYTES_MAX: usize = 64 << 20;
+/// Said while there is none.
+const NO_SPACE: &str =
+    "no space is left on the disk: this node signs nothing in the log until there is some, and then goes on";
 
 /// What became of an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,68 +70,6 @@ pub(super) enum Request {
     Recent(Digest, oneshot::Sender<Option<Place>>),
     /// How does it do?
     View(oneshot::Sender<Box<View>>),
-}
-
-/// What a write covers.
-#[derive(Clone, Copy)]
-enum Covers {
-    Record(Seq),
-    Batch(Seq),
-    /// Nothing that anybody waits for.
-    Rest,
-}
-
-/// What was covered by a write, up to which number of each.
-#[derive(Clone, Copy, Default)]
-struct Covered {
-    record: Option<Seq>,
-    batch: Option<Seq>,
-}
-
-/// Writes on their way to the disk, in their order.
-#[derive(Default)]
-struct Writes {
-    waiting: VecDeque<(Covers, Vec<Write>)>,
-    busy: bool,
-}
-
-impl Writes {
-    /// As much as goes at once, and what it covers. Of the safety records in it only the last is written: it replaces
-    /// the others in the same step.
-    fn take(&mut self) -> Option<(Covered, Vec<Write>)> {
-        let (mut covered, mut batch, mut bytes) = (Covered::default(), Vec::new(), 0);
-        while let Some((_, writes)) = self.waiting.front() {
-            let more: usize = writes.iter().map(size).sum();
-            let full = bytes + more > WRITE_BYTES_MAX || batch.len() + writes.len() > BATCH_WRITES_MAX;
-            if full && !batch.is_empty() {
-                break;
-            }
-            let Some((covers, writes)) = self.waiting.pop_front() else { break };
-            bytes += more;
-            match covers {
-                Covers::Record(seq) => covered.record = Some(seq),
-                Covers::Batch(seq) => covered.batch = Some(seq),
-                Covers::Rest => {}
-            }
-            batch.extend(writes);
-        }
-        let last = batch.iter().rposition(disk::is_safety);
-        let mut at = 0..;
-        batch.retain(|write| {
-            let at = at.next();
-            !disk::is_safety(write) || at == last
-        });
-        // A record may have no rows; what it covers is as durable as what was before it.
-        (!batch.is_empty() || covered.record.is_some() || covered.batch.is_some()).then_some((covered, batch))
-    }
-}
-
-fn size(write: &Write) -> usize {
-    match write {
-        Write::Put { key, value, .. } => key.len() + value.len(),
-        Write::Remove { key, .. } => key.len(),
-        Write::RemoveRange { .. } => 0,
-    }
 }
 
 struct Waiter {
@@ -231,16 +174,18 @@ impl Driver {
         mut asked: mpsc::Receiver<Request>,
         stop: CancellationToken,
     ) {
-        let (written, mut writes) = mpsc::channel(1);
+        let (written, mut outcomes) = mpsc::channel(1);
         self.feed(Input::Wake);
         let mut together = Vec::new();
         loop {
             self.write(&written);
             let due = self.log.deadline().map(|at| self.started + Duration::from_micros(at.as_micros()));
+            let again = self.state.writes.again_at();
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                Some(done) = writes.recv() => self.on_written(done),
+                Some(done) = outcomes.recv() => self.on_written(done),
+                () = passed(again) => {}
                 () = passed(due) => self.feed(Input::Wake),
                 count = hears.recv_many(&mut together, TOGETHER) => {
                     if count == 0 {
@@ -292,10 +237,10 @@ impl Driver {
         match output {
             Output::Persist { seq, record } => self.persist(seq, &record),
             Output::Store { seq, batch } => {
-                self.state.writes.waiting.push_back((Covers::Batch(seq), disk::batch_rows(&batch)));
+                self.state.writes.push(Covers::Batch(seq), disk::batch_rows(&batch));
             }
             Output::Forget { batch } => {
-                self.state.writes.waiting.push_back((Covers::Rest, disk::forget_rows(&batch)));
+                self.state.writes.push(Covers::Rest, disk::forget_rows(&batch));
             }
             Output::Load { batch } => self.load(batch),
             Output::Send { to, message } => self.send(to, &message),
@@ -325,28 +270,27 @@ impl Driver {
 
     fn persist(&mut self, seq: Seq, record: &Record) {
         let writes = disk::rows(record, &mut self.pending);
-        self.state.writes.waiting.push_back((Covers::Record(seq), writes));
+        self.state.writes.push(Covers::Record(seq), writes);
     }
 
     /// Begins a write, if none is under way.
-    fn write(&mut self, written: &mpsc::Sender<(Covered, Result<(), CommitError>)>) {
-        if self.state.writes.busy {
-            return;
-        }
-        let Some((covered, batch)) = self.state.writes.take() else { return };
-        self.state.writes.busy = true;
+    fn write(&mut self, written: &mpsc::Sender<Written>) {
+        let Some((covered, batch)) = self.state.writes.begin(Instant::now()) else { return };
         let (store, written) = (Arc::clone(self.disk.store()), written.clone());
         self.tasks.spawn(async move {
-            let outcome = store.commit(batch).await;
+            let outcome = store.commit_or_return(batch).await;
             // Ignored because the node stops.
-            drop(written.send((covered, outcome)).await);
+            drop(written.send(Written { covered, outcome }).await);
         });
     }
 
-    fn on_written(&mut self, (covered, outcome): (Covered, Result<(), CommitError>)) {
-        self.state.writes.busy = false;
+    fn on_written(&mut self, Written { covered, outcome }: Written) {
         match outcome {
             Ok(()) => {
+                if self.state.writes.end() {
+                    tracing::info!("there is space on the disk again: the ordered log is written");
+                    self.state.alarms.retain(|alarm| alarm != NO_SPACE);
+                }
                 if let Some(upto) = covered.record {
                     self.feed(Input::Core(wattle_order::Input::Persisted { upto }));
                 }
@@ -354,10 +298,19 @@ impl Driver {
                     self.feed(Input::Payloads(payloads::Input::Persisted { upto }));
                 }
             }
-            Err(error) => {
+            Err((CommitError::Full { .. }, batch))
+                if self.state.writes.bytes_waiting() <= WAITING_BYTES_MAX =>
+            {
+                // What this covers is not said until it is there.
+                if self.state.writes.try_again(covered, batch, Instant::now()) {
+                    self.alarm(NO_SPACE.to_owned());
+                }
+            }
+            Err((error, _writes)) => {
                 // What this covers, and all after it, is never said.
                 tracing::error!(%error, "the ordered log is not written any more: this node signs nothing in it");
-                self.state.writes.waiting.clear();
+                self.state.writes.give_up();
+                self.state.alarms.retain(|alarm| alarm != NO_SPACE);
                 self.feed(Input::Payloads(payloads::Input::NotPersisted));
                 self.feed(Input::Core(wattle_order::Input::NotPersisted));
             }
@@ -424,7 +377,7 @@ impl Driver {
             return;
         }
         for part in disk::ordered_rows(block, entries, root) {
-            self.state.writes.waiting.push_back((Covers::Rest, part));
+            self.state.writes.push(Covers::Rest, part);
         }
         for ordered in entries {
             self.place(ordered.transaction, Place::new(header.height, ordered.batch, ordered.index));
@@ -520,6 +473,9 @@ impl Driver {
     }
 
     fn submit(&mut self, entry: Vec<u8>, fate: oneshot::Sender<Fate>) -> Result<(), NotTaken> {
+        if self.state.writes.is_full() {
+            return Err(NotTaken::DiskFull);
+        }
         if self.state.waiting >= WAITERS_MAX {
             self.expire();
             if self.state.waiting >= WAITERS_MAX {

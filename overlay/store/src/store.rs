@@ -86,7 +86,7 @@ pub struct Store {
 struct Batch {
     writes: Vec<Write>,
     bytes: usize,
-    done: oneshot::Sender<Result<(), CommitError>>,
+    done: oneshot::Sender<Result<(), (CommitError, Vec<Write>)>>,
 }
 
 impl Batch {
@@ -121,7 +121,9 @@ impl Store {
         let (queue, batches) = mpsc::channel(QUEUE_BATCHES);
         let writer = std::thread::Builder::new().name("wattle-store".to_owned()).spawn({
             let (tables, failed) = (Arc::clone(&tables), failed.clone());
-            move || write(&tables, batches, &failed)
+            // It logs where whoever opened it does.
+            let dispatch = tracing::dispatcher::get_default(Clone::clone);
+            move || tracing::dispatcher::with_default(&dispatch, || write(&tables, batches, &failed))
         })?;
         let lock = Mutex::new(lock);
         Ok(Self { dir: dir.to_owned(), tables, failed, queue: Some(queue), writer: Some(writer), lock })
@@ -131,6 +133,17 @@ impl Store {
     #[must_use]
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// From now on takes what a full disk takes, or again whatever fits: a fault on purpose.
+    pub fn pretend_full(&self, full: bool) {
+        self.tables.pretend_full(full);
+    }
+
+    /// Whether it pretends that the disk is full.
+    #[must_use]
+    pub fn pretends_full(&self) -> bool {
+        self.tables.pretends_full()
     }
 
     /// The value of a key, as of the last commit. Reads the disk when the page is not in memory.
@@ -171,17 +184,26 @@ impl Store {
     /// # Errors
     /// [`CommitError`]; after [`CommitError::Failed`] nothing is acknowledged any more.
     pub async fn commit(&self, writes: Vec<Write>) -> Result<(), CommitError> {
-        let bytes = check(&writes)?;
+        self.commit_or_return(writes).await.map_err(|(error, _writes)| error)
+    }
+
+    /// The same; writes that found no space come back, to be tried again.
+    ///
+    /// # Errors
+    /// [`CommitError`]; the writes are all there with [`CommitError::Full`], and may be gone with another.
+    pub async fn commit_or_return(&self, writes: Vec<Write>) -> Result<(), (CommitError, Vec<Write>)> {
+        let bytes = match check(&writes) {
+            Ok(bytes) => bytes,
+            Err(error) => return Err((error, writes)),
+        };
+        let stopped = || Err((self.stopped().into(), Vec::new()));
         let (done, outcome) = oneshot::channel();
         // The writer ends, and takes the queue with it, only by a failure or a panic; it reports both.
-        let Some(queue) = &self.queue else { return Err(self.stopped().into()) };
+        let Some(queue) = &self.queue else { return stopped() };
         if queue.send(Batch { writes, bytes, done }).await.is_err() {
-            return Err(self.stopped().into());
+            return stopped();
         }
-        match outcome.await {
-            Ok(outcome) => outcome,
-            Err(_dropped) => Err(self.stopped().into()),
-        }
+        outcome.await.unwrap_or_else(|_dropped| stopped())
     }
 
     /// Resolves when the store has stopped, at once if it has; never while it works or after it was closed in
@@ -305,6 +327,7 @@ fn write(tables: &Tables, mut batches: mpsc::Receiver<Batch>, failed: &watch::Se
                     CommitError::Failed(failure)
                 }
             });
+            let outcome = outcome.map_err(|error| (error, batch.writes));
             // Ignored because a caller who no longer waits needs no answer.
             drop(batch.done.send(outcome));
         }

@@ -5,6 +5,7 @@ use std::io;
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use redb::{Database, ReadOnlyTable, ReadableDatabase, TableDefinition, TableError};
@@ -27,6 +28,8 @@ pub(crate) struct Tables {
     database: RwLock<Option<Open>>,
     /// Held by a commit until the database is in order again. A read that meets one that is not waits here.
     settled: Mutex<()>,
+    /// Somebody wants to see what a full disk does.
+    pretends_full: AtomicBool,
 }
 
 /// The database, and what of its file may be given back when it must be opened anew.
@@ -52,7 +55,8 @@ impl Tables {
     /// Opens on any medium: the tests bring one that fails on command.
     pub(crate) fn open_on(medium: Box<dyn Medium>, file: &Path) -> Result<Self, Failure> {
         let database = RwLock::new(Some(Open::on(&*medium, file)?));
-        Ok(Self { file: file.to_owned(), medium, database, settled: Mutex::new(()) })
+        let pretends_full = AtomicBool::new(false);
+        Ok(Self { file: file.to_owned(), medium, database, settled: Mutex::new(()), pretends_full })
     }
 
     /// The database's file.
@@ -62,7 +66,15 @@ impl Tables {
 
     /// How many more bytes may be written, if that can be told.
     pub(crate) fn free_bytes(&self) -> Option<u64> {
-        self.medium.free_bytes()
+        if self.pretends_full() { Some(0) } else { self.medium.free_bytes() }
+    }
+
+    pub(crate) fn pretend_full(&self, full: bool) {
+        self.pretends_full.store(full, Ordering::Relaxed);
+    }
+
+    pub(crate) fn pretends_full(&self) -> bool {
+        self.pretends_full.load(Ordering::Relaxed)
     }
 
     /// Whether nothing was ever committed: tables are made by their first write.

@@ -225,6 +225,11 @@ fn submit_failure(error: SubmitError) -> ApiFailure {
                 .hint("see why in wattle logs, and start it again");
             ApiFailure::with_status(axum::http::StatusCode::INSUFFICIENT_STORAGE, document)
         }
+        SubmitError::NotTaken(NotTaken::DiskFull) => {
+            let document =
+                ErrorDocument::new(ErrorCode::Failed, message).hint("free some space: it goes on by itself");
+            ApiFailure::with_status(axum::http::StatusCode::INSUFFICIENT_STORAGE, document)
+        }
         SubmitError::NotTaken(NotTaken::Invalid(_) | NotTaken::Ordered) => ApiFailure::usage(message),
         SubmitError::Disk(error) => disk_failure(error),
         SubmitError::Stopped => wattle_net::Stopped.into(),

@@ -67,6 +67,9 @@ pub enum NotTaken {
     /// another node, or start this one again when the disk is well.
     #[error("the disk failed: this node takes nothing for the log until it is started again")]
     Disk,
+    /// There is no space on it. To do: free some, or hand it in at another node.
+    #[error("no space is left on the disk: this node takes nothing for the log until there is some")]
+    DiskFull,
 }
 
 /// What is full.

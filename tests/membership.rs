@@ -125,7 +125,7 @@ async fn apps_hear_who_comes_who_goes_and_who_is_back() {
     let heard = Arc::new(Mutex::new(Vec::new()));
     let listeners: Vec<(Box<dyn App>, Quota)> =
         [0; 1].map(|_| (Box::new(Listener(Arc::clone(&heard))) as Box<dyn App>, Quota::default())).into();
-    let apps = Apps::start(listeners, first.id(), &node.documents, hears, &stop, &tasks).unwrap();
+    let (apps, _) = Apps::start(listeners, first.id(), &node.documents, hears, &stop, &tasks).unwrap();
     let hearers = Hearers { overlay: first.node.overlay.clone(), documents: node.documents.clone(), apps };
     tasks.spawn(tell(hearers, first.members.clone(), first.told, stop.clone(), tasks.clone()));
 

@@ -6,6 +6,10 @@
 mod apply;
 #[path = "testnet/bench.rs"]
 mod bench;
+#[path = "testnet/harms.rs"]
+mod harms;
+#[path = "testnet/inproc.rs"]
+mod inproc;
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, UdpSocket};

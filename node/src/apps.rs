@@ -72,8 +72,18 @@ pub fn shipped() -> Vec<(Box<dyn App>, Quota)> {
 pub struct Apps {
     heard: mpsc::Sender<Heard>,
     events: broadcast::Sender<Told>,
-    order: Arc<OnceLock<Order>>,
     in_log: Arc<[&'static str]>,
+}
+
+/// Where what apps propose is handed in. Apart from [`Apps`], which the log has: neither may keep the other alive.
+pub struct Proposals(Arc<OnceLock<Order>>);
+
+impl Proposals {
+    /// From now on it is handed in there.
+    pub fn go_to(self, order: &Order) {
+        // Ignored because a node has one ordered log, and says so once.
+        drop(self.0.set(order.clone()));
+    }
 }
 
 impl Apps {
@@ -88,7 +98,7 @@ impl Apps {
         mut happens: mpsc::Receiver<Input>,
         stop: &CancellationToken,
         tasks: &tokio_util::task::TaskTracker,
-    ) -> Result<Self, String> {
+    ) -> Result<(Self, Proposals), String> {
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).map_err(|error| error.to_string())?;
         let config = Config { me, seed, started: unix_now(), quota: Quota::default() };
@@ -113,13 +123,7 @@ impl Apps {
         let happened = stream::poll_fn(move |cx| happens.poll_recv(cx).map(|it| it.map(Heard::Input)));
         let inbox = stream::select(happened, stream::poll_fn(move |cx| hears.poll_recv(cx)));
         tasks.spawn(drive(lane, host, inbox, Instant::now(), stop.clone()));
-        Ok(Self { heard, events, order, in_log })
-    }
-
-    /// From now on what apps propose is handed in there.
-    pub fn propose_to(&self, order: &Order) {
-        // Ignored because a node has one ordered log, and says so once.
-        drop(self.order.set(order.clone()));
+        Ok((Self { heard, events, in_log }, Proposals(order)))
     }
 
     /// The apps that have a state in the ordered log.

@@ -1,12 +1,29 @@
 //! The wall clock, at the edge.
 
+use std::sync::atomic::{AtomicI64, Ordering};
+
 use jiff::Timestamp;
 use wattle_types::UnixTime;
+
+/// How far the clock is wrong on purpose: only ever set in the nodes of a testnet. Of the process, as clocks are.
+static SKEW_MS: AtomicI64 = AtomicI64::new(0);
 
 /// Now, as it crosses a restart or a network.
 #[must_use]
 pub fn unix_now() -> UnixTime {
-    UnixTime::from_millis(u64::try_from(Timestamp::now().as_millisecond()).unwrap_or(0))
+    let now = Timestamp::now().as_millisecond().saturating_add(skew_ms());
+    UnixTime::from_millis(u64::try_from(now).unwrap_or(0))
+}
+
+/// Sets the clock of this process so many milliseconds ahead, or behind.
+pub fn set_skew_ms(skew_ms: i64) {
+    SKEW_MS.store(skew_ms, Ordering::Relaxed);
+}
+
+/// How many milliseconds it is ahead on purpose.
+#[must_use]
+pub fn skew_ms() -> i64 {
+    SKEW_MS.load(Ordering::Relaxed)
 }
 
 /// The time as it stands in documents; one that no calendar holds is the last one that does.

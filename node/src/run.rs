@@ -11,6 +11,7 @@
 mod screen;
 mod start;
 
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -31,11 +32,13 @@ use crate::api::{Names, member_event, order_event};
 use crate::clock::timestamp;
 use crate::config::Override;
 use crate::exit::ErrorCode;
+use crate::faults::AtStart;
 use crate::members::Told;
 use crate::neighbours;
 use crate::node::{Node, count, peer_document};
 use crate::paths::{NodeName, Paths, program};
 use crate::ring::Ring;
+use crate::telemetry::{Output, Threads};
 use screen::Screen;
 
 /// Events kept for readers that come late or go slowly.
@@ -59,7 +62,15 @@ pub struct Options {
     /// No screen at all.
     pub quiet: bool,
     /// Faults on purpose: this is a node of a testnet.
-    pub faults: Option<Faults>,
+    pub faults: Option<AtStart>,
+    /// Other nodes are in this process: this one logs here, and works on the thread that runs it.
+    pub log: Option<Arc<File>>,
+}
+
+impl Options {
+    fn links(&self) -> Option<Faults> {
+        self.faults.as_ref().map(|faults| faults.links.clone())
+    }
 }
 
 /// Runs a node until it is stopped. Blocks.
@@ -68,22 +79,36 @@ pub struct Options {
 /// Why it did not start, or why it had to stop, as a document with its exit status.
 pub fn run(options: &Options) -> Result<(), ErrorDocument> {
     let started = Instant::now();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let (mut builder, output) = match &options.log {
+        None => (tokio::runtime::Builder::new_multi_thread(), Output::Process),
+        Some(log) => {
+            let (threads, mut builder) = (Threads::default(), tokio::runtime::Builder::new_current_thread());
+            builder.on_thread_start({
+                let threads = threads.clone();
+                move || threads.enter()
+            });
+            (builder, Output::Own(Arc::clone(log), threads))
+        }
+    };
     let failed =
         |error: io::Error| ErrorDocument::new(ErrorCode::Failed, format!("cannot start threads: {error}"));
-    let runtime = runtime.map_err(failed)?;
-    let ended = runtime.block_on(run_until_stopped(options, started));
+    let runtime = builder.enable_all().build().map_err(failed)?;
+    let ended = runtime.block_on(run_until_stopped(options, &output, started));
     // Nothing that still hangs may hold up the end: what had to be saved is saved.
     runtime.shutdown_timeout(Duration::from_millis(100));
     ended
 }
 
-async fn run_until_stopped(options: &Options, started: Instant) -> Result<(), ErrorDocument> {
+async fn run_until_stopped(
+    options: &Options,
+    output: &Output,
+    started: Instant,
+) -> Result<(), ErrorDocument> {
     let stop = CancellationToken::new();
     // Before anything that must be cleaned up exists, so that no signal can fall between.
     let signals = stop_on_signals(&stop)?;
     let tasks = TaskTracker::new();
-    let running = start::start(options, started, &stop, &tasks).await?;
+    let running = start::start(options, output, started, &stop, &tasks).await?;
     let node = Arc::clone(&running.node);
     // The screen reads the events from their beginning, so the first peer is on it as well.
     let screen = Screen::new(&node, &running.listening, running.created, options);

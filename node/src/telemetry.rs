@@ -3,9 +3,11 @@
 //!
 //! Nothing is ever sent without `telemetry.otlp_endpoint`. What peers say appears in fields, escaped and cut.
 
+use std::cell::RefCell;
 use std::fmt::Debug;
+use std::fs::File;
 use std::io::IsTerminal as _;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -17,10 +19,12 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
 use opentelemetry_sdk::trace::{SdkTracerProvider, SpanData};
 use serde_bytes::ByteArray;
+use tracing::dispatcher::{self, DefaultGuard, Dispatch};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Span, Subscriber};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
 use tracing_subscriber::layer::{Context, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
@@ -63,6 +67,35 @@ pub enum TelemetryError {
 /// Puts another filter in place of one.
 type Reload = Box<dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send + Sync>;
 
+/// Where a node logs.
+#[derive(Clone, Debug, Default)]
+pub enum Output {
+    /// On stderr, for the whole process.
+    #[default]
+    Process,
+    /// Into a file, for the threads of this node alone: others are in its process.
+    Own(Arc<File>, Threads),
+}
+
+/// The threads of one node among several in a process: each that enters logs where that node does.
+#[derive(Clone, Debug, Default)]
+pub struct Threads(Arc<OnceLock<Dispatch>>);
+
+thread_local! {
+    /// Where this thread logs, until it ends.
+    static ENTERED: RefCell<Option<DefaultGuard>> = const { RefCell::new(None) };
+}
+
+impl Threads {
+    /// From now on this thread is one of them. Before logging was set up there is nothing to enter.
+    pub fn enter(&self) {
+        if let Some(dispatch) = self.0.get() {
+            let guard = dispatcher::set_default(dispatch);
+            ENTERED.with_borrow_mut(|entered| *entered = Some(guard));
+        }
+    }
+}
+
 /// What the node logs, and how that is changed while it runs.
 pub struct Telemetry {
     lines: Arc<Ring<LogLine>>,
@@ -72,7 +105,8 @@ pub struct Telemetry {
 }
 
 impl Telemetry {
-    /// Sets up logging for the whole process. Call it inside the runtime that shall send the traces.
+    /// Sets up logging: for this thread at once when the output is a node's own. Call it inside the runtime that
+    /// shall send the traces.
     ///
     /// # Errors
     /// [`TelemetryError`].
@@ -81,26 +115,37 @@ impl Telemetry {
         format: LogFormat,
         endpoint: Option<&str>,
         node: &str,
+        output: &Output,
     ) -> Result<Self, TelemetryError> {
         let (shown, reload_shown) = reloadable(read_filter(level)?);
         let (kept, reload_kept) = reloadable(kept_filter(level)?);
         let lines = Arc::new(Ring::new(LINES_MAX));
         let provider = endpoint.map(|endpoint| tracer(endpoint, node)).transpose()?;
-        let output = fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
-        let output: BoxedLayer = match format {
-            LogFormat::Text => output.with_filter(shown).boxed(),
-            LogFormat::Json => output.json().with_filter(shown).boxed(),
+        let (writer, colours) = match output {
+            Output::Process => (BoxMakeWriter::new(std::io::stderr), std::io::stderr().is_terminal()),
+            Output::Own(file, _) => (BoxMakeWriter::new(Arc::clone(file)), false),
+        };
+        let lines_out = fmt::layer().with_writer(writer).with_ansi(colours);
+        let lines_out: BoxedLayer = match format {
+            LogFormat::Text => lines_out.with_filter(shown).boxed(),
+            LogFormat::Json => lines_out.json().with_filter(shown).boxed(),
             LogFormat::Journald => {
-                output.without_time().with_ansi(false).event_format(Journald).with_filter(shown).boxed()
+                lines_out.without_time().with_ansi(false).event_format(Journald).with_filter(shown).boxed()
             }
         };
-        let mut layers = vec![output, Remember(Arc::clone(&lines)).with_filter(kept).boxed()];
+        let mut layers = vec![lines_out, Remember(Arc::clone(&lines)).with_filter(kept).boxed()];
         if let Some(provider) = &provider {
             let traces = tracing_opentelemetry::layer().with_tracer(provider.tracer("wattle"));
             layers.push(traces.with_filter(read_filter(TRACED)?).boxed());
         }
-        let set = tracing_subscriber::registry().with(layers).try_init();
-        set.map_err(|_taken| TelemetryError::Twice)?;
+        let subscriber = tracing_subscriber::registry().with(layers);
+        match output {
+            Output::Process => subscriber.try_init().map_err(|_taken| TelemetryError::Twice)?,
+            Output::Own(_, threads) => {
+                threads.0.set(Dispatch::new(subscriber)).map_err(|_taken| TelemetryError::Twice)?;
+                threads.enter();
+            }
+        }
         let reload = vec![reload_shown, reload_kept];
         Ok(Self { lines, reload, shown: RwLock::new(level.to_owned()), provider })
     }

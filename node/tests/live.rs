@@ -436,6 +436,8 @@ fn every_command_about_testnets_answers_with_its_document() {
         ("testnet latency", &["0-1", "5ms+-1", "--spread", "heavy-tail"]),
         ("testnet loss", &["1%"]),
         ("testnet rate", &["alice-bob", "10mbit"]),
+        ("testnet disk", &["1", "full"]),
+        ("testnet clock", &["bob", "90s", "--behind"]),
         ("testnet partition", &["--one-way", "0", "1"]),
         ("testnet status", &[]),
         ("testnet report", &["--within", "100ms"]),

@@ -56,7 +56,8 @@ fn leaves() -> Vec<(String, clap::Command)> {
         if !path.is_empty() && !command.is_subcommand_required_set() {
             leaves.push((path.to_owned(), command.clone()));
         }
-        for child in command.get_subcommands().filter(|child| child.get_name() != "help") {
+        let shown = |child: &&clap::Command| child.get_name() != "help" && !child.is_hide_set();
+        for child in command.get_subcommands().filter(shown) {
             let below = if path.is_empty() { String::new() } else { format!("{path} ") };
             descend(child, &format!("{below}{}", child.get_name()), leaves);
         }

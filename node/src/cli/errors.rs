@@ -153,7 +153,13 @@ fn where_in_tree(arguments: &[OsString]) -> (String, Vec<String>) {
             at = child;
         }
     }
-    (path, at.get_subcommands().map(|child| child.get_name().to_owned()).collect())
+    (
+        path,
+        at.get_subcommands()
+            .filter(|child| !child.is_hide_set())
+            .map(|child| child.get_name().to_owned())
+            .collect(),
+    )
 }
 
 /// A file that could not be read or written.

@@ -68,7 +68,8 @@ fn write_pages(command: &clap::Command, path: &str, out: &Path) -> Result<usize,
     let text = render(command, path).map_err(|error| unwritten(&error))?;
     fs::write(&file, text).map_err(|error| of_io("write", &file, &error))?;
     let mut count = 1;
-    for child in command.get_subcommands().filter(|child| child.get_name() != "help") {
+    let shown = |child: &&clap::Command| child.get_name() != "help" && !child.is_hide_set();
+    for child in command.get_subcommands().filter(shown) {
         let below = if path.is_empty() { String::new() } else { format!("{path} ") };
         count += write_pages(child, &format!("{below}{}", child.get_name()), out)?;
     }

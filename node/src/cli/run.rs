@@ -99,7 +99,7 @@ fn flags_of(args: &Run) -> Vec<String> {
 /// Runs the node in this process until it is stopped.
 fn foreground(session: &Session, args: &Run) -> Result<(), Failure> {
     if args.tethered {
-        tether();
+        tether(|| {});
     }
     let faults = args.faults.as_deref().map(crate::faults::read).transpose()?;
     if let (None, Some(spot)) = (&faults, &session.globals.testnet) {
@@ -112,14 +112,17 @@ fn foreground(session: &Session, args: &Run) -> Result<(), Failure> {
         overrides: overrides(args),
         json: session.out.json,
         quiet: session.out.quiet,
+        log: None,
     };
     Ok(crate::run::run(&options)?)
 }
 
 /// Ends this process when whoever started it is gone before it said that all is well.
-fn tether() {
+pub(super) fn tether(when_released: impl FnOnce() + Send + 'static) {
     std::thread::spawn(|| {
-        if io::stdin().lock().read_exact(&mut [0]).is_err() {
+        if io::stdin().lock().read_exact(&mut [0]).is_ok() {
+            when_released();
+        } else {
             let me = rustix::process::getpid();
             // Ignored because a process may always signal itself.
             rustix::process::kill_process(me, rustix::process::Signal::TERM).unwrap_or_default();

@@ -1,6 +1,7 @@
 //! Testnets: many nodes on this machine, a bad network between them, and a report about what held.
 //!
-//! Every node is a real process with its own key, ports and files below one directory, the `--home` of them all. The
+//! Every node has its own key, ports and files below one directory, the `--home` of them all, and a process of its own;
+//! or they share one, which is lighter, and then none of them can be killed or frozen alone. The
 //! tool is gone when its command ends: what it must know the next time stands in that directory (`state`), and what is
 //! done to links is told to each node by its API (`links`), which only these nodes listen to.
 
@@ -8,6 +9,7 @@ mod apply;
 mod chaos;
 mod demo;
 mod exec;
+mod host;
 mod links;
 mod logs;
 mod nodes;
@@ -16,6 +18,7 @@ mod plan;
 mod process;
 mod report;
 mod show;
+mod start;
 mod state;
 mod up;
 
@@ -29,8 +32,9 @@ use super::errors::{Failure, advise};
 use super::session::{Globals, Session};
 use super::values::Span;
 use crate::api::documents::{ErrorDocument, SpreadName};
+use crate::cli::documents::TestnetBackend;
 use crate::exit::ErrorCode;
-use crate::paths::{Environment, Paths};
+use crate::paths::{Environment, NodeName, Paths};
 
 /// Run many nodes on this machine, with faults between them
 #[derive(Args)]
@@ -53,6 +57,8 @@ enum TestnetCommand {
     Latency(LatencyArgs),
     Loss(LossArgs),
     Rate(RateArgs),
+    Disk(Disk),
+    Clock(Clock),
     Clear(Clear),
     Kill(Kill),
     Pause(Pause),
@@ -63,6 +69,7 @@ enum TestnetCommand {
     Chaos(Chaos),
     Report(Report),
     Demo(Demo),
+    Host(Host),
 }
 
 // Which testnet. No documentation: clap would take it for that of the command that has it.
@@ -82,6 +89,9 @@ pub(super) struct Up {
     /// What to call the testnet; demo when absent
     #[arg(long, value_name = "NAME")]
     name: Option<NetName>,
+    /// What the nodes run in
+    #[arg(long, value_enum, default_value_t, value_name = "HOW")]
+    backend: TestnetBackend,
     /// Keep an ordered log too: the last V nodes are its validators, the others follow it
     #[arg(long, value_name = "V")]
     validators: Option<u32>,
@@ -232,7 +242,30 @@ struct RateArgs {
     what: Vec<String>,
 }
 
-/// Take latency, loss and rate off every link
+/// Have nodes find no space on their disks: full; and again: free
+#[derive(Args)]
+struct Disk {
+    #[command(flatten)]
+    net: Net,
+    /// The node, by index or name, then full or free; without a node, all of them
+    #[arg(required = true, num_args = 1..=2, value_name = "[IDX] HOW")]
+    what: Vec<String>,
+}
+
+/// Set the clocks of nodes wrong: 5m ahead; and right again: 0s
+#[derive(Args)]
+struct Clock {
+    #[command(flatten)]
+    net: Net,
+    /// The node, by index or name, then how far; without a node, all of them
+    #[arg(required = true, num_args = 1..=2, value_name = "[IDX] D")]
+    what: Vec<String>,
+    /// Behind instead of ahead
+    #[arg(long)]
+    behind: bool,
+}
+
+/// Take what was done off every link, every disk and every clock
 #[derive(Args)]
 struct Clear {
     #[command(flatten)]
@@ -340,6 +373,18 @@ struct Report {
     within: Span,
 }
 
+/// Run several nodes in this process, for `testnet up --backend inproc`
+#[derive(Args)]
+#[command(hide = true)]
+struct Host {
+    /// Where the files of faults are
+    #[arg(value_name = "DIR")]
+    faults: PathBuf,
+    /// Which nodes
+    #[arg(required = true, value_name = "NODE")]
+    nodes: Vec<NodeName>,
+}
+
 pub(super) fn testnet(session: &Session, args: Testnet) -> Result<(), Failure> {
     use crate::cli::documents::TestnetDone;
     match args.command {
@@ -355,6 +400,8 @@ pub(super) fn testnet(session: &Session, args: Testnet) -> Result<(), Failure> {
         TestnetCommand::Latency(args) => links::latency(session, &args),
         TestnetCommand::Loss(args) => links::loss(session, &args),
         TestnetCommand::Rate(args) => links::rate(session, &args),
+        TestnetCommand::Disk(args) => links::disk(session, &args),
+        TestnetCommand::Clock(args) => links::clock(session, &args),
         TestnetCommand::Clear(args) => links::clear(session, &args),
         TestnetCommand::Kill(args) => nodes::change(session, &args.which, TestnetDone::Killed),
         TestnetCommand::Pause(args) => nodes::change(session, &args.which, TestnetDone::Paused),
@@ -365,6 +412,7 @@ pub(super) fn testnet(session: &Session, args: Testnet) -> Result<(), Failure> {
         TestnetCommand::Chaos(args) => chaos::chaos(session, &args),
         TestnetCommand::Demo(args) => demo::demo(session, &args),
         TestnetCommand::Report(args) => report::report(session, &args),
+        TestnetCommand::Host(args) => host::host(session, &args),
     }
 }
 

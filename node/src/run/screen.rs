@@ -131,6 +131,9 @@ impl Screen {
 
     /// Prints what happens until the node stops.
     pub(super) async fn follow(self, events: Arc<Ring<EventLine>>, stop: CancellationToken) {
+        if matches!(self.style, Style::Quiet) {
+            return;
+        }
         let (mut news, mut seen) = (events.watch(), 0);
         loop {
             news.mark_unchanged();

@@ -34,7 +34,7 @@ use crate::order::{self, Order};
 use crate::paths::{Environment, NodeName, Paths};
 use crate::ports;
 use crate::ring::Ring;
-use crate::telemetry::Telemetry;
+use crate::telemetry::{Output, Telemetry};
 
 /// Batches on their way to the disk before the overlay has to wait.
 const PERSIST_MAX: usize = 256;
@@ -75,6 +75,7 @@ fn failed(what: impl std::fmt::Display) -> ErrorDocument {
 
 pub(super) async fn start(
     options: &Options,
+    output: &Output,
     started: Instant,
     stop: &CancellationToken,
     tasks: &TaskTracker,
@@ -83,10 +84,11 @@ pub(super) async fn start(
         .map_err(failed)?;
     let config = load_config(&paths, options)?;
     let settings = &config.settings;
-    let endpoint = settings.telemetry.otlp_endpoint.as_deref();
-    let telemetry = Telemetry::start(&settings.log_level, settings.log_format, endpoint, paths.node.as_str());
-    let telemetry = Arc::new(telemetry.map_err(failed)?);
+    let telemetry = Arc::new(start_logging(settings, &paths, output)?);
     let (store, key, created) = open_data(&paths).await?;
+    if let Some(faults) = &options.faults {
+        faults.begin(&store);
+    }
     let network_key = if settings.private { Some(network_key(&paths, settings)?) } else { None };
     let shared = !settings.api.allow_uids.is_empty();
     paths
@@ -100,10 +102,11 @@ pub(super) async fn start(
         start_members(options, settings, &overlay, &store, &key, stop, tasks).await?;
     let (happens, hears) = mpsc::channel(APP_EVENTS_MAX);
     let documents = Documents::start(&overlay, &store, &key, stop, happens, tasks).map_err(failed)?;
-    let apps = Apps::start(apps::shipped(), overlay.id(), &documents, hears, stop, tasks).map_err(failed)?;
+    let started_apps = Apps::start(apps::shipped(), overlay.id(), &documents, hears, stop, tasks);
+    let (apps, proposals) = started_apps.map_err(failed)?;
     let timing = order::timing(settings.profile == Profile::Lan);
     let order = Order::start(&overlay, &store, &key, Some(&apps), timing, stop, tasks);
-    apps.propose_to(&order);
+    proposals.go_to(&order);
     let ordered = order.events();
     let names = Arc::new(Names::open(Arc::clone(&store)).map_err(failed)?);
     let events = Arc::new(Ring::new(EVENTS_MAX));
@@ -121,7 +124,7 @@ pub(super) async fn start(
     let node = Arc::new(Node {
         overlay,
         members,
-        faults: options.faults.clone(),
+        faults: options.links(),
         documents,
         order,
         apps,
@@ -168,6 +171,12 @@ fn follow(node: &Arc<Node>, streams: Streams, stop: &CancellationToken, tasks: &
     let hearers = Hearers::of(node);
     tasks.spawn(liveness::tell(hearers, node.members.clone(), present, stop.clone(), tasks.clone()));
     tasks.spawn(keep_announced(Arc::clone(node), moved, stop.clone()));
+}
+
+fn start_logging(settings: &Settings, paths: &Paths, output: &Output) -> Result<Telemetry> {
+    let (level, format, node) = (&settings.log_level, settings.log_format, paths.node.as_str());
+    let endpoint = settings.telemetry.otlp_endpoint.as_deref();
+    Telemetry::start(level, format, endpoint, node, output).map_err(failed)
 }
 
 /// Reads the configuration. A node without a file gets one in which everything is commented out.
@@ -269,7 +278,7 @@ async fn start_overlay(
     }
     for attempt in 0.. {
         let mut config = settings.overlay(key.clone(), network_key.cloned());
-        config.faults.clone_from(&options.faults);
+        config.faults = options.links();
         if settings.listen_is_default {
             let free = ports::free_default(&settings.listen, port);
             let none = || {
@@ -313,7 +322,7 @@ async fn start_members(
         external: settings.external.clone(),
     };
     let timing = settings.members.timing.clone();
-    let faults = options.faults.clone();
+    let faults = options.links();
     let start = members::Start { overlay, store, key, about, timing, port, faults };
     Members::start(start, stop, tasks).await.map_err(failed)
 }

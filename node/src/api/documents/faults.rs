@@ -49,12 +49,18 @@ pub struct FaultLink {
     pub cut_from: bool,
 }
 
-/// The faults that a node is to have; links that are not named have none.
+/// The faults that a node is to have; links that are not named have none. What is not said is as it should be.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FaultsRequest {
     /// Each link.
     pub links: Vec<FaultLink>,
+    /// It finds no space on its disk.
+    #[serde(default)]
+    pub disk_full: bool,
+    /// How far its clock is ahead; negative when it is behind. A day at most.
+    #[serde(default)]
+    pub clock_ms: i64,
 }
 
 /// What was done to one link since the node started.
@@ -81,4 +87,8 @@ pub struct FaultsDocument {
     pub schema: FaultsSchema,
     /// Every link that was ever named.
     pub links: Vec<FaultLinkState>,
+    /// Whether it finds no space on its disk.
+    pub disk_full: bool,
+    /// How far its clock is ahead.
+    pub clock_ms: i64,
 }

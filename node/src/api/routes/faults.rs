@@ -30,7 +30,7 @@ fn of_testnet(node: &Node) -> Result<&Faults> {
 #[utoipa::path(get, path = "/faults", tag = "testnet",
     responses((status = 200, body = FaultsDocument), (status = "default", body = ErrorDocument)))]
 pub(super) async fn show(State(node): State<Arc<Node>>) -> Result<Answer<FaultsDocument>> {
-    Ok(Answer(faults::document(of_testnet(&node)?)))
+    Ok(Answer(faults::document(of_testnet(&node)?, &node.store)))
 }
 
 /// Make these the faults of this node, and all there are.
@@ -41,7 +41,8 @@ pub(super) async fn set(
     Json(request): Json<FaultsRequest>,
 ) -> Result<Answer<FaultsDocument>> {
     let own = of_testnet(&node)?;
-    faults::set(own, &request.links).map_err(ApiFailure::usage)?;
-    tracing::info!(links = request.links.len(), "the testnet set the faults of this node");
-    Ok(Answer(faults::document(own)))
+    faults::set(own, &node.store, &request).map_err(ApiFailure::usage)?;
+    let FaultsRequest { links, disk_full, clock_ms } = &request;
+    tracing::info!(links = links.len(), disk_full, clock_ms, "the testnet set the faults of this node");
+    Ok(Answer(faults::document(own, &node.store)))
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use clap::ValueEnum;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -23,6 +24,28 @@ pub enum TestnetPhase {
     Up,
     /// It was stopped, and its files were kept.
     Down,
+}
+
+/// What the nodes of a testnet run in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TestnetBackend {
+    /// A process for each: killing one is what a power cut would be
+    #[default]
+    Process,
+    /// One process for all: many nodes with little memory
+    Inproc,
+}
+
+impl TestnetBackend {
+    /// As one types it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Process => "process",
+            Self::Inproc => "inproc",
+        }
+    }
 }
 
 /// How a node of a testnet does.
@@ -62,6 +85,8 @@ pub struct TestnetUpDocument {
     pub name: String,
     /// What its faults follow from.
     pub seed: u64,
+    /// What its nodes run in.
+    pub backend: TestnetBackend,
     /// Everything of it is in here.
     pub directory: String,
     /// Until all nodes answered.
@@ -165,6 +190,19 @@ pub struct TestnetShape {
     pub rate_bits: u64,
 }
 
+/// What is done to a node itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TestnetHarm {
+    /// Which node.
+    pub node: u32,
+    /// It finds no space on its disk.
+    #[serde(default)]
+    pub disk_full: bool,
+    /// How far its clock is ahead; negative when it is behind.
+    #[serde(default)]
+    pub clock_ms: i64,
+}
+
 /// A node of a testnet.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct TestnetNode {
@@ -187,9 +225,12 @@ pub struct TestnetNode {
     /// Since it started.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub uptime_ms: Option<u64>,
-    /// Resident memory.
+    /// Resident memory; of a process with several nodes an equal share.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rss_bytes: Option<u64>,
+    /// Time on processors since the process began; the same of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_ms: Option<u64>,
     /// Connections.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peers: Option<u64>,
@@ -209,6 +250,8 @@ pub struct TestnetStatusDocument {
     pub phase: TestnetPhase,
     /// What its faults follow from.
     pub seed: u64,
+    /// What its nodes run in.
+    pub backend: TestnetBackend,
     /// Where its files are.
     pub directory: String,
     /// Each node.
@@ -218,6 +261,8 @@ pub struct TestnetStatusDocument {
     pub partition: Option<TestnetPartition>,
     /// What is done to links.
     pub links: Vec<TestnetShape>,
+    /// What is done to nodes.
+    pub harms: Vec<TestnetHarm>,
 }
 
 /// What was done to nodes.
@@ -269,6 +314,8 @@ pub struct TestnetLinksDocument {
     pub partition: Option<TestnetPartition>,
     /// What is done to links.
     pub links: Vec<TestnetShape>,
+    /// What is done to nodes.
+    pub harms: Vec<TestnetHarm>,
     /// Nodes that do not run or are frozen: they have it when they do.
     pub later: Vec<u32>,
 }

@@ -13,7 +13,10 @@ pub(super) const PAGES: &[Page] = &[
         &[Failed, Usage, Timeout, Conflict],
         [
             ("wattle testnet up 5", "five connected nodes: alice, bob, carol, dave, erin"),
-            ("wattle testnet up 20 --name lab --latency 30ms --seed 7", "twenty, far from each other"),
+            (
+                "wattle testnet up 50 --backend inproc --latency 30ms",
+                "fifty in one process, far from each other",
+            ),
         ],
     ),
     offline(
@@ -116,11 +119,32 @@ pub(super) const PAGES: &[Page] = &[
         ],
     ),
     offline(
+        "testnet disk",
+        document("wattle.testnet_links/1"),
+        &[Failed, Usage, NotFound, Timeout, Conflict],
+        [
+            ("wattle testnet disk 2 full", "node 2 finds no space, and refuses what it cannot keep"),
+            ("wattle testnet disk free", "every node finds space again"),
+        ],
+    ),
+    offline(
+        "testnet clock",
+        document("wattle.testnet_links/1"),
+        &[Failed, Usage, NotFound, Timeout, Conflict],
+        [
+            ("wattle testnet clock 2 5m --behind", "the clock of node 2 is five minutes slow"),
+            ("wattle testnet clock 0s", "every clock is right again"),
+        ],
+    ),
+    offline(
         "testnet clear",
         document("wattle.testnet_links/1"),
         &[Failed, Usage, NotFound, Timeout, Conflict],
         [
-            ("wattle testnet clear", "take latency, loss and rate away; a partition stays"),
+            (
+                "wattle testnet clear",
+                "take latency, loss, rate, full disks and wrong clocks away; a partition stays",
+            ),
             ("wattle testnet clear --name lab", "of another testnet"),
         ],
     ),

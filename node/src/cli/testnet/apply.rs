@@ -10,7 +10,9 @@ use super::plan::{self, Action, Plan, Step, Wanted};
 use super::state::{Applied, Held, Place};
 use super::{links, nodes, ordered, up};
 use crate::api::documents::ErrorDocument;
-use crate::cli::documents::{TestnetApplyDocument, TestnetApplySchema, TestnetChaosStep, TestnetPhase};
+use crate::cli::documents::{
+    TestnetApplyDocument, TestnetApplySchema, TestnetBackend, TestnetChaosStep, TestnetPhase,
+};
 use crate::cli::errors::{Failure, advise};
 use crate::cli::session::{Session, Shown};
 use crate::cli::values::as_ms;
@@ -58,11 +60,16 @@ impl Apply<'_> {
         if !made {
             let validators = self.plan.validators;
             let votes = validators.map(|votes| format!(" --validators {votes}")).unwrap_or_default();
-            document.did.push(format!("up {}{votes}", self.plan.nodes));
+            let backend = match self.plan.backend {
+                TestnetBackend::Process => String::new(),
+                other => format!(" --backend {}", other.word()),
+            };
+            document.did.push(format!("up {}{backend}{votes}", self.plan.nodes));
             if !self.dry_run {
                 let args = super::Up {
                     nodes: self.plan.nodes,
                     name: None,
+                    backend: self.plan.backend,
                     validators,
                     latency: None,
                     seed: self.plan.seed,
@@ -101,6 +108,13 @@ impl Apply<'_> {
             let message =
                 format!("the seed of testnet \"{net}\" is {}, and not {seed} as in {at}", state.seed);
             return Err(conflict(message));
+        }
+        if self.plan.backend != state.backend {
+            let at = self.plan.place_of("backend", self.path);
+            let (has, wants) = (state.backend.word(), self.plan.backend.word());
+            return Err(conflict(format!(
+                "the backend of testnet \"{net}\" is {has}, and not {wants} as in {at}"
+            )));
         }
         let (voters, wanted) = (ordered::voters(&self.place)?, self.plan.validators.unwrap_or_default());
         let votes = voters.len();
@@ -165,6 +179,7 @@ impl Apply<'_> {
                 }
                 held.state.links.clone_from(&wanted.state.links);
                 held.state.partition.clone_from(&wanted.state.partition);
+                held.state.harms.clone_from(&wanted.state.harms);
                 links::spread(self.session, held).map(drop)
             }
         }

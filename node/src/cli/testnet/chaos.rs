@@ -6,16 +6,17 @@
 
 use std::time::{Duration, Instant};
 
+use clap::ValueEnum as _;
 use jiff::Timestamp;
 
-use super::state::{Held, Place, Row};
+use super::state::{Held, Place, Row, State};
 use super::{links, nodes, report};
 use crate::api::documents::ErrorDocument;
 use crate::cli::documents::{
-    TestnetChaosDocument, TestnetChaosSchema, TestnetChaosStep, TestnetPartition, TestnetReportDocument,
-    TestnetShape, TestnetStanding,
+    TestnetBackend, TestnetChaosDocument, TestnetChaosSchema, TestnetChaosStep, TestnetHarm,
+    TestnetPartition, TestnetReportDocument, TestnetShape, TestnetStanding,
 };
-use crate::cli::errors::Failure;
+use crate::cli::errors::{Failure, advise};
 use crate::cli::session::{Session, Shown};
 use crate::cli::values::{as_ms, short};
 use crate::exit::ErrorCode;
@@ -24,6 +25,8 @@ use crate::exit::ErrorCode;
 const PAUSE_MS: std::ops::Range<u64> = 500..2500;
 /// How long a fault stays.
 const STAY_MS: std::ops::Range<u64> = 1000..8000;
+/// How wrong a clock becomes: more than anybody's battery.
+const CLOCK_S_MAX: i64 = 60 * 60;
 /// The longest chaos: a schedule is in memory.
 const SPAN_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -40,6 +43,10 @@ pub(super) enum Kind {
     Latency,
     /// Lose some of what is sent
     Loss,
+    /// Have a node find no space on its disk
+    Disk,
+    /// Set the clock of a node wrong
+    Clock,
 }
 
 /// One thing that is done.
@@ -51,8 +58,10 @@ pub(super) enum Step {
     Resume(u32),
     Partition { groups: [Vec<u32>; 2], one_way: bool },
     Heal,
-    Shape(TestnetShape),
-    Clear,
+    Latency { ms: u32, jitter_ms: u32 },
+    Loss { percent: u32 },
+    Disk { node: u32, full: bool },
+    Clock { node: u32, ahead_s: i64 },
 }
 
 impl Step {
@@ -69,9 +78,14 @@ impl Step {
                 format!("partition {arrow}{} {}", group(&groups[0]), group(&groups[1]))
             }
             Self::Heal => "heal".to_owned(),
-            Self::Shape(shape) if shape.loss > 0.0 => format!("loss {}%", (shape.loss * 100.0).round()),
-            Self::Shape(shape) => format!("latency {}ms+-{}", shape.latency_ms, shape.jitter_ms),
-            Self::Clear => "clear".to_owned(),
+            Self::Latency { ms: 0, .. } => "latency 0ms".to_owned(),
+            Self::Latency { ms, jitter_ms } => format!("latency {ms}ms+-{jitter_ms}"),
+            Self::Loss { percent } => format!("loss {percent}%"),
+            Self::Disk { node, full } => format!("disk {node} {}", if *full { "full" } else { "free" }),
+            Self::Clock { node, ahead_s } => {
+                let way = if *ahead_s < 0 { " --behind" } else { "" };
+                format!("clock {node} {}s{way}", ahead_s.unsigned_abs())
+            }
         }
     }
 }
@@ -82,7 +96,7 @@ pub(super) fn schedule(seed: u64, nodes: &[u32], span: Duration, kinds: &[Kind])
     let mut steps = Vec::new();
     // Until when each node is away, and until when links are cut or shaped.
     let mut away: Vec<(u32, u64)> = Vec::new();
-    let (mut cut, mut shaped) = (0, 0);
+    let (mut cut, mut shaped, mut wrong) = (0, 0, 0);
     let (mut at, end) = (0, as_ms(span));
     loop {
         at += random.u64(PAUSE_MS);
@@ -95,12 +109,16 @@ pub(super) fn schedule(seed: u64, nodes: &[u32], span: Duration, kinds: &[Kind])
         let Some(kind) = random.choice(kinds.iter().copied()) else { break };
         let more_may_go = (away.len() + 1) * 2 < nodes.len();
         let pair = match kind {
-            Kind::Kill | Kind::Pause if more_may_go => {
+            Kind::Kill | Kind::Pause | Kind::Disk if more_may_go => {
                 let here = nodes.iter().copied().filter(|index| away.iter().all(|(gone, _)| gone != index));
                 let Some(index) = random.choice(here.collect::<Vec<_>>()) else { continue };
                 away.push((index, until));
                 match kind {
                     Kind::Kill => (Step::Kill(index), Step::Restart(index)),
+                    Kind::Disk => {
+                        let disk = |full| Step::Disk { node: index, full };
+                        (disk(true), disk(false))
+                    }
                     _ => (Step::Pause(index), Step::Resume(index)),
                 }
             }
@@ -110,15 +128,20 @@ pub(super) fn schedule(seed: u64, nodes: &[u32], span: Duration, kinds: &[Kind])
             }
             Kind::Latency if shaped <= at => {
                 shaped = until;
-                let latency_ms = random.u32(10..200);
-                let jitter_ms = f64::from(random.u32(0..=latency_ms / 2));
-                let latency_ms = f64::from(latency_ms);
-                (Step::Shape(TestnetShape { latency_ms, jitter_ms, ..TestnetShape::default() }), Step::Clear)
+                let ms = random.u32(10..200);
+                let jitter_ms = random.u32(0..=ms / 2);
+                (Step::Latency { ms, jitter_ms }, Step::Latency { ms: 0, jitter_ms: 0 })
             }
             Kind::Loss if shaped <= at => {
                 shaped = until;
-                let loss = f64::from(random.u32(1..=20)) / 100.0;
-                (Step::Shape(TestnetShape { loss, ..TestnetShape::default() }), Step::Clear)
+                (Step::Loss { percent: random.u32(1..=20) }, Step::Loss { percent: 0 })
+            }
+            Kind::Clock if wrong <= at => {
+                wrong = until;
+                let Some(node) = random.choice(nodes.iter().copied()) else { break };
+                let ahead_s = random.i64(1..=CLOCK_S_MAX) * if random.bool() { 1 } else { -1 };
+                let clock = |ahead_s| Step::Clock { node, ahead_s };
+                (clock(ahead_s), clock(0))
             }
             _ => continue,
         };
@@ -150,10 +173,7 @@ pub(super) fn chaos(session: &Session, args: &super::Chaos) -> Result<(), Failur
     let standing = |row: &&Row| place.standing(row) != TestnetStanding::Down;
     let indexes: Vec<u32> = state.nodes.iter().filter(standing).map(|row| row.index).collect();
     let seed = args.seed.unwrap_or(state.seed);
-    let kinds: Vec<Kind> = match args.kinds.as_slice() {
-        [] => vec![Kind::Kill, Kind::Pause, Kind::Partition, Kind::Latency, Kind::Loss],
-        some => some.to_vec(),
-    };
+    let kinds = kinds(&state, &args.kinds)?;
     let steps = schedule(seed, &indexes, args.span.0, &kinds);
     let say = |text: String| if session.out.json { Ok(()) } else { session.out.line(&text) };
     say(format!("seed {seed}: {} steps in {}", steps.len(), short(args.span.0)))?;
@@ -172,6 +192,22 @@ pub(super) fn chaos(session: &Session, args: &super::Chaos) -> Result<(), Failur
     }
     let report = if args.dry_run { None } else { Some(report::of(session, &place, args.within.0)?) };
     finish(session, seed, &place, done, report)
+}
+
+/// The kinds that were asked for, else all there are for these nodes.
+fn kinds(state: &State, asked: &[Kind]) -> Result<Vec<Kind>, Failure> {
+    let is_shared = state.backend == TestnetBackend::Inproc;
+    let can_be = |kind: &Kind| !is_shared || !matches!(kind, Kind::Kill | Kind::Pause | Kind::Clock);
+    if let Some(kind) = asked.iter().find(|kind| !can_be(kind)) {
+        let word = kind.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
+        let message = format!("no chaos can {word} one node of \"{}\": all are in one process", state.name);
+        let document = ErrorDocument::new(ErrorCode::Usage, message);
+        return Err(
+            advise(document, "have each", "wattle testnet up 5 --backend process", "in its own").into()
+        );
+    }
+    let kinds = if asked.is_empty() { Kind::value_variants() } else { asked };
+    Ok(kinds.iter().copied().filter(can_be).collect())
 }
 
 fn finish(
@@ -238,11 +274,31 @@ fn take(session: &Session, held: &mut Held, step: &Step) -> Result<(), Failure> 
             held.state.partition = Some(TestnetPartition { groups, one_way: *one_way, since });
         }
         Step::Heal => held.state.partition = None,
-        Step::Shape(shape) => held.state.links = vec![*shape],
-        Step::Clear => held.state.links.clear(),
+        Step::Latency { ms, jitter_ms } => {
+            let (latency_ms, jitter_ms) = (f64::from(*ms), f64::from(*jitter_ms));
+            shape(held, TestnetShape { latency_ms, jitter_ms, ..TestnetShape::default() });
+        }
+        Step::Loss { percent } => {
+            shape(held, TestnetShape { loss: f64::from(*percent) / 100.0, ..TestnetShape::default() });
+        }
+        Step::Disk { node, full } => {
+            held.state.set_harm(TestnetHarm { disk_full: *full, ..held.state.harm(*node) });
+        }
+        Step::Clock { node, ahead_s } => {
+            let clock_ms = ahead_s * 1000;
+            held.state.set_harm(TestnetHarm { clock_ms, ..held.state.harm(*node) });
+        }
     }
     held.state.note(step.words());
     links::spread(session, held).map(drop)
+}
+
+/// Makes this the shape of every link; one that does nothing is none.
+fn shape(held: &mut Held, shape: TestnetShape) {
+    held.state.links.clear();
+    if shape != TestnetShape::default() {
+        held.state.links.push(shape);
+    }
 }
 
 /// Whatever is still on: links as they should be, and every node running.
@@ -250,6 +306,7 @@ fn undo(session: &Session, place: &Place, indexes: &[u32]) -> Result<(), Failure
     let mut held = place.hold()?;
     held.state.partition = None;
     held.state.links.clear();
+    held.state.harms.clear();
     for row in held.state.nodes.clone().iter().filter(|row| indexes.contains(&row.index)) {
         let row = std::slice::from_ref(row);
         match held.place.standing(&row[0]) {
@@ -265,11 +322,9 @@ fn undo(session: &Session, place: &Place, indexes: &[u32]) -> Result<(), Failure
 mod tests {
     use super::*;
 
-    const ALL: [Kind; 5] = [Kind::Kill, Kind::Pause, Kind::Partition, Kind::Latency, Kind::Loss];
-
     #[test]
     fn the_same_seed_makes_the_same_chaos_and_another_one_another() {
-        let of = |seed| schedule(seed, &[0, 1, 2, 3, 4], Duration::from_secs(120), &ALL);
+        let of = |seed| schedule(seed, &[0, 1, 2, 3, 4], Duration::from_secs(120), Kind::value_variants());
         assert_eq!(of(7), of(7));
         assert_ne!(of(7), of(8));
         assert!(of(7).len() > 40, "{}", of(7).len());
@@ -278,26 +333,35 @@ mod tests {
     #[test]
     fn a_majority_always_runs_and_everything_is_over_in_the_end() {
         for seed in 0..200 {
-            let (mut away, mut cut, mut shaped) = (Vec::new(), false, false);
-            for (at, step) in schedule(seed, &[0, 1, 2, 3, 4], Duration::from_secs(60), &ALL) {
+            let (mut away, mut cut, mut shaped, mut wrong) = (Vec::new(), false, false, None);
+            for (at, step) in
+                schedule(seed, &[0, 1, 2, 3, 4], Duration::from_secs(60), Kind::value_variants())
+            {
                 assert!(at <= Duration::from_secs(60));
                 match step {
-                    Step::Kill(index) | Step::Pause(index) => {
+                    Step::Kill(index) | Step::Pause(index) | Step::Disk { node: index, full: true } => {
                         assert!(!away.contains(&index), "seed {seed}: {index} is away already");
                         away.push(index);
                     }
-                    Step::Restart(index) | Step::Resume(index) => away.retain(|gone| *gone != index),
+                    Step::Restart(index) | Step::Resume(index) | Step::Disk { node: index, full: false } => {
+                        away.retain(|gone| *gone != index);
+                    }
                     Step::Partition { groups, .. } => {
                         assert!(!cut && groups.iter().all(|group| !group.is_empty()), "seed {seed}");
                         cut = true;
                     }
                     Step::Heal => cut = false,
-                    Step::Shape(_) => shaped = true,
-                    Step::Clear => shaped = false,
+                    Step::Latency { ms: 0, .. } | Step::Loss { percent: 0 } => shaped = false,
+                    Step::Latency { .. } | Step::Loss { .. } => {
+                        assert!(!shaped, "seed {seed}: links are shaped already");
+                        shaped = true;
+                    }
+                    Step::Clock { node, ahead_s: 0 } => assert_eq!(wrong.take(), Some(node), "seed {seed}"),
+                    Step::Clock { node, .. } => assert_eq!(wrong.replace(node), None, "seed {seed}"),
                 }
                 assert!(away.len() * 2 < 5, "seed {seed}: {away:?} are away");
             }
-            assert!(away.is_empty() && !cut && !shaped, "seed {seed}");
+            assert!(away.is_empty() && !cut && !shaped && wrong.is_none(), "seed {seed}");
         }
     }
 

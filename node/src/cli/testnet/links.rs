@@ -1,4 +1,5 @@
-//! What is done to links: `partition`, `heal`, `latency`, `loss`, `rate`, `clear`.
+//! What is done to links, and to the disks and clocks of nodes: `partition`, `heal`, `latency`, `loss`, `rate`, `disk`,
+//! `clock`, `clear`.
 //!
 //! The whole table is computed from what is written down and told to each node, so telling it twice is as good as once,
 //! and a node that was away has it from its file when it starts.
@@ -11,15 +12,19 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use super::state::{Held, Place, Row, State, pair};
-use crate::api::documents::{ErrorDocument, FaultsDocument, FaultsRequest};
+use crate::api::documents::{ErrorDocument, FaultsDocument};
 use crate::cli::documents::{
-    TestnetLinksDocument, TestnetLinksSchema, TestnetPartition, TestnetShape, TestnetStanding,
+    TestnetBackend, TestnetHarm, TestnetLinksDocument, TestnetLinksSchema, TestnetPartition, TestnetShape,
+    TestnetStanding,
 };
-use crate::cli::errors::Failure;
+use crate::cli::errors::{Failure, advise};
 use crate::cli::routes;
 use crate::cli::session::{Session, Shown};
-use crate::cli::values::Span;
+use crate::cli::values::{Span, short};
 use crate::exit::ErrorCode;
+
+/// A clock is wrong by a day at most.
+const CLOCK_MS_MAX: i64 = 24 * 60 * 60 * 1000;
 
 /// `50ms`, or `50ms+-10`: milliseconds around it.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -36,6 +41,10 @@ pub(super) struct Loss(f64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Rate(u64);
 
+/// What is done to a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Full(bool);
+
 /// Why a text is none of these. Caller error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum InvalidShape {
@@ -45,6 +54,10 @@ pub(super) enum InvalidShape {
     Loss,
     #[error("a rate is a number of at least 1kbit, and a unit, or 0 for no limit: 64kbit, 1mbit, 1gbit")]
     Rate,
+    #[error("a disk is full or free")]
+    Disk,
+    #[error("a clock is wrong by a duration up to a day: 5m, 90s, and 0s when it is right")]
+    Clock,
 }
 
 fn milliseconds(text: &str) -> Option<f64> {
@@ -93,6 +106,34 @@ impl FromStr for Rate {
     }
 }
 
+impl FromStr for Full {
+    type Err = InvalidShape;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "full" => Ok(Self(true)),
+            "free" => Ok(Self(false)),
+            _ => Err(InvalidShape::Disk),
+        }
+    }
+}
+
+/// How far a clock is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Wrong(i64);
+
+impl FromStr for Wrong {
+    type Err = InvalidShape;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let span = text.parse::<Span>().map_err(|_none| InvalidShape::Clock)?.0;
+        match i64::try_from(span.as_millis()) {
+            Ok(ms) if ms <= CLOCK_MS_MAX => Ok(Self(ms)),
+            _ => Err(InvalidShape::Clock),
+        }
+    }
+}
+
 fn usage(message: impl std::fmt::Display) -> Failure {
     ErrorDocument::new(ErrorCode::Usage, message.to_string()).into()
 }
@@ -118,6 +159,18 @@ fn link_and<T: FromStr<Err = InvalidShape>>(
                 None => Err(unknown_link(state, link)),
             }
         }
+        _ => Err(usage("too many words")),
+    }
+}
+
+/// A node and what to do to it: `2 full`, or `full` for all.
+fn node_and<T: FromStr<Err = InvalidShape>>(
+    state: &State,
+    what: &[String],
+) -> Result<(Vec<u32>, T), Failure> {
+    match what {
+        [value] => Ok((state.nodes.iter().map(|row| row.index).collect(), value.parse().map_err(usage)?)),
+        [node, value] => Ok((vec![state.node(node)?.index], value.parse().map_err(usage)?)),
         _ => Err(usage("too many words")),
     }
 }
@@ -151,6 +204,14 @@ pub(super) fn rate(session: &Session, args: &super::RateArgs) -> Result<(), Fail
     command(session, &args.net, |state| narrow(state, args))
 }
 
+pub(super) fn disk(session: &Session, args: &super::Disk) -> Result<(), Failure> {
+    command(session, &args.net, |state| fill(state, args))
+}
+
+pub(super) fn clock(session: &Session, args: &super::Clock) -> Result<(), Failure> {
+    command(session, &args.net, |state| mislead(state, args))
+}
+
 pub(super) fn clear(session: &Session, args: &super::Clear) -> Result<(), Failure> {
     command(session, &args.net, |state| Ok(bare(state)))
 }
@@ -177,6 +238,8 @@ pub(super) fn alter(state: &mut State, command: &super::TestnetCommand) -> Resul
         Command::Latency(args) => delay(state, args).map(Some),
         Command::Loss(args) => lose(state, args).map(Some),
         Command::Rate(args) => narrow(state, args).map(Some),
+        Command::Disk(args) => fill(state, args).map(Some),
+        Command::Clock(args) => mislead(state, args).map(Some),
         Command::Clear(_) => Ok(Some(bare(state))),
         _ => Ok(None),
     }
@@ -238,8 +301,33 @@ fn narrow(state: &mut State, args: &super::RateArgs) -> Result<String, Failure> 
     Ok(format!("rate {}", args.what.join(" ")))
 }
 
+fn fill(state: &mut State, args: &super::Disk) -> Result<String, Failure> {
+    let (nodes, Full(disk_full)) = node_and(state, &args.what)?;
+    for node in nodes {
+        state.set_harm(TestnetHarm { disk_full, ..state.harm(node) });
+    }
+    Ok(format!("disk {}", args.what.join(" ")))
+}
+
+fn mislead(state: &mut State, args: &super::Clock) -> Result<String, Failure> {
+    if state.backend == TestnetBackend::Inproc {
+        let message = format!("the nodes of \"{}\" are in one process, which has one clock", state.name);
+        let document = ErrorDocument::new(ErrorCode::Conflict, message);
+        return Err(
+            advise(document, "have each", "wattle testnet up 5 --backend process", "in its own").into()
+        );
+    }
+    let (nodes, Wrong(ahead)) = node_and(state, &args.what)?;
+    let clock_ms = if args.behind { -ahead } else { ahead };
+    for node in nodes {
+        state.set_harm(TestnetHarm { clock_ms, ..state.harm(node) });
+    }
+    Ok(format!("clock {}{}", args.what.join(" "), if args.behind { " --behind" } else { "" }))
+}
+
 fn bare(state: &mut State) -> String {
     state.links.clear();
+    state.harms.clear();
     "clear".to_owned()
 }
 
@@ -276,6 +364,7 @@ fn tell(session: &Session, held: Held, at: Timestamp) -> Result<(), Failure> {
         at,
         partition: held.state.partition.clone(),
         links: held.state.links,
+        harms: held.state.harms,
         later,
     };
     session.show_own(&document, |document| Shown { text: text_of(document), ids: Vec::new() })
@@ -294,8 +383,7 @@ pub(super) async fn apply(place: &Place, state: &State, rows: &[Row]) -> Result<
         if place.standing(row) != TestnetStanding::Running {
             return Ok(Some(row.index));
         }
-        let request = FaultsRequest { links: state.faults_of(row) };
-        let told = place.client(row)?.post::<FaultsDocument>(routes::FAULTS, &request).await;
+        let told = place.client(row)?.post::<FaultsDocument>(routes::FAULTS, &state.faults_of(row)).await;
         match told {
             Ok(_told) => Ok(None),
             Err(Failure::Error(document)) if document.code == ErrorCode::NoNode => Ok(Some(row.index)),
@@ -316,6 +404,9 @@ fn text_of(document: &TestnetLinksDocument) -> String {
     }
     for shape in &document.links {
         text.push_str(&format!("{}\n", shape_text(shape)));
+    }
+    for harm in &document.harms {
+        text.push_str(&format!("{}\n", harm_text(harm)));
     }
     if !document.later.is_empty() {
         let later: Vec<String> = document.later.iter().map(u32::to_string).collect();
@@ -364,6 +455,22 @@ pub(super) fn shape_text(shape: &TestnetShape) -> String {
     }
     if shape.rate_bits > 0 {
         text.push_str(&format!("  rate {} kbit", shape.rate_bits / 1000));
+    }
+    text
+}
+
+/// `2:  disk full  clock 5m ahead`
+pub(super) fn harm_text(harm: &TestnetHarm) -> String {
+    let mut text = format!("{}:", harm.node);
+    if harm.disk_full {
+        text.push_str("  disk full");
+    }
+    if harm.clock_ms != 0 {
+        let way = if harm.clock_ms > 0 { "ahead" } else { "behind" };
+        text.push_str(&format!(
+            "  clock {} {way}",
+            short(Duration::from_millis(harm.clock_ms.unsigned_abs()))
+        ));
     }
     text
 }

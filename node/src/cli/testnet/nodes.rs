@@ -1,6 +1,5 @@
 //! What is done to nodes: `kill`, `pause`, `resume`, `restart`, `add`, `remove`.
 
-use std::process::Child;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -8,9 +7,12 @@ use jiff::tz::TimeZone;
 use rustix::process::Signal;
 
 use super::process::{Look, Process};
+use super::start::{Batch, LOOK_AGAIN};
 use super::state::{Held, NODES_MAX, Place, Row};
 use super::{links, ordered, up};
-use crate::api::documents::{ErrorDocument, MembersRemoveDocument, MembersRemoveRequest};
+use crate::api::documents::{
+    ErrorDocument, MembersRemoveDocument, MembersRemoveRequest, StopDocument, StopRequest,
+};
 use crate::cli::documents::{
     TestnetDone, TestnetNodesDocument, TestnetNodesSchema, TestnetPhase, TestnetStanding,
 };
@@ -103,16 +105,73 @@ fn not_running(held: &Held, row: &Row) -> Failure {
     advise(document, "start it", &restart, "").into()
 }
 
-pub(super) fn kill(held: &mut Held, rows: &[Row]) -> Result<(), Failure> {
-    for row in rows {
-        if let Some(process) = held.place.process(row) {
-            end(&process, Signal::KILL)?;
+/// That what is to be done to a process is meant for every node in it.
+fn check_alone(held: &Held, rows: &[Row], done: TestnetDone) -> Result<(), Failure> {
+    for (process, all) in held.place.processes(&held.state.nodes) {
+        let meant = |row: &&Row| rows.iter().any(|meant| meant.index == row.index);
+        let Some(row) = all.iter().find(meant) else { continue };
+        let others = all.iter().filter(|row| !meant(row)).count();
+        if others == 0 {
+            continue;
         }
+        let word = verb(done);
+        let message = format!(
+            "cannot {word} node {} ({}) alone: it is in process {} with {others} others",
+            row.index, row.name, process.pid
+        );
+        let document = ErrorDocument::new(ErrorCode::Conflict, message)
+            .detail("end it", format!("wattle -t {}/{} stop", held.state.name, row.index))
+            .detail("or all", format!("wattle testnet {word} --name {} all", held.state.name));
+        let apart = "wattle testnet up 5 --backend process";
+        return Err(advise(document, "have each", apart, "in a process of its own").into());
+    }
+    Ok(())
+}
+
+pub(super) fn kill(held: &mut Held, rows: &[Row]) -> Result<(), Failure> {
+    check_alone(held, rows, TestnetDone::Killed)?;
+    for (process, _) in held.place.processes(rows) {
+        end(&process, Signal::KILL)?;
+    }
+    for row in rows {
         if let Some(row) = held.row(row.index) {
             row.process = None;
         }
     }
     Ok(())
+}
+
+/// Ends nodes as if each said goodbye: the processes that have only these in them, and in others these alone.
+fn stop(session: &Session, held: &Held, rows: &[Row]) -> Result<(), Failure> {
+    let all = held.place.processes(&held.state.nodes);
+    for (process, here) in held.place.processes(rows) {
+        let is_whole = all.iter().any(|(other, all)| *other == process && all.len() == here.len());
+        if is_whole {
+            end(&process, Signal::TERM)?;
+        } else {
+            session.block_on(stop_within(&held.place, &here))?;
+        }
+    }
+    Ok(())
+}
+
+/// Has nodes end by themselves, and waits until each has.
+async fn stop_within(place: &Place, rows: &[Row]) -> Result<(), Failure> {
+    let each = rows.iter().map(|row| async move {
+        let client = place.client(row)?;
+        client.post::<StopDocument>(routes::STOP, &StopRequest { now: false }).await?;
+        let log = place.paths(&row.name)?.log_file;
+        let begun = Instant::now();
+        while matches!(wattle_store::lock_file(&log), Ok(None)) {
+            if begun.elapsed() > GOODBYE_MAX {
+                let message = format!("node {} ({}) does not end", row.index, row.name);
+                return Err(Failure::from(ErrorDocument::new(ErrorCode::Failed, message)));
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        Ok(())
+    });
+    futures::future::join_all(each).await.into_iter().collect()
 }
 
 /// Ends a process and waits until it is gone.
@@ -135,36 +194,31 @@ fn end(process: &Process, signal: Signal) -> Result<(), Failure> {
 }
 
 pub(super) fn pause(held: &Held, rows: &[Row]) -> Result<(), Failure> {
+    check_alone(held, rows, TestnetDone::Paused)?;
+    signal(held, rows, Signal::STOP, Look::Running)
+}
+
+pub(super) fn resume(session: &Session, held: &Held, rows: &[Row]) -> Result<(), Failure> {
+    signal(held, rows, Signal::CONT, Look::Frozen)?;
+    // What was done to links meanwhile.
+    session.block_on(links::apply(&held.place, &held.state, rows)).map(drop)
+}
+
+/// Sends a signal to the process of each, and waits until it does as before no longer.
+fn signal(held: &Held, rows: &[Row], signal: Signal, before: Look) -> Result<(), Failure> {
     for row in rows {
         let process = held.place.process(row).ok_or_else(|| not_running(held, row))?;
-        process.signal(Signal::STOP);
+        process.signal(signal);
         let begun = Instant::now();
-        while process.look() == Look::Running && begun.elapsed() < GOODBYE_MAX {
+        while process.look() == before && begun.elapsed() < GOODBYE_MAX {
             std::thread::sleep(Duration::from_millis(1));
         }
     }
     Ok(())
 }
 
-pub(super) fn resume(session: &Session, held: &Held, rows: &[Row]) -> Result<(), Failure> {
-    for row in rows {
-        let process = held.place.process(row).ok_or_else(|| not_running(held, row))?;
-        process.signal(Signal::CONT);
-        let begun = Instant::now();
-        while process.look() == Look::Frozen && begun.elapsed() < GOODBYE_MAX {
-            std::thread::sleep(Duration::from_millis(1));
-        }
-    }
-    // What was done to links meanwhile.
-    session.block_on(links::apply(&held.place, &held.state, rows)).map(drop)
-}
-
 pub(super) fn restart(session: &Session, held: &mut Held, rows: &[Row]) -> Result<(), Failure> {
-    for row in rows {
-        if let Some(process) = held.place.process(row) {
-            end(&process, Signal::TERM)?;
-        }
-    }
+    stop(session, held, rows)?;
     held.place.write_faults(&held.state)?;
     let turn = up::Turn::take();
     start(session, held, rows)?;
@@ -179,41 +233,21 @@ fn start(session: &Session, held: &mut Held, rows: &[Row]) -> Result<Vec<Row>, F
     let mut attempt = 1;
     loop {
         let rows = up::move_off_taken_ports(held, rows)?;
-        let mut children = Vec::new();
-        match session.block_on(begin(held, &rows, &mut children)) {
-            Ok(()) => {
-                up::release(&mut children)?;
+        let mut batch = Batch::default();
+        let begun = batch.start(held, &rows);
+        let begun = begun.and_then(|()| session.block_on(batch.wait(&held.place, |_| true)));
+        match begun {
+            Ok(_) => {
+                held.note_memory(&rows);
+                batch.release()?;
                 return Ok(rows);
             }
-            Err(failure) => {
-                up::end_children(&mut children);
-                match failure {
-                    Failure::Error(error) if error.code == ErrorCode::Conflict && attempt < up::ATTEMPTS => {
-                        attempt += 1;
-                    }
-                    failure => return Err(failure),
-                }
+            Err(Failure::Error(error)) if error.code == ErrorCode::Conflict && attempt < up::ATTEMPTS => {
+                attempt += 1;
             }
+            Err(failure) => return Err(failure),
         }
     }
-}
-
-async fn begin(held: &mut Held, rows: &[Row], children: &mut Vec<Child>) -> Result<(), Failure> {
-    for row in rows {
-        let child = up::spawn(&held.place, row)?;
-        if let Some(row) = held.row(row.index) {
-            row.process = Process::now(child.id());
-        }
-        children.push(child);
-    }
-    held.save()?;
-    let statuses = up::await_all(&held.place, rows, children, |_| true).await?;
-    for (row, status) in rows.iter().zip(statuses) {
-        if let Some(row) = held.row(row.index) {
-            row.rss_bytes = status.node.rss_bytes;
-        }
-    }
-    Ok(())
 }
 
 /// Those that run now.
@@ -272,10 +306,8 @@ fn remove(session: &Session, held: &mut Held, rows: &[Row]) -> Result<(), Failur
         let down = format!("wattle testnet down --name {}", held.state.name);
         return Err(advise(document, "stop it", &down, "").into());
     }
+    stop(session, held, rows)?;
     for row in rows {
-        if let Some(process) = held.place.process(row) {
-            end(&process, Signal::TERM)?;
-        }
         forget(held, row)?;
         held.state.nodes.retain(|other| other.index != row.index);
         leave_groups(held, row.index);
@@ -288,6 +320,7 @@ fn remove(session: &Session, held: &mut Held, rows: &[Row]) -> Result<(), Failur
 
 /// A node that is no more is in no group and has no links.
 fn leave_groups(held: &mut Held, index: u32) {
+    held.state.harms.retain(|harm| harm.node != index);
     held.state.links.retain(|shape| shape.between.is_none_or(|ends| !ends.contains(&index)));
     if let Some(partition) = &mut held.state.partition {
         for group in &mut partition.groups {

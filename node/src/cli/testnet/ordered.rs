@@ -115,6 +115,6 @@ async fn signs(place: &Place, row: &Row) -> Result<(), Failure> {
         if status.signs && status.has_quorum {
             return Ok(());
         }
-        tokio::time::sleep(super::up::LOOK_AGAIN).await;
+        tokio::time::sleep(super::start::LOOK_AGAIN).await;
     }
 }

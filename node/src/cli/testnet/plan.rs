@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::time::Duration;
 
-use clap::Parser as _;
+use clap::{Parser as _, ValueEnum as _};
 use jiff::Timestamp;
 use toml_edit::{Document, Item, TableLike};
 use wattle_types::{ContentHash, NodeId};
@@ -18,7 +18,9 @@ use wattle_types::{ContentHash, NodeId};
 use super::state::{NetName, Row, State, pair};
 use super::{TestnetCommand, links, up};
 use crate::api::documents::ErrorDocument;
-use crate::cli::documents::{TestnetDone, TestnetPhase, TestnetShape, TestnetStanding, TestnetStateSchema};
+use crate::cli::documents::{
+    TestnetBackend, TestnetDone, TestnetPhase, TestnetShape, TestnetStanding, TestnetStateSchema,
+};
 use crate::cli::errors::Failure;
 use crate::cli::values::{Span, as_ms};
 use crate::config::{Origin, Problem, nearest};
@@ -28,7 +30,7 @@ use crate::exit::ErrorCode;
 const FAULTS_MAX: usize = 10_000;
 
 /// What may stand in the file, and what below `[links]`, in a `[[link]]` and in a `[[fault]]`.
-const KEYS: [&str; 7] = ["name", "nodes", "validators", "seed", "links", "link", "fault"];
+const KEYS: [&str; 8] = ["name", "nodes", "backend", "validators", "seed", "links", "link", "fault"];
 const LINKS_KEYS: [&str; 4] = ["latency", "spread", "loss", "rate"];
 const LINK_KEYS: [&str; 5] = ["between", "latency", "spread", "loss", "rate"];
 const FAULT_KEYS: [&str; 2] = ["at", "do"];
@@ -55,6 +57,7 @@ pub(super) struct Step {
 pub(super) struct Plan {
     pub(super) name: Option<NetName>,
     pub(super) nodes: u32,
+    pub(super) backend: TestnetBackend,
     /// None without a log.
     pub(super) validators: Option<u32>,
     pub(super) seed: Option<u64>,
@@ -173,8 +176,8 @@ impl File<'_> {
         })?;
         if net_of(&command).is_none_or(|net| net.name.is_some()) {
             let message = format!(
-                "`{words}` is nothing to do to links or nodes: partition, heal, latency, loss, rate, clear, kill, \
-                 pause, resume, restart,"
+                "`{words}` is nothing to do to links or nodes: partition, heal, latency, loss, rate, disk, clock, \
+                 clear, kill, pause, resume, restart,"
             );
             return Err(self.wrong(message, span));
         }
@@ -257,6 +260,8 @@ const fn net_of(command: &TestnetCommand) -> Option<&super::Net> {
         TestnetCommand::Latency(args) => Some(&args.net),
         TestnetCommand::Loss(args) => Some(&args.net),
         TestnetCommand::Rate(args) => Some(&args.net),
+        TestnetCommand::Disk(args) => Some(&args.net),
+        TestnetCommand::Clock(args) => Some(&args.net),
         TestnetCommand::Clear(args) => Some(&args.net),
         TestnetCommand::Kill(args) => Some(&args.which.net),
         TestnetCommand::Pause(args) => Some(&args.which.net),
@@ -292,9 +297,16 @@ pub(super) fn read(path: &Path, text: &str) -> Result<Plan, Failure> {
     };
     let validators = file.small(table, "validators")?.filter(|votes| *votes > 0);
     let origins = KEYS.into_iter().filter_map(|key| Some((key, file.origin(table.get(key)?.span()))));
+    let backend = file.text(table, "backend")?.map(|text| TestnetBackend::from_str(text, false));
+    let backend = backend.transpose().map_err(|_unknown| {
+        let known: Vec<&str> = TestnetBackend::value_variants().iter().map(|known| known.word()).collect();
+        let message = format!("`backend` must be one of {},", known.join(", "));
+        file.wrong(message, table.get("backend").and_then(Item::span))
+    })?;
     let plan = Plan {
         name,
         nodes,
+        backend: backend.unwrap_or_default(),
         validators,
         seed: file.number(table, "seed")?,
         links: file.links(table)?,
@@ -306,6 +318,7 @@ pub(super) fn read(path: &Path, text: &str) -> Result<Plan, Failure> {
         return Err(file.wrong(format!("{why},"), table.get(key).and_then(Item::span)));
     }
     plan.after(plan.faults.len())?;
+    plan.check_alone()?;
     Ok(plan)
 }
 
@@ -313,6 +326,23 @@ impl Plan {
     /// Where a key stands, for an error about it.
     pub(super) fn place_of(&self, key: &str, path: &Path) -> String {
         self.origins.get(key).map_or_else(|| path.display().to_string(), ToString::to_string)
+    }
+
+    /// That nothing is to be done to one node of a process and not to the others in it.
+    fn check_alone(&self) -> Result<(), Failure> {
+        if self.backend == TestnetBackend::Process {
+            return Ok(());
+        }
+        let state = imagined(self.nodes);
+        for step in &self.faults {
+            if let Some((TestnetDone::Killed | TestnetDone::Paused, which)) = to_nodes(&step.command)
+                && state.chosen(which)?.len() < state.nodes.len()
+            {
+                let message = "nodes of an `inproc` testnet share a process: it takes all of them";
+                return Err(at(ErrorDocument::new(ErrorCode::Usage, message).into(), step));
+            }
+        }
+        Ok(())
     }
 
     /// What tells these faults from others.
@@ -324,6 +354,7 @@ impl Plan {
     /// How everything is to be when so many of the faults were done.
     pub(super) fn after(&self, done: usize) -> Result<Wanted, Failure> {
         let mut wanted = Wanted { state: imagined(self.nodes), away: BTreeMap::new() };
+        wanted.state.backend = self.backend;
         wanted.state.name = self.name.as_ref().map_or("demo", NetName::as_str).to_owned();
         for step in self.links.iter().chain(self.faults.iter().take(done)) {
             wanted.take(&step.command).map_err(|failure| at(failure, step))?;
@@ -352,12 +383,14 @@ pub(super) fn imagined(nodes: u32) -> State {
         id: NodeId::from_public_key([0; 32]),
         port: 0,
         process: None,
+        shared: false,
         rss_bytes: None,
     };
     State {
         schema: TestnetStateSchema::V1,
         name: String::new(),
         phase: TestnetPhase::Up,
+        backend: TestnetBackend::default(),
         seed: 0,
         created: Timestamp::UNIX_EPOCH,
         next: nodes,
@@ -366,6 +399,7 @@ pub(super) fn imagined(nodes: u32) -> State {
         applied: None,
         partition: None,
         links: Vec::new(),
+        harms: Vec::new(),
         events: Vec::new(),
     }
 }
@@ -393,7 +427,9 @@ impl Wanted {
     /// Whether links are as they are to be.
     pub(super) fn has_links_of(&self, state: &State) -> bool {
         let cuts = |state: &State| state.partition.as_ref().map(|cut| (cut.groups.clone(), cut.one_way));
-        cuts(&self.state) == cuts(state) && are_alike(&self.state.links, &state.links)
+        cuts(&self.state) == cuts(state)
+            && are_alike(&self.state.links, &state.links)
+            && self.state.harms == state.harms
     }
 
     /// What has to be done to a testnet with these nodes, in this order.

@@ -1,5 +1,7 @@
 //! A process of another program's run, told apart from one that has its number by chance.
 
+use std::time::Duration;
+
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 
@@ -10,6 +12,23 @@ pub(super) struct Process {
     pub(super) pid: u32,
     started_ticks: u64,
     boot: String,
+}
+
+/// What a process takes of the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Taken {
+    /// Its memory now.
+    pub(super) rss_bytes: u64,
+    /// Since it began, on all processors together.
+    pub(super) cpu: Duration,
+}
+
+impl Taken {
+    /// An equal part of it.
+    pub(super) fn divided(self, parts: u64) -> Self {
+        let parts = parts.max(1);
+        Self { rss_bytes: self.rss_bytes / parts, cpu: self.cpu / u32::try_from(parts).unwrap_or(u32::MAX) }
+    }
 }
 
 /// How a process does.
@@ -43,6 +62,18 @@ impl Process {
         }
     }
 
+    /// What it takes; `None` when it is gone.
+    pub(super) fn taken(&self) -> Option<Taken> {
+        let fields = fields(self.pid).filter(|_| self.look() != Look::Gone)?;
+        let number = |at: usize| fields.get(at)?.parse::<u64>().ok();
+        let ticks = number(11)? + number(12)?;
+        let pages = number(21)?;
+        Some(Taken {
+            rss_bytes: pages * rustix::param::page_size() as u64,
+            cpu: Duration::from_secs(ticks) / u32::try_from(rustix::param::clock_ticks_per_second()).ok()?,
+        })
+    }
+
     /// Sends a signal to it, and to no other process that has its number meanwhile. False when it is gone.
     pub(super) fn signal(&self, signal: Signal) -> bool {
         let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
@@ -52,15 +83,20 @@ impl Process {
     }
 }
 
+/// The fields of proc(5) from the state on: the name before them may hold anything, even `)`.
+fn fields(pid: u32) -> Option<Vec<String>> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    Some(text.rsplit_once(')')?.1.split_whitespace().map(str::to_owned).collect())
+}
+
 fn boot() -> Option<String> {
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     Some(text.trim().to_owned())
 }
 
-/// The state of a process and when it started, by proc(5): the name before them may hold anything, even `)`.
+/// The state of a process and when it started.
 fn stat(pid: u32) -> Option<(char, u64)> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
+    let fields = fields(pid)?;
     Some((fields.first()?.chars().next()?, fields.get(19)?.parse().ok()?))
 }
 

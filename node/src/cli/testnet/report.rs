@@ -124,7 +124,7 @@ async fn look(place: &Place, state: State, within: Duration) -> Result<TestnetRe
         scene.check("chat", async || checks::chat(&scene).await),
         order::check(&scene),
         checks::dht(&scene),
-        scene.check("memory", async || checks::memory(&scene).await),
+        scene.check("memory", async || checks::memory(&scene)),
     );
     let checks = vec![nodes, members, docs, chat, order, dht, memory];
     let seen: Vec<TestnetNode> = show::look(place, &scene.state).await?.nodes;

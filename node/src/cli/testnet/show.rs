@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
-use super::links::{groups, shape_text};
+use super::links::{groups, harm_text, shape_text};
+use super::process::Taken;
 use super::state::{Place, Row, State};
 use super::up;
 use crate::api::documents::StatusDocument;
@@ -17,7 +18,7 @@ use crate::cli::files::tilde;
 use crate::cli::routes;
 use crate::cli::session::{Session, Shown};
 use crate::cli::table::Table;
-use crate::cli::values::{bytes, short};
+use crate::cli::values::{as_ms, bytes, short};
 use crate::cli::watch::watch;
 
 /// How long a node may take to say how it does: one that is busy is shown as not answering.
@@ -99,20 +100,24 @@ pub(super) async fn status(session: &Session, args: &super::Status) -> Result<()
 
 /// How a testnet does, as its nodes say.
 pub(super) async fn look(place: &Place, state: &State) -> Result<TestnetStatusDocument, Failure> {
-    let nodes = futures::future::join_all(state.nodes.iter().map(|row| node(place, row))).await;
+    let taken = place.taken(&state.nodes);
+    let nodes = state.nodes.iter().map(|row| node(place, row, taken.get(&row.index)));
+    let nodes = futures::future::join_all(nodes).await;
     Ok(TestnetStatusDocument {
         schema: TestnetStatusSchema::V1,
         name: state.name.clone(),
         phase: state.phase,
         seed: state.seed,
+        backend: state.backend,
         directory: place.directory.display().to_string(),
         nodes: nodes.into_iter().collect::<Result<_, Failure>>()?,
         partition: state.partition.clone(),
         links: state.links.clone(),
+        harms: state.harms.clone(),
     })
 }
 
-async fn node(place: &Place, row: &Row) -> Result<TestnetNode, Failure> {
+async fn node(place: &Place, row: &Row, taken: Option<&Taken>) -> Result<TestnetNode, Failure> {
     let standing = place.standing(row);
     let mut status = None;
     if standing == TestnetStanding::Running {
@@ -128,7 +133,8 @@ async fn node(place: &Place, row: &Row) -> Result<TestnetNode, Failure> {
         pid: place.process(row).map(|process| process.pid),
         answers: status.is_some(),
         uptime_ms: status.as_ref().map(|status| status.node.uptime_ms),
-        rss_bytes: status.as_ref().and_then(|status| status.node.rss_bytes),
+        rss_bytes: taken.map(|taken| taken.rss_bytes),
+        cpu_ms: taken.map(|taken| as_ms(taken.cpu)),
         peers: status.as_ref().map(|status| status.peers.total),
         alive: status.as_ref().map(|status| status.members.alive),
     })
@@ -145,8 +151,9 @@ pub(super) const fn standing(node: &TestnetNode) -> &'static str {
 }
 
 fn status_text(document: &TestnetStatusDocument) -> String {
-    let mut table =
-        Table::new(&[">IDX", "NODE", "STATE", ">PORT", ">PID", ">UP", ">RSS", ">PEERS", ">ALIVE", "ID"]);
+    let mut table = Table::new(&[
+        ">IDX", "NODE", "STATE", ">PORT", ">PID", ">UP", ">CPU", ">RSS", ">PEERS", ">ALIVE", "ID",
+    ]);
     // Absent where it is not known: a word of the state says why.
     let cell = |value: Option<String>| value.unwrap_or_default();
     for node in &document.nodes {
@@ -157,6 +164,7 @@ fn status_text(document: &TestnetStatusDocument) -> String {
             node.port.to_string(),
             cell(node.pid.map(|pid| pid.to_string())),
             cell(node.uptime_ms.map(|ms| short(Duration::from_millis(ms)))),
+            cell(node.cpu_ms.map(|ms| short(Duration::from_millis(ms)))),
             cell(node.rss_bytes.map(bytes)),
             cell(node.peers.map(|peers| peers.to_string())),
             cell(node.alive.map(|alive| alive.to_string())),
@@ -172,6 +180,9 @@ fn status_text(document: &TestnetStatusDocument) -> String {
     }
     for shape in &document.links {
         text.push_str(&format!("{}\n", shape_text(shape)));
+    }
+    for harm in &document.harms {
+        text.push_str(&format!("{}\n", harm_text(harm)));
     }
     text
 }

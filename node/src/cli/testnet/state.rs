@@ -13,11 +13,12 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use wattle_types::NodeId;
 
-use super::process::{Look, Process};
-use crate::api::documents::{ErrorDocument, FaultLink};
+use super::process::{Look, Process, Taken};
+use crate::api::documents::{ErrorDocument, FaultLink, FaultsRequest};
 use crate::cli::client::Client;
 use crate::cli::documents::{
-    TestnetEvent, TestnetPartition, TestnetPhase, TestnetShape, TestnetStanding, TestnetStateSchema,
+    TestnetBackend, TestnetEvent, TestnetHarm, TestnetPartition, TestnetPhase, TestnetShape, TestnetStanding,
+    TestnetStateSchema,
 };
 use crate::cli::errors::{Failure, advise, of_io};
 use crate::cli::session::{Session, of_paths};
@@ -112,8 +113,12 @@ pub(super) struct Row {
     pub(super) name: String,
     pub(super) id: NodeId,
     pub(super) port: u16,
+    /// The process it was started in; nothing when a command ended it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) process: Option<Process>,
+    /// Others are in that process, and it may live on without this node.
+    #[serde(default)]
+    pub(super) shared: bool,
     /// Its memory when the testnet was up, or the node was started again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) rss_bytes: Option<u64>,
@@ -146,6 +151,8 @@ pub(super) struct State {
     pub(super) schema: TestnetStateSchema,
     pub(super) name: String,
     pub(super) phase: TestnetPhase,
+    #[serde(default)]
+    pub(super) backend: TestnetBackend,
     pub(super) seed: u64,
     pub(super) created: Timestamp,
     /// The index of the next new node: none is used twice.
@@ -157,6 +164,8 @@ pub(super) struct State {
     pub(super) applied: Option<Applied>,
     pub(super) partition: Option<TestnetPartition>,
     pub(super) links: Vec<TestnetShape>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) harms: Vec<TestnetHarm>,
     pub(super) events: Vec<TestnetEvent>,
 }
 
@@ -196,10 +205,27 @@ impl State {
         at
     }
 
-    /// What the links of a node are to have: both ends know of a cut, and each shapes what leaves it.
-    pub(super) fn faults_of(&self, row: &Row) -> Vec<FaultLink> {
+    /// What a node and its links are to have: both ends know of a cut, and each shapes what leaves it.
+    pub(super) fn faults_of(&self, row: &Row) -> FaultsRequest {
         let others = self.nodes.iter().filter(|other| other.index != row.index);
-        others.map(|other| self.link(row, other)).filter(|link| !is_nothing(link)).collect()
+        let links = others.map(|other| self.link(row, other)).filter(|link| !is_nothing(link)).collect();
+        let TestnetHarm { disk_full, clock_ms, .. } = self.harm(row.index);
+        FaultsRequest { links, disk_full, clock_ms }
+    }
+
+    /// What is done to a node itself.
+    pub(super) fn harm(&self, node: u32) -> TestnetHarm {
+        let found = self.harms.iter().find(|harm| harm.node == node).copied();
+        found.unwrap_or(TestnetHarm { node, ..TestnetHarm::default() })
+    }
+
+    /// Makes this what is done to a node.
+    pub(super) fn set_harm(&mut self, harm: TestnetHarm) {
+        self.harms.retain(|other| other.node != harm.node);
+        if harm.disk_full || harm.clock_ms != 0 {
+            self.harms.push(harm);
+            self.harms.sort_by_key(|harm| harm.node);
+        }
     }
 
     fn link(&self, from: &Row, to: &Row) -> FaultLink {
@@ -387,18 +413,28 @@ impl Place {
         Ok(Client::to(self.paths(&row.name)?, program, timeout))
     }
 
+    /// What processes with several nodes say; locked for as long as there is one.
+    pub(super) fn host_log(&self) -> PathBuf {
+        self.directory.join("host.log")
+    }
+
+    /// Where the files of faults are.
+    pub(super) fn faults_dir(&self) -> PathBuf {
+        self.directory.join("faults")
+    }
+
     /// The file of faults that a node starts with.
     pub(super) fn faults_file(&self, name: &str) -> PathBuf {
-        self.directory.join("faults").join(format!("{name}.json"))
+        faults_in(&self.faults_dir(), name)
     }
 
     /// Writes the faults that each node is to have when it starts.
     pub(super) fn write_faults(&self, state: &State) -> Result<(), Failure> {
-        crate::cli::files::private_dir(&self.directory.join("faults"))?;
+        crate::cli::files::private_dir(&self.faults_dir())?;
         for row in &state.nodes {
             let seed = state.seed.wrapping_mul(1_000_003).wrapping_add(u64::from(row.index));
             let file = self.faults_file(&row.name);
-            let document = FaultsFile { seed, links: state.faults_of(row) };
+            let document = FaultsFile { seed, faults: state.faults_of(row) };
             let bytes = serde_json::to_vec(&document)
                 .map_err(|error| ErrorDocument::new(ErrorCode::Failed, error.to_string()))?;
             let written = wattle_store::write_atomically(&file, &bytes, 0o600);
@@ -409,11 +445,34 @@ impl Place {
 
     /// The process that runs a node: the one that was written down, or the one that holds its data.
     pub(super) fn process(&self, row: &Row) -> Option<Process> {
-        let known = row.process.clone().filter(|process| process.look() != Look::Gone);
+        let own = row.process.clone().filter(|_| !row.shared);
+        let known = own.filter(|process| process.look() != Look::Gone);
         known.or_else(|| {
             let owner = wattle_store::read_owner(&self.paths(&row.name).ok()?.data_dir)?;
             Process::now(owner.pid)
         })
+    }
+
+    /// The processes that run these nodes, each with its nodes.
+    pub(super) fn processes(&self, rows: &[Row]) -> Vec<(Process, Vec<Row>)> {
+        let mut processes: Vec<(Process, Vec<Row>)> = Vec::new();
+        for row in rows {
+            let Some(process) = self.process(row) else { continue };
+            match processes.iter_mut().find(|(known, _)| *known == process) {
+                Some((_, rows)) => rows.push(row.clone()),
+                None => processes.push((process, vec![row.clone()])),
+            }
+        }
+        processes
+    }
+
+    /// What each of these takes, by its index; of a process with several an equal share.
+    pub(super) fn taken(&self, rows: &[Row]) -> BTreeMap<u32, Taken> {
+        let shares = self.processes(rows).into_iter().filter_map(|(process, rows)| {
+            let taken = process.taken()?.divided(rows.len() as u64);
+            Some(rows.into_iter().map(move |row| (row.index, taken)))
+        });
+        shares.flatten().collect()
     }
 
     /// How a node does.
@@ -436,10 +495,26 @@ impl Held {
         self.state.nodes.iter_mut().find(|row| row.index == index)
     }
 
+    /// Writes down how much memory these take now.
+    pub(super) fn note_memory(&mut self, rows: &[Row]) {
+        let taken = self.place.taken(&self.state.nodes);
+        for row in rows {
+            let rss_bytes = taken.get(&row.index).map(|taken| taken.rss_bytes);
+            if let Some(row) = self.row(row.index) {
+                row.rss_bytes = rss_bytes;
+            }
+        }
+    }
+
     /// Of these, the ones that are meant: `all`, or indexes and names.
     pub(super) fn chosen(&self, texts: &[String]) -> Result<Vec<Row>, Failure> {
         self.state.chosen(texts)
     }
+}
+
+/// The file of faults of a node, among those of all.
+pub(super) fn faults_in(directory: &Path, name: &str) -> PathBuf {
+    directory.join(format!("{name}.json"))
 }
 
 /// The testnets in a directory, whole or begun.
@@ -462,12 +537,14 @@ mod tests {
             id: NodeId::from_public_key([index; 32]),
             port: 1,
             process: None,
+            shared: false,
             rss_bytes: None,
         };
         State {
             schema: TestnetStateSchema::V1,
             name: "demo".to_owned(),
             phase: TestnetPhase::Up,
+            backend: TestnetBackend::Process,
             seed: 1,
             created: Timestamp::now(),
             next: u32::from(count),
@@ -476,6 +553,7 @@ mod tests {
             applied: None,
             partition: None,
             links: Vec::new(),
+            harms: Vec::new(),
             events: Vec::new(),
         }
     }
@@ -514,12 +592,12 @@ mod tests {
             TestnetShape { latency_ms: 50.0, jitter_ms: 10.0, ..TestnetShape::default() },
             TestnetShape { between: Some([0, 2]), loss: 0.1, ..TestnetShape::default() },
         ];
-        let faults = state.faults_of(&state.nodes[0]);
+        let faults = state.faults_of(&state.nodes[0]).links;
         assert_eq!((faults[0].delay_ms, faults[0].jitter_ms, faults[0].loss), (25.0, 5.0, 0.0));
         assert_eq!((faults[1].delay_ms, faults[1].loss), (0.0, 0.1));
-        assert_eq!(state.faults_of(&state.nodes[2])[0].loss, 0.1, "from either end");
+        assert_eq!(state.faults_of(&state.nodes[2]).links[0].loss, 0.1, "from either end");
         state.links.clear();
-        assert_eq!(state.faults_of(&state.nodes[0]), []);
+        assert_eq!(state.faults_of(&state.nodes[0]), FaultsRequest::default());
     }
 
     #[test]

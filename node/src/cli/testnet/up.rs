@@ -3,15 +3,11 @@
 //! What is started is tethered until everything is well: a node whose starter is gone before that ends by itself, and
 //! what is left in the directory is found by `list` and taken away by `down`.
 
-use std::fs::File;
-use std::io::Write as _;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::os::linux::net::SocketAddrExt as _;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener};
-use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -20,24 +16,23 @@ use wattle_order::limits::{VALIDATORS_MAX, VALIDATORS_MIN};
 
 use super::ordered;
 use super::process::{Look, Process};
+use super::start::Batch;
 use super::state::{Held, NODES_MAX, Place, Row, State, names, root};
-use crate::api::documents::{ErrorDocument, NameDocument, NameRequest, StatusDocument};
+use crate::api::documents::{ErrorDocument, NameDocument, NameRequest};
 use crate::cli::documents::{
-    TestnetDownDocument, TestnetDownSchema, TestnetPhase, TestnetStarted, TestnetStateSchema,
-    TestnetUpDocument, TestnetUpSchema,
+    TestnetDownDocument, TestnetDownSchema, TestnetPhase, TestnetStanding, TestnetStarted,
+    TestnetStateSchema, TestnetUpDocument, TestnetUpSchema,
 };
 use crate::cli::errors::{Failure, advise, of_io};
 use crate::cli::files;
 use crate::cli::routes;
 use crate::cli::session::{Session, Shown};
-use crate::cli::values::{as_ms, short};
+use crate::cli::values::as_ms;
 use crate::exit::ErrorCode;
 use crate::paths::Paths;
 
 /// The port of the first node. Each has two: for other nodes, and after it for its API and for datagrams of members.
 const FIRST_PORT: u16 = 17_710;
-/// How often it is looked whether the nodes are ready.
-pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(15);
 /// How long a process that was told to end may take before it is killed.
 const END_MAX: Duration = Duration::from_secs(4);
 /// How long to wait for somebody else who chooses ports.
@@ -107,7 +102,7 @@ pub(super) fn bring_up(
     let document = loop {
         let held = make(place, args, seed)?;
         // From here on whatever ends this takes everything away again.
-        let mut raised = Raised { held, children: Vec::new(), done: false };
+        let mut raised = Raised { batch: Batch::default(), held, done: false };
         match session.block_on(raise(&mut raised, args.validators, begun)) {
             Ok(document) => {
                 raised.done = true;
@@ -174,6 +169,7 @@ fn make(place: &Place, args: &super::Up, seed: u64) -> Result<Held, Failure> {
         schema: TestnetStateSchema::V1,
         name: place.net.to_string(),
         phase: TestnetPhase::Starting,
+        backend: args.backend,
         seed,
         created: Timestamp::now(),
         next: 0,
@@ -182,6 +178,7 @@ fn make(place: &Place, args: &super::Up, seed: u64) -> Result<Held, Failure> {
         applied: None,
         partition: None,
         links: Vec::new(),
+        harms: Vec::new(),
         events: Vec::new(),
     };
     place.write(&state)?;
@@ -225,7 +222,15 @@ pub(super) fn new_row(held: &mut Held) -> Result<Row, Failure> {
     let name = name_of(index);
     let used = used_ports(held);
     let key = files::own_key(&held.place.paths(&name)?)?;
-    let row = Row { index, name, id: key.node_id(), port: free_port(&used)?, process: None, rss_bytes: None };
+    let row = Row {
+        index,
+        name,
+        id: key.node_id(),
+        port: free_port(&used)?,
+        process: None,
+        shared: false,
+        rss_bytes: None,
+    };
     held.state.next = index.saturating_add(1);
     held.state.nodes.push(row.clone());
     Ok(row)
@@ -329,11 +334,11 @@ pub(super) fn write_config(held: &Held, row: &Row) -> Result<(), Failure> {
 }
 
 /// Nodes that were started and are not said to be well yet.
-pub(super) struct Raised {
-    pub(super) held: Held,
-    pub(super) children: Vec<Child>,
+struct Raised {
+    batch: Batch,
+    held: Held,
     /// All is well: everything stays.
-    pub(super) done: bool,
+    done: bool,
 }
 
 impl Drop for Raised {
@@ -341,20 +346,10 @@ impl Drop for Raised {
         if self.done {
             return;
         }
-        end_children(&mut self.children);
+        drop(std::mem::take(&mut self.batch));
         if let Err(failure) = remove(&self.held.place, &[]) {
             tracing::debug!(?failure, "something is left of a testnet");
         }
-    }
-}
-
-pub(super) fn end_children(children: &mut Vec<Child>) {
-    for child in children.iter_mut() {
-        // Ignored because one that has ended already is as good.
-        drop(child.kill());
-    }
-    for mut child in children.drain(..) {
-        drop(child.wait());
     }
 }
 
@@ -364,25 +359,15 @@ async fn raise(
     validators: Option<u32>,
     begun: Instant,
 ) -> Result<TestnetUpDocument, Failure> {
-    for row in raised.held.state.nodes.clone() {
-        let child = spawn(&raised.held.place, &row)?;
-        if let Some(row) = raised.held.row(row.index) {
-            row.process = Process::now(child.id());
-        }
-        raised.children.push(child);
-    }
-    raised.held.save()?;
     let rows = raised.held.state.nodes.clone();
     let place = raised.held.place.clone();
-    await_all(&place, &rows, &mut raised.children, |_| true).await?;
+    raised.batch.start(&mut raised.held, &rows)?;
+    raised.batch.wait(&place, |_| true).await?;
     let up = begun.elapsed();
     let count = rows.len() as u64;
-    let statuses =
-        await_all(&place, &rows, &mut raised.children, |status| status.members.alive == count).await?;
+    let statuses = raised.batch.wait(&place, |status| status.members.alive == count).await?;
     let alive = begun.elapsed();
-    for (status, row) in statuses.iter().zip(&mut raised.held.state.nodes) {
-        row.rss_bytes = status.node.rss_bytes;
-    }
+    raised.held.note_memory(&rows);
     name_all(&place, &rows, &rows).await?;
     let log = match validators {
         Some(votes) => {
@@ -395,7 +380,7 @@ async fn raise(
     raised.held.state.phase = TestnetPhase::Up;
     raised.held.state.note(format!("up {count}"));
     raised.held.save()?;
-    release(&mut raised.children)?;
+    std::mem::take(&mut raised.batch).release()?;
     let nodes = statuses.iter().zip(&rows).map(|(status, row)| TestnetStarted {
         index: row.index,
         name: row.name.clone(),
@@ -407,120 +392,13 @@ async fn raise(
         schema: TestnetUpSchema::V1,
         name: raised.held.state.name.clone(),
         seed: raised.held.state.seed,
+        backend: raised.held.state.backend,
         directory: place.directory.display().to_string(),
         up_ms: as_ms(up),
         alive_ms: as_ms(alive),
         log,
         nodes: nodes.collect(),
     })
-}
-
-/// Starts the process of a node, tethered to this one.
-pub(super) fn spawn(place: &Place, row: &Row) -> Result<Child, Failure> {
-    let failed = |error: std::io::Error| {
-        ErrorDocument::new(ErrorCode::Failed, format!("cannot start {}: {error}", row.name))
-    };
-    let log = open_log(&place.paths(&row.name)?)?;
-    let mut command = Command::new(std::env::current_exe().map_err(failed)?);
-    for (name, _) in std::env::vars_os() {
-        // What its user sets for other nodes is not for this one.
-        if name.to_str().is_some_and(|name| name.starts_with("WATTLE_")) {
-            command.env_remove(name);
-        }
-    }
-    command.arg("--home").arg(&place.directory).args([
-        "--node",
-        &row.name,
-        "--color=never",
-        "run",
-        "--quiet",
-    ]);
-    command.arg("--tethered").arg("--faults").arg(place.faults_file(&row.name));
-    // A process group of its own: Ctrl-C at this terminal is not for the node.
-    command.process_group(0).stdin(Stdio::piped());
-    command.stdout(log.try_clone().map_err(failed)?).stderr(log);
-    Ok(command.spawn().map_err(failed)?)
-}
-
-/// The log of a node, locked for as long as a process writes it: so it is known whether one does, whatever else is
-/// known of it.
-fn open_log(paths: &Paths) -> Result<File, Failure> {
-    let path = &paths.log_file;
-    if let Some(parent) = path.parent() {
-        files::private_dir(parent)?;
-    }
-    let opened = File::options().append(true).create(true).mode(0o600).open(path);
-    let log = opened.map_err(|error| of_io("open", path, &error))?;
-    match log.try_lock() {
-        Ok(()) => Ok(log),
-        Err(_held) => {
-            let message = format!("node \"{}\" is still running", paths.node);
-            Err(ErrorDocument::new(ErrorCode::Conflict, message).hint("wattle testnet status").into())
-        }
-    }
-}
-
-/// Waits until each node answers and its status is as wanted; gives these in the order of the rows.
-pub(super) async fn await_all(
-    place: &Place,
-    rows: &[Row],
-    children: &mut [Child],
-    wanted: impl Fn(&StatusDocument) -> bool,
-) -> Result<Vec<StatusDocument>, Failure> {
-    let clients = rows.iter().map(|row| place.client(row)).collect::<Result<Vec<_>, _>>()?;
-    let mut found: Vec<Option<StatusDocument>> = rows.iter().map(|_| None).collect();
-    let begun = Instant::now();
-    loop {
-        for (row, child) in rows.iter().zip(children.iter_mut()) {
-            if let Ok(Some(status)) = child.try_wait() {
-                return Err(ended(place, row, status));
-            }
-        }
-        let asked = found.iter().enumerate().filter(|(_, found)| found.is_none());
-        let clients = &clients;
-        let asked = asked.map(|(at, _)| async move {
-            let answer = clients.get(at)?.get::<StatusDocument>(routes::STATUS).await.ok()?;
-            Some((at, answer.document))
-        });
-        for (at, status) in futures::future::join_all(asked.collect::<Vec<_>>()).await.into_iter().flatten() {
-            if wanted(&status)
-                && let Some(place) = found.get_mut(at)
-            {
-                *place = Some(status);
-            }
-        }
-        if found.iter().all(Option::is_some) {
-            return Ok(found.into_iter().flatten().collect());
-        }
-        if let Some(limit) = place.timeout().filter(|limit| begun.elapsed() >= *limit) {
-            let late: Vec<&str> = rows
-                .iter()
-                .zip(&found)
-                .filter(|(_, found)| found.is_none())
-                .map(|(row, _)| row.name.as_str())
-                .collect();
-            let message = format!("timed out after {} waiting for {}", short(limit), late.join(", "));
-            let document = ErrorDocument::new(ErrorCode::Timeout, message);
-            return Err(advise(document, "give it more", "--timeout 2m", "").into());
-        }
-        tokio::time::sleep(LOOK_AGAIN).await;
-    }
-}
-
-/// A node ended instead of starting: what it said last.
-fn ended(place: &Place, row: &Row, status: std::process::ExitStatus) -> Failure {
-    let log = place.paths(&row.name).map(|paths| paths.log_file).ok();
-    let said = log.as_deref().and_then(|log| std::fs::read_to_string(log).ok()).unwrap_or_default();
-    let lines: Vec<&str> = said.lines().collect();
-    let start =
-        lines.iter().rposition(|line| line.starts_with("error: ")).unwrap_or(lines.len().saturating_sub(1));
-    let is_conflict = status.code() == Some(i32::from(ErrorCode::Conflict.exit()));
-    let code = if is_conflict { ErrorCode::Conflict } else { ErrorCode::Failed };
-    let mut document = ErrorDocument::new(code, format!("node \"{}\" did not start ({status})", row.name));
-    for line in lines.iter().skip(start).take(5) {
-        document = document.detail("it said", line.trim());
-    }
-    document.into()
 }
 
 /// Lets each know the others by their names.
@@ -534,19 +412,6 @@ pub(super) async fn name_all(place: &Place, at: &[Row], whom: &[Row]) -> Result<
         Ok::<(), Failure>(())
     });
     futures::future::join_all(each).await.into_iter().collect()
-}
-
-/// Says to each child that all is well: it goes on without this process.
-pub(super) fn release(children: &mut Vec<Child>) -> Result<(), Failure> {
-    for child in children.iter_mut() {
-        if let Some(mut stdin) = child.stdin.take() {
-            stdin
-                .write_all(b"\n")
-                .map_err(|error| ErrorDocument::new(ErrorCode::Failed, format!("a node ended: {error}")))?;
-        }
-    }
-    children.clear();
-    Ok(())
 }
 
 pub(super) fn down(session: &Session, args: &super::Down) -> Result<(), Failure> {
@@ -596,18 +461,21 @@ fn all_names(place: &Place, rows: &[Row]) -> Vec<String> {
     names
 }
 
-/// Ends every process of a testnet; politely when its files are to be used again.
+/// Ends every process of a testnet; politely when its files are to be used again. Gives how many nodes ran.
 fn stop_all(place: &Place, rows: &[Row], politely: bool) -> Result<u64, Failure> {
     let mut processes: Vec<Process> = rows.iter().filter_map(|row| place.process(row)).collect();
     for name in all_names(place, rows) {
         let owner = wattle_store::read_owner(&place.paths(&name)?.data_dir);
         processes.extend(owner.and_then(|owner| Process::now(owner.pid)));
     }
+    let told = rows.iter().filter(|row| place.standing(row) != TestnetStanding::Down).count();
+    // One that several share and that none has come to yet.
+    processes.extend(rows.iter().filter_map(|row| row.process.clone()));
     processes.sort_by_key(|process| process.pid);
     processes.dedup();
     let signal = if politely { Signal::TERM } else { Signal::KILL };
-    let told = processes.iter().filter(|process| process.signal(signal)).count();
     for process in &processes {
+        process.signal(signal);
         // A frozen one hears nothing else.
         process.signal(Signal::CONT);
     }
@@ -634,12 +502,11 @@ fn stop_all(place: &Place, rows: &[Row], politely: bool) -> Result<u64, Failure>
 
 /// Whether a process writes one of the logs: also one that was started a moment ago and is not written down.
 fn in_use(place: &Place, rows: &[Row]) -> Result<bool, Failure> {
+    let mut logs = vec![place.host_log()];
     for name in all_names(place, rows) {
-        if matches!(wattle_store::lock_file(&place.paths(&name)?.log_file), Ok(None)) {
-            return Ok(true);
-        }
+        logs.push(place.paths(&name)?.log_file);
     }
-    Ok(false)
+    Ok(logs.iter().any(|log| matches!(wattle_store::lock_file(log), Ok(None))))
 }
 
 /// Takes everything of a testnet off the disk. Nothing of it runs any more.

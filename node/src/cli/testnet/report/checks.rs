@@ -9,7 +9,7 @@ use wattle_types::NodeId;
 use super::{Found, Scene, timing};
 use crate::api::documents::{
     Bytes, ChatMessage, DhtGetDocument, DhtPutDocument, DhtPutRequest, DocsDocument, MemberState,
-    MembersDocument, RoomMessagesDocument, RoomsDocument, StatusDocument,
+    MembersDocument, RoomMessagesDocument, RoomsDocument,
 };
 use crate::cli::client::{Client, part};
 use crate::cli::documents::{TestnetCheck, TestnetStanding};
@@ -343,20 +343,12 @@ async fn find(key: &str, value: &[u8], others: &[(super::Row, Client)]) -> Found
 }
 
 /// No node takes much more memory than when it was up.
-pub(super) async fn memory(scene: &Scene) -> Found {
-    let asked = scene.running.iter().map(|(row, client)| async move {
-        (
-            row,
-            client
-                .get::<StatusDocument>(routes::STATUS)
-                .await
-                .ok()
-                .and_then(|status| status.document.node.rss_bytes),
-        )
-    });
+pub(super) fn memory(scene: &Scene) -> Found {
+    let taken = scene.place.taken(&scene.state.nodes);
     let mut grown = Vec::new();
     let (mut most, mut evidence) = (0, Vec::new());
-    for (row, now) in futures::future::join_all(asked).await {
+    for (row, _) in &scene.running {
+        let now = taken.get(&row.index).map(|taken| taken.rss_bytes);
         let (Some(before), Some(now)) = (row.rss_bytes, now) else { continue };
         most = now.max(most);
         if now > before.saturating_mul(2) && now > before.saturating_add(MEMORY_MORE_MAX) {

@@ -10,6 +10,8 @@ mod bench;
 mod harms;
 #[path = "testnet/inproc.rs"]
 mod inproc;
+#[path = "testnet/netns.rs"]
+mod netns;
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, UdpSocket};
@@ -209,6 +211,23 @@ fn a_latency_of_50_ms_is_what_ping_shows_more_and_only_on_that_link() {
     net.ok(&["testnet", "clear"]);
     let after = net.ping("0", "bob") - before;
     assert!(after < 20.0, "{after} ms are left");
+}
+
+#[test]
+fn of_what_is_sent_a_tenth_is_lost_on_the_link_that_loses_a_tenth() {
+    let net = Net::up(&["3"]);
+    net.ok(&["testnet", "loss", "0-1", "10%"]);
+    net.run(&["-t", "demo/0", "bench", "gossip", "--for", "9s", "--rate", "400", "--clients", "64"]);
+    let faults = get(&net, "0");
+    let links = faults["links"].as_array().unwrap();
+    let count = |link: &Value, what: &str| link[what].as_f64().unwrap();
+    let link = links.iter().find(|link| link["link"]["peer"] == net.up["nodes"][1]["id"]).unwrap();
+    let lost = count(link, "segments_resent");
+    let sent = count(link, "segments") + lost;
+    eprintln!("{lost} of {sent} segments were lost and sent again");
+    assert!(sent > 1000.0 && (0.08..=0.12).contains(&(lost / sent)), "{link}");
+    let others = links.iter().filter(|other| *other != link);
+    assert!(others.clone().all(|other| count(other, "segments_resent") == 0.0), "{faults}");
 }
 
 #[test]

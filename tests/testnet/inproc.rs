@@ -54,6 +54,30 @@ fn nodes_in_one_process_are_themselves_to_each_other_and_gone_without_a_trace() 
 }
 
 #[test]
+fn fifty_nodes_in_one_process_find_each_other_and_all_hear_what_one_says() {
+    let net = up(&["50"]);
+    let status = net.machine.json(&["testnet", "status"]);
+    let nodes = status["nodes"].as_array().unwrap();
+    let sum = |what: &str| nodes.iter().map(|node| node[what].as_u64().unwrap()).sum::<u64>();
+    let (memory, cpu) = (sum("rss_bytes") / 50 / 1_000_000, sum("cpu_ms") / 50);
+    eprintln!(
+        "50 nodes: answered after {} ms, alive for all after {} ms; each {memory} MB and {cpu} ms of a processor",
+        net.up["up_ms"], net.up["alive_ms"]
+    );
+    assert!(memory < 60, "{memory} MB each: more than a process of its own takes");
+    let (exit, report) = net.report("30s");
+    assert_eq!((exit, &report["pass"]), (0, &true.into()), "{report:#}");
+    let found = check(&report, "dht");
+    assert!(found["summary"].as_str().unwrap().contains("49 of 49"), "{found}");
+    for (kind, what) in [("dht", "of lookups"), ("gossip", "of messages, each heard by 49")] {
+        let load = net.machine.json(&["-t", "demo/7", "bench", kind, "--for", "3s", "--rate", "10"]);
+        eprintln!("{} of {} {what}", load["ok"], load["sent"]);
+        assert!(load["sent"].as_u64() >= Some(10) && load["ok"] == load["sent"], "{kind}: {load:#}");
+        assert_eq!(load["env"]["nodes"], 50);
+    }
+}
+
+#[test]
 fn one_of_a_process_is_not_killed_or_frozen_and_comes_and_goes_alone() {
     let net = up(&["3"]);
     for what in ["kill", "pause"] {

@@ -12,6 +12,7 @@ mod exec;
 mod host;
 mod links;
 mod logs;
+mod netns;
 mod nodes;
 mod ordered;
 mod plan;

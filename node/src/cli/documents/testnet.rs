@@ -35,6 +35,8 @@ pub enum TestnetBackend {
     Process,
     /// One process for all: many nodes with little memory
     Inproc,
+    /// A process for each, in a network namespace: the kernel loses and limits (Linux, root)
+    Netns,
 }
 
 impl TestnetBackend {
@@ -44,6 +46,7 @@ impl TestnetBackend {
         match self {
             Self::Process => "process",
             Self::Inproc => "inproc",
+            Self::Netns => "netns",
         }
     }
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
+use super::netns;
 use super::state::{Held, Place, Row, State, pair};
 use crate::api::documents::{ErrorDocument, FaultsDocument};
 use crate::cli::documents::{
@@ -379,6 +380,11 @@ pub(super) fn spread(session: &Session, held: &Held) -> Result<Vec<u32>, Failure
 
 /// Tells nodes what their links are to have; gives those that do not run now.
 pub(super) async fn apply(place: &Place, state: &State, rows: &[Row]) -> Result<Vec<u32>, Failure> {
+    if state.backend == TestnetBackend::Netns {
+        rows.iter()
+            .filter(|row| netns::is_made(place, row))
+            .try_for_each(|row| netns::shape(place, state, row))?;
+    }
     let each = rows.iter().map(|row| async move {
         if place.standing(row) != TestnetStanding::Running {
             return Ok(Some(row.index));

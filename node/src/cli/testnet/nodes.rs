@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use super::process::{Look, Process};
 use super::start::{Batch, LOOK_AGAIN};
 use super::state::{Held, NODES_MAX, Place, Row};
-use super::{links, ordered, up};
+use super::{links, netns, ordered, up};
 use crate::api::documents::{
     ErrorDocument, MembersRemoveDocument, MembersRemoveRequest, StopDocument, StopRequest,
 };
@@ -346,6 +346,7 @@ async fn withdraw(held: &Held, gone: &[Row], others: &[Row]) -> Result<(), Failu
 fn forget(held: &Held, row: &Row) -> Result<(), Failure> {
     let paths = held.place.paths(&row.name)?;
     up::remove_socket(&paths);
+    netns::remove(&held.place, row.index)?;
     let directories = [
         Some(paths.data_dir.as_path()),
         paths.config_file.parent(),

@@ -330,7 +330,7 @@ impl Plan {
 
     /// That nothing is to be done to one node of a process and not to the others in it.
     fn check_alone(&self) -> Result<(), Failure> {
-        if self.backend == TestnetBackend::Process {
+        if self.backend != TestnetBackend::Inproc {
             return Ok(());
         }
         let state = imagined(self.nodes);

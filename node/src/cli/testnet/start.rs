@@ -7,10 +7,11 @@ use std::fs::File;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::CommandExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use super::netns;
 use super::process::Process;
 use super::state::{Held, Place, Row};
 use crate::api::documents::{ErrorDocument, StatusDocument};
@@ -41,7 +42,7 @@ impl Batch {
         let shared = held.state.backend == TestnetBackend::Inproc;
         for rows in rows.chunks(if shared { rows.len().max(1) } else { 1 }) {
             let child = match rows {
-                [row] if !shared => spawn_alone(&held.place, row)?,
+                [row] if !shared => spawn_alone(held, row)?,
                 rows => spawn_together(&held.place, rows)?,
             };
             let process = Process::now(child.id());
@@ -125,9 +126,18 @@ impl Drop for Batch {
 }
 
 /// Starts the process of one node, which logs what the process says.
-fn spawn_alone(place: &Place, row: &Row) -> Result<Child, Failure> {
+fn spawn_alone(held: &Held, row: &Row) -> Result<Child, Failure> {
+    let place = &held.place;
     let log = open_log(&place.paths(&row.name)?)?;
-    let mut command = command(place)?;
+    let mut command = Command::new(myself()?);
+    if held.state.backend == TestnetBackend::Netns {
+        netns::make(place, row)?;
+        netns::shape(place, &held.state, row)?;
+        // It becomes the program that it starts, with the number it has.
+        command = Command::new("ip");
+        command.args(["netns", "exec", &netns::name(place, row.index)]).arg(myself()?);
+    }
+    prepare(&mut command, place);
     command.args(["--node", &row.name, "run", "--quiet", "--tethered", "--faults"]);
     spawn(command.arg(place.faults_file(&row.name)), log)
 }
@@ -138,14 +148,19 @@ fn spawn_together(place: &Place, rows: &[Row]) -> Result<Child, Failure> {
     let opened = File::options().append(true).create(true).mode(0o600).open(&path);
     let said = opened.map_err(|error| of_io("open", &path, &error))?;
     said.try_lock_shared().map_err(|error| of_io("lock", &path, &error.into()))?;
-    let mut command = command(place)?;
+    let mut command = Command::new(myself()?);
+    prepare(&mut command, place);
     command.args(["testnet", "host"]).arg(place.faults_dir());
     spawn(command.args(rows.iter().map(|row| &row.name)), said)
 }
 
-/// This program, with what every node of a testnet is started with.
-fn command(place: &Place) -> Result<Command, Failure> {
-    let mut command = Command::new(std::env::current_exe().map_err(|error| cannot_start(&error))?);
+/// This program.
+fn myself() -> Result<PathBuf, Failure> {
+    std::env::current_exe().map_err(|error| cannot_start(&error))
+}
+
+/// Gives a command what every node of a testnet is started with.
+fn prepare(command: &mut Command, place: &Place) {
     for (name, _) in std::env::vars_os() {
         // What its user sets for other nodes is not for this one.
         if name.to_str().is_some_and(|name| name.starts_with("WATTLE_")) {
@@ -155,7 +170,6 @@ fn command(place: &Place) -> Result<Command, Failure> {
     command.arg("--home").arg(&place.directory).arg("--color=never");
     // A process group of its own: Ctrl-C at this terminal is not for the node.
     command.process_group(0).stdin(Stdio::piped());
-    Ok(command)
 }
 
 fn spawn(command: &mut Command, output: File) -> Result<Child, Failure> {

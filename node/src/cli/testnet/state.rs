@@ -205,10 +205,17 @@ impl State {
         at
     }
 
-    /// What a node and its links are to have: both ends know of a cut, and each shapes what leaves it.
+    /// What a node and its links are to have: both ends know of a cut, and each shapes what leaves it. Where nodes have
+    /// a network each, the kernel does most of it.
     pub(super) fn faults_of(&self, row: &Row) -> FaultsRequest {
         let others = self.nodes.iter().filter(|other| other.index != row.index);
-        let links = others.map(|other| self.link(row, other)).filter(|link| !is_nothing(link)).collect();
+        let links = others.map(|other| self.link(row, other)).map(|link| match self.backend {
+            TestnetBackend::Netns => {
+                FaultLink { loss: 0.0, rate_bits: 0, cut_to: false, cut_from: false, ..link }
+            }
+            TestnetBackend::Process | TestnetBackend::Inproc => link,
+        });
+        let links = links.filter(|link| !is_nothing(link)).collect();
         let TestnetHarm { disk_full, clock_ms, .. } = self.harm(row.index);
         FaultsRequest { links, disk_full, clock_ms }
     }

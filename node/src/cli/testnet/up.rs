@@ -14,13 +14,13 @@ use jiff::Timestamp;
 use rustix::process::Signal;
 use wattle_order::limits::{VALIDATORS_MAX, VALIDATORS_MIN};
 
-use super::ordered;
 use super::process::{Look, Process};
 use super::start::Batch;
 use super::state::{Held, NODES_MAX, Place, Row, State, names, root};
+use super::{netns, ordered};
 use crate::api::documents::{ErrorDocument, NameDocument, NameRequest};
 use crate::cli::documents::{
-    TestnetDownDocument, TestnetDownSchema, TestnetPhase, TestnetStanding, TestnetStarted,
+    TestnetBackend, TestnetDownDocument, TestnetDownSchema, TestnetPhase, TestnetStanding, TestnetStarted,
     TestnetStateSchema, TestnetUpDocument, TestnetUpSchema,
 };
 use crate::cli::errors::{Failure, advise, of_io};
@@ -92,6 +92,9 @@ pub(super) fn bring_up(
     args: &super::Up,
 ) -> Result<TestnetUpDocument, Failure> {
     check(args.nodes, args.validators).map_err(|why| ErrorDocument::new(ErrorCode::Usage, why))?;
+    if args.backend == TestnetBackend::Netns {
+        netns::check()?;
+    }
     let seed = match args.seed {
         Some(seed) => seed,
         None => random()?,
@@ -147,9 +150,10 @@ fn screen(document: &TestnetUpDocument) -> String {
             row.iter().map(|node| format!("{} {}  :{}", node.index, node.name, node.port)).collect();
         text.push_str(&format!("  {}\n", cells.join("   ")));
     }
-    text.push_str(&format!(
-        "  dashboard of node 0: wattle -t {name}/0 ui          stop: wattle testnet down --name {name}\n"
-    ));
+    if document.backend != TestnetBackend::Netns {
+        text.push_str(&format!("  dashboard of node 0: wattle -t {name}/0 ui        "));
+    }
+    text.push_str(&format!("  stop: wattle testnet down --name {name}\n"));
     text
 }
 
@@ -308,7 +312,7 @@ pub(super) fn write_config(held: &Held, row: &Row) -> Result<(), Failure> {
     if let Some(parent) = file.parent() {
         files::private_dir(parent)?;
     }
-    let (net, port, api) = (&held.state.name, row.port, row.port + 1);
+    let (net, backend, port, api) = (&held.state.name, held.state.backend, row.port, row.port + 1);
     let others = held.state.nodes.iter().filter(|other| other.index != row.index);
     // Those before it and the first: whoever comes back finds some that stayed.
     let mut nearest: Vec<&Row> = others.collect();
@@ -316,15 +320,24 @@ pub(super) fn write_config(held: &Held, row: &Row) -> Result<(), Failure> {
     let bootstrap: Vec<String> = nearest
         .iter()
         .take(BOOTSTRAPS)
-        .map(|other| format!("\"/ip4/127.0.0.1/udp/{}/quic-v1/p2p/{}\"", other.port, other.id))
+        .map(|other| {
+            let address = netns::address(backend, other.index);
+            format!("\"/ip4/{address}/udp/{}/quic-v1/p2p/{}\"", other.port, other.id)
+        })
         .collect();
+    // Nobody outside of its namespace could reach it.
+    let api = match backend {
+        TestnetBackend::Netns => "off".to_owned(),
+        TestnetBackend::Process | TestnetBackend::Inproc => format!("127.0.0.1:{api}"),
+    };
+    let address = netns::address(backend, row.index);
     let text = format!(
         "# Node {} of the testnet \"{net}\", written by `wattle testnet`.\n\n\
          [network]\nname = \"testnet-{net}\"\n\n\
          [p2p]\nprofile = \"lan\"\nmdns = false\nsame_machine = false\ndht_mode = \"server\"\n\
-         listen = [\"/ip4/127.0.0.1/udp/{port}/quic-v1\", \"/ip4/127.0.0.1/tcp/{port}\"]\n\
+         listen = [\"/ip4/{address}/udp/{port}/quic-v1\", \"/ip4/{address}/tcp/{port}\"]\n\
          bootstrap = [{}]\n\n\
-         [api]\nlisten = \"127.0.0.1:{api}\"\n\n\
+         [api]\nlisten = \"{api}\"\n\n\
          [log]\nlevel = \"info\"\n",
         row.index,
         bootstrap.join(", "),
@@ -426,6 +439,7 @@ pub(super) fn down(session: &Session, args: &super::Down) -> Result<(), Failure>
     let rows = place.read().map(|state| state.nodes).unwrap_or_default();
     let stopped = stop_all(&place, &rows, args.keep)?;
     let kept = if args.keep {
+        netns::remove_all(&place)?;
         let mut state = place.read()?;
         state.phase = TestnetPhase::Down;
         state.nodes.iter_mut().for_each(|row| row.process = None);
@@ -514,6 +528,7 @@ fn remove(place: &Place, rows: &[Row]) -> Result<(), Failure> {
     for name in all_names(place, rows) {
         remove_socket(&place.paths(&name)?);
     }
+    netns::remove_all(place)?;
     match std::fs::remove_dir_all(&place.directory) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(of_io("remove", &place.directory, &error).into())

@@ -98,3 +98,11 @@ fn the_same_seed_loses_the_same() {
     };
     assert_eq!(fates(), fates());
 }
+
+#[test]
+fn of_datagrams_the_share_is_lost_that_was_asked_for() {
+    let table = with(LinkFaults { loss: 0.1, ..LinkFaults::default() });
+    let lost = (0..10_000).filter(|_| table.datagram_to(peer(1), 100) == Fate::Lost).count();
+    assert!((900..=1100).contains(&lost), "{lost} of 10 000");
+    assert!((0..1000).all(|_| table.datagram_to(peer(2), 100) != Fate::Lost), "another link loses nothing");
+}

@@ -1,7 +1,7 @@
 //! Load on a real testnet: that everything has its outcome, not how fast.
 
 use serde_json::Value;
-use wattle_tests::binary::wait_for;
+use wattle_tests::binary::{did_not_run, wait_for};
 
 use super::{Net, PATIENCE};
 
@@ -52,6 +52,44 @@ fn everything_that_load_does_has_its_outcome_and_leaves_nothing() {
         let docs = net.at(node, &["doc", "list", "-q"]);
         assert_eq!(docs, "", "a document of the load is left at {node}");
     }
+}
+
+/// What a command draws on a terminal, which `script` gives it; nothing where there is no `script`.
+fn on_a_terminal(net: &Net, words: &[&str]) -> Option<String> {
+    let command = net.machine.command(words);
+    let quoted: Vec<String> = std::iter::once(command.get_program())
+        .chain(command.get_args())
+        .map(|word| format!("'{}'", word.to_str().unwrap()))
+        .collect();
+    let mut script = std::process::Command::new("script");
+    script.args(["-qefc", &quoted.join(" "), "/dev/null"]).env_clear().stdin(std::process::Stdio::null());
+    for (name, value) in command.get_envs() {
+        script.env(name, value.unwrap_or_default());
+    }
+    match script.output() {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            did_not_run("a bar on a terminal needs `script` (util-linux)");
+            None
+        }
+        output => Some(String::from_utf8(output.unwrap().stdout).unwrap()),
+    }
+}
+
+#[test]
+fn on_a_terminal_a_bar_grows_and_goes_unless_it_is_unwanted() {
+    let net = Net::up(&["2"]);
+    let words = ["-t", "demo/0", "bench", "ping", "--for", "1s"];
+    let Some(drawn) = on_a_terminal(&net, &words) else { return };
+    let bars: Vec<usize> = drawn
+        .split('\r')
+        .filter(|line| line.contains("ping  ["))
+        .map(|line| line.matches('#').count())
+        .collect();
+    assert!(bars.len() >= 4 && bars.is_sorted() && bars.last() >= Some(&10), "{bars:?}");
+    let (_, after) = drawn.rsplit_once("ping  [").unwrap();
+    assert!(after.contains("\r\u{1b}[K") && after.contains("latency ms"), "the bar is taken away: {after:?}");
+    let plain = on_a_terminal(&net, &[&words[..], &["--no-progress"]].concat()).unwrap();
+    assert!(plain.contains("latency ms") && !plain.contains('['), "{plain:?}");
 }
 
 #[test]

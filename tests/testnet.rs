@@ -6,12 +6,12 @@
 mod apply;
 #[path = "testnet/bench.rs"]
 mod bench;
-#[path = "testnet/harms.rs"]
-mod harms;
 #[path = "testnet/inproc.rs"]
 mod inproc;
 #[path = "testnet/netns.rs"]
 mod netns;
+#[path = "testnet/node_faults.rs"]
+mod node_faults;
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, UdpSocket};

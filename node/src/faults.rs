@@ -16,7 +16,7 @@ use crate::clock;
 use crate::exit::ErrorCode;
 
 /// The clock is wrong by a day at most: what expires on purpose takes longer.
-const CLOCK_MS_MAX: u64 = 24 * 60 * 60 * 1000;
+pub const CLOCK_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What a node of a testnet is given at its start, so that a link that is cut is so from the first packet on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -80,7 +80,7 @@ pub fn set(links: &Faults, store: &Store, request: &FaultsRequest) -> Result<(),
 }
 
 fn set_links(links: &Faults, request: &FaultsRequest) -> Result<(), Refused> {
-    if request.clock_ms.unsigned_abs() > CLOCK_MS_MAX {
+    if Duration::from_millis(request.clock_ms.unsigned_abs()) > CLOCK_MAX {
         return Err(Refused::Clock(request.clock_ms));
     }
     let each: BTreeMap<NodeId, LinkFaults> =

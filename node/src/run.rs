@@ -65,6 +65,8 @@ pub struct Options {
     pub faults: Option<AtStart>,
     /// Other nodes are in this process: this one logs here, and works on the thread that runs it.
     pub log: Option<Arc<File>>,
+    /// Ends the node, as a signal does.
+    pub stop: CancellationToken,
 }
 
 impl Options {
@@ -104,7 +106,7 @@ async fn run_until_stopped(
     output: &Output,
     started: Instant,
 ) -> Result<(), ErrorDocument> {
-    let stop = CancellationToken::new();
+    let stop = options.stop.child_token();
     // Before anything that must be cleaned up exists, so that no signal can fall between.
     let signals = stop_on_signals(&stop)?;
     let tasks = TaskTracker::new();

@@ -36,7 +36,7 @@ fn nodes_in_one_process_are_themselves_to_each_other_and_gone_without_a_trace() 
             .into_iter()
             .find(|file| file.ends_with(&format!("{name}/wattle.log")));
         let said = std::fs::read_to_string(file.unwrap()).unwrap();
-        assert_eq!(said.matches("ready").count(), 1, "{name} wrote {said}");
+        assert_eq!(said.matches("wattle::run: ready id=").count(), 1, "{name} wrote {said}");
     }
     // What they do, they do for each other.
     net.at("0", &["dht", "put", "one", "1"]);
@@ -110,6 +110,21 @@ fn one_of_a_process_is_not_killed_or_frozen_and_comes_and_goes_alone() {
 }
 
 #[test]
+fn a_process_that_thaws_has_for_all_its_nodes_what_was_done_meanwhile() {
+    let net = up(&["3"]);
+    net.ok(&["testnet", "pause", "all"]);
+    net.ok(&["testnet", "partition", "0", "1,2"]);
+    net.ok(&["testnet", "resume", "0"]);
+    wait_for("each side sees itself alone", PATIENCE, || net.alive("0") == 1 && net.alive("1") == 2);
+    net.ok(&["testnet", "heal"]);
+    net.ok(&["testnet", "pause", "all"]);
+    net.ok(&["testnet", "restart", "1"]);
+    wait_for("all are back", PATIENCE, || ["0", "1", "2"].iter().all(|node| net.alive(node) == 3));
+    let (exit, report) = net.report("30s");
+    assert_eq!((exit, &report["pass"]), (0, &true.into()), "{report:#}");
+}
+
+#[test]
 fn an_up_of_one_process_that_is_killed_in_the_middle_leaves_nothing() {
     let machine = Machine::new(None);
     let mut up = machine
@@ -136,10 +151,24 @@ fn a_node_of_a_process_that_cannot_start_ends_all_of_them_and_is_named() {
     let list = machine.json(&["testnet", "list"]);
     let directory = PathBuf::from(list["testnets"][0]["directory"].as_str().unwrap());
     let key = files_below(&directory).into_iter().find(|file| file.ends_with("bob/identity.key")).unwrap();
+    let whole = std::fs::read(&key).unwrap();
     std::fs::write(&key, "nonsense").unwrap();
-    let refused = machine.run(&["testnet", "restart", "all"]);
-    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert!(!refused.status.success() && said.contains("node \"bob\" did not start"), "{said}");
-    assert_eq!(processes_of(machine.home()), Vec::<String>::new());
+    let refused = |who: &str| {
+        let refused = machine.run(&["testnet", "restart", "all"]);
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(
+            !refused.status.success() && said.contains(&format!("node \"{who}\" did not start")),
+            "{said}"
+        );
+        assert!(said.contains("it said"), "{said}");
+        assert_eq!(processes_of(machine.home()), Vec::<String>::new());
+    };
+    refused("bob");
+    // What was wrong before is not told again, and the others do not wait for one that fails at once.
+    std::fs::write(&key, whole).unwrap();
+    let config =
+        files_below(&directory).into_iter().find(|file| file.ends_with("alice/config.toml")).unwrap();
+    std::fs::write(&config, "nonsense").unwrap();
+    refused("alice");
     assert!(machine.run(&["testnet", "down"]).status.success());
 }

@@ -6,10 +6,13 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
 
 use super::client::Client;
 use super::errors::{Failure, advise, of_io};
@@ -98,8 +101,9 @@ fn flags_of(args: &Run) -> Vec<String> {
 
 /// Runs the node in this process until it is stopped.
 fn foreground(session: &Session, args: &Run) -> Result<(), Failure> {
+    let stop = CancellationToken::new();
     if args.tethered {
-        tether(|| {});
+        tether(stop.clone());
     }
     let faults = args.faults.as_deref().map(crate::faults::read).transpose()?;
     if let (None, Some(spot)) = (&faults, &session.globals.testnet) {
@@ -113,21 +117,23 @@ fn foreground(session: &Session, args: &Run) -> Result<(), Failure> {
         json: session.out.json,
         quiet: session.out.quiet,
         log: None,
+        stop,
     };
     Ok(crate::run::run(&options)?)
 }
 
-/// Ends this process when whoever started it is gone before it said that all is well.
-pub(super) fn tether(when_released: impl FnOnce() + Send + 'static) {
-    std::thread::spawn(|| {
-        if io::stdin().lock().read_exact(&mut [0]).is_ok() {
-            when_released();
-        } else {
-            let me = rustix::process::getpid();
-            // Ignored because a process may always signal itself.
-            rustix::process::kill_process(me, rustix::process::Signal::TERM).unwrap_or_default();
+/// Stops what runs here when whoever started this process is gone before it said that all is well; tells whether that
+/// was said.
+pub(super) fn tether(stop: CancellationToken) -> Arc<AtomicBool> {
+    let released = Arc::new(AtomicBool::new(false));
+    std::thread::spawn({
+        let released = Arc::clone(&released);
+        move || match io::stdin().lock().read_exact(&mut [0]) {
+            Ok(()) => released.store(true, Ordering::Relaxed),
+            Err(_ended) => stop.cancel(),
         }
     });
+    released
 }
 
 /// Starts this node in the background and waits until it answers. What it says goes to its log file; when it

@@ -42,7 +42,8 @@ const EXPIRE_EVERY: Duration = Duration::from_secs(1);
 /// The wall clock was set when it is off by this.
 const CLOCK_SET: Duration = Duration::from_millis(50);
 
-/// Bytes that may wait while there is no space on the disk: minutes of a busy log. Beyond them it is given up.
+/// Bytes that wait while there is no space on the disk before no more batches are heard: they are told of again. What
+/// else waits is bounded by the machine, which goes no further than so many records ahead of the disk.
 const WAITING_BYTES_MAX: usize = 64 << 20;
 /// Said while there is none.
 const NO_SPACE: &str =
@@ -298,9 +299,7 @@ impl Driver {
                     self.feed(Input::Payloads(payloads::Input::Persisted { upto }));
                 }
             }
-            Err((CommitError::Full { .. }, batch))
-                if self.state.writes.bytes_waiting() <= WAITING_BYTES_MAX =>
-            {
+            Err((CommitError::Full { .. }, batch)) => {
                 // What this covers is not said until it is there.
                 if self.state.writes.try_again(covered, batch, Instant::now()) {
                     self.alarm(NO_SPACE.to_owned());
@@ -436,6 +435,7 @@ impl Driver {
 
     fn on_heard(&mut self, heard: Heard) {
         match heard {
+            Heard::Log(input) if self.is_too_much(&input) => {}
             Heard::Log(input) => self.feed(input),
             Heard::Synced { blocks, proof } => {
                 self.feed(Input::Core(wattle_order::Input::Synced { blocks }));
@@ -446,6 +446,14 @@ impl Driver {
             Heard::Misbehaved { peer } => self.tell(Event::Misbehaved { validator: peer }),
             Heard::Alarm(what) => self.alarm(what),
         }
+    }
+
+    /// A batch that would wait for space behind many others.
+    fn is_too_much(&self, input: &Input) -> bool {
+        let Input::Payloads(payloads::Input::Received { message, .. }) = input else { return false };
+        matches!(message, payloads::Message::Batch(_) | payloads::Message::Fetched(_))
+            && self.state.writes.is_full()
+            && self.state.writes.bytes_waiting() > WAITING_BYTES_MAX
     }
 
     fn on_request(&mut self, request: Request) {

@@ -11,8 +11,10 @@ use super::disk;
 
 /// Bytes that are written at once.
 const WRITE_BYTES_MAX: usize = 512 * 1024;
-/// How long after a write that found no space it is tried again.
+/// How long after a write that found no space it is tried again: first, and at most. Each doubles it: where the system
+/// says that there is space and there is none, a try makes the store open its file anew.
 const AGAIN_AFTER: Duration = Duration::from_millis(250);
+const AGAIN_AFTER_MAX: Duration = Duration::from_secs(8);
 
 /// What a write covers.
 #[derive(Clone, Copy, Debug)]
@@ -49,13 +51,17 @@ pub(super) struct Writes {
     waiting: VecDeque<(Covers, Vec<Write>)>,
     busy: bool,
     again: Option<Again>,
-    /// The last one found no space.
-    full: bool,
+    /// The last one found no space, and is tried again after this.
+    full: Option<Duration>,
+    /// Nothing is written any more: what came later would stand behind a gap.
+    given_up: bool,
 }
 
 impl Writes {
     pub(super) fn push(&mut self, covers: Covers, writes: Vec<Write>) {
-        self.waiting.push_back((covers, writes));
+        if !self.given_up {
+            self.waiting.push_back((covers, writes));
+        }
     }
 
     /// The next write and what it covers, unless one is under way. What found no space comes first, once it is time.
@@ -74,14 +80,17 @@ impl Writes {
     /// The one under way is on disk. True when there was no space before.
     pub(super) fn end(&mut self) -> bool {
         self.busy = false;
-        std::mem::take(&mut self.full)
+        self.full.take().is_some()
     }
 
     /// The one under way found no space. True when there was some before.
     pub(super) fn try_again(&mut self, covered: Covered, batch: Vec<Write>, now: Instant) -> bool {
         self.busy = false;
-        self.again = Some(Again { covered, batch, at: now + AGAIN_AFTER });
-        !std::mem::replace(&mut self.full, true)
+        let before = self.full;
+        let after = before.map_or(AGAIN_AFTER, |after| AGAIN_AFTER_MAX.min(after * 2));
+        self.full = Some(after);
+        self.again = Some(Again { covered, batch, at: now + after });
+        before.is_none()
     }
 
     /// When something is tried again that found no space.
@@ -91,12 +100,12 @@ impl Writes {
 
     /// Whether what was written last found no space.
     pub(super) const fn is_full(&self) -> bool {
-        self.full
+        self.full.is_some()
     }
 
     /// Nothing is written any more.
     pub(super) fn give_up(&mut self) {
-        *self = Self::default();
+        *self = Self { given_up: true, ..Self::default() };
     }
 
     /// Bytes that are not under way yet.
@@ -165,11 +174,22 @@ mod tests {
         let (covered, batch) = writes.begin(later).unwrap();
         assert_eq!((covered.record, &batch), (Some(Seq(1)), &put(1)));
         assert!(!writes.try_again(covered, batch, later), "that is known");
-        let (covered, batch) = writes.begin(later + AGAIN_AFTER).unwrap();
+        assert!(writes.begin(later + AGAIN_AFTER).is_none(), "twice as long after the second time");
+        let (covered, batch) = writes.begin(later + AGAIN_AFTER * 2).unwrap();
         assert_eq!((covered.record, batch), (Some(Seq(1)), put(1)));
         assert!(writes.end() && !writes.is_full(), "there is space again");
         let (covered, batch) = writes.begin(later).unwrap();
         assert_eq!((covered.record, batch), (Some(Seq(2)), put(2)));
         assert!(!writes.end());
+    }
+
+    #[test]
+    fn nothing_is_written_behind_a_gap() {
+        let (mut writes, now) = (Writes::default(), Instant::now());
+        writes.push(Covers::Record(Seq(1)), put(1));
+        writes.begin(now).unwrap();
+        writes.give_up();
+        writes.push(Covers::Rest, put(2));
+        assert!(writes.begin(now).is_none());
     }
 }

@@ -40,6 +40,18 @@ pub enum TestnetBackend {
 }
 
 impl TestnetBackend {
+    /// Whether what is done to a process is done to several nodes.
+    #[must_use]
+    pub const fn shares_process(self) -> bool {
+        matches!(self, Self::Inproc)
+    }
+
+    /// Whether each node has a network of its own, in which the kernel does what is done to links.
+    #[must_use]
+    pub const fn has_own_network(self) -> bool {
+        matches!(self, Self::Netns)
+    }
+
     /// As one types it.
     #[must_use]
     pub const fn word(self) -> &'static str {
@@ -195,7 +207,7 @@ pub struct TestnetShape {
 
 /// What is done to a node itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct TestnetHarm {
+pub struct TestnetNodeFault {
     /// Which node.
     pub node: u32,
     /// It finds no space on its disk.
@@ -223,6 +235,9 @@ pub struct TestnetNode {
     /// Its process, when there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
+    /// Its network namespace, when it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
     /// Whether its API answered.
     pub answers: bool,
     /// Since it started.
@@ -265,7 +280,7 @@ pub struct TestnetStatusDocument {
     /// What is done to links.
     pub links: Vec<TestnetShape>,
     /// What is done to nodes.
-    pub harms: Vec<TestnetHarm>,
+    pub node_faults: Vec<TestnetNodeFault>,
 }
 
 /// What was done to nodes.
@@ -318,7 +333,7 @@ pub struct TestnetLinksDocument {
     /// What is done to links.
     pub links: Vec<TestnetShape>,
     /// What is done to nodes.
-    pub harms: Vec<TestnetHarm>,
+    pub node_faults: Vec<TestnetNodeFault>,
     /// Nodes that do not run or are frozen: they have it when they do.
     pub later: Vec<u32>,
 }

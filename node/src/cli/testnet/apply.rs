@@ -179,7 +179,7 @@ impl Apply<'_> {
                 }
                 held.state.links.clone_from(&wanted.state.links);
                 held.state.partition.clone_from(&wanted.state.partition);
-                held.state.harms.clone_from(&wanted.state.harms);
+                held.state.node_faults.clone_from(&wanted.state.node_faults);
                 links::spread(self.session, held).map(drop)
             }
         }

@@ -13,8 +13,8 @@ use super::state::{Held, Place, Row, State};
 use super::{links, nodes, report};
 use crate::api::documents::ErrorDocument;
 use crate::cli::documents::{
-    TestnetBackend, TestnetChaosDocument, TestnetChaosSchema, TestnetChaosStep, TestnetHarm,
-    TestnetPartition, TestnetReportDocument, TestnetShape, TestnetStanding,
+    TestnetChaosDocument, TestnetChaosSchema, TestnetChaosStep, TestnetNodeFault, TestnetPartition,
+    TestnetReportDocument, TestnetShape, TestnetStanding,
 };
 use crate::cli::errors::{Failure, advise};
 use crate::cli::session::{Session, Shown};
@@ -196,7 +196,7 @@ pub(super) fn chaos(session: &Session, args: &super::Chaos) -> Result<(), Failur
 
 /// The kinds that were asked for, else all there are for these nodes.
 fn kinds(state: &State, asked: &[Kind]) -> Result<Vec<Kind>, Failure> {
-    let is_shared = state.backend == TestnetBackend::Inproc;
+    let is_shared = state.backend.shares_process();
     let can_be = |kind: &Kind| !is_shared || !matches!(kind, Kind::Kill | Kind::Pause | Kind::Clock);
     if let Some(kind) = asked.iter().find(|kind| !can_be(kind)) {
         let word = kind.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
@@ -282,11 +282,11 @@ fn take(session: &Session, held: &mut Held, step: &Step) -> Result<(), Failure> 
             shape(held, TestnetShape { loss: f64::from(*percent) / 100.0, ..TestnetShape::default() });
         }
         Step::Disk { node, full } => {
-            held.state.set_harm(TestnetHarm { disk_full: *full, ..held.state.harm(*node) });
+            held.state.set_node_fault(TestnetNodeFault { disk_full: *full, ..held.state.node_fault(*node) });
         }
         Step::Clock { node, ahead_s } => {
             let clock_ms = ahead_s * 1000;
-            held.state.set_harm(TestnetHarm { clock_ms, ..held.state.harm(*node) });
+            held.state.set_node_fault(TestnetNodeFault { clock_ms, ..held.state.node_fault(*node) });
         }
     }
     held.state.note(step.words());
@@ -306,7 +306,7 @@ fn undo(session: &Session, place: &Place, indexes: &[u32]) -> Result<(), Failure
     let mut held = place.hold()?;
     held.state.partition = None;
     held.state.links.clear();
-    held.state.harms.clear();
+    held.state.node_faults.clear();
     for row in held.state.nodes.clone().iter().filter(|row| indexes.contains(&row.index)) {
         let row = std::slice::from_ref(row);
         match held.place.standing(&row[0]) {

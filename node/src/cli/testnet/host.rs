@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
-use rustix::process::{Resource, Signal, getpid, getrlimit, kill_process, setrlimit};
+use rustix::process::{Resource, getrlimit, setrlimit};
+use tokio_util::sync::CancellationToken;
 
 use super::start::open_log;
 use super::state::faults_in;
@@ -26,16 +27,16 @@ use crate::run::{Options, run};
 /// end of all.
 pub(super) fn host(session: &Session, args: &super::Host) -> Result<(), Failure> {
     raise_open_files();
-    let released = Arc::new(AtomicBool::new(false));
-    tether({
-        let released = Arc::clone(&released);
-        move || released.store(true, Ordering::Relaxed)
-    });
-    let mut threads = Vec::new();
+    let stop = CancellationToken::new();
+    let released = tether(stop.clone());
+    let mut nodes = Vec::new();
     for name in &args.nodes {
         let paths = Paths::new(&Environment::of_process(), name.clone(), session.globals.home.as_deref());
         let log = Arc::new(open_log(&paths.map_err(|error| of_paths(&error))?)?);
-        let options = options(session, name, &args.faults, Arc::clone(&log))?;
+        nodes.push((options(session, name, &args.faults, &log, &stop)?, log));
+    }
+    let mut threads = Vec::new();
+    for (options, log) in nodes {
         threads.push(spawn(options, log, Arc::clone(&released))?);
     }
     let mut worst = Ok(());
@@ -49,13 +50,20 @@ pub(super) fn host(session: &Session, args: &super::Host) -> Result<(), Failure>
     worst
 }
 
-fn options(session: &Session, name: &NodeName, faults: &Path, log: Arc<File>) -> Result<Options, Failure> {
+fn options(
+    session: &Session,
+    name: &NodeName,
+    faults: &Path,
+    log: &Arc<File>,
+    stop: &CancellationToken,
+) -> Result<Options, Failure> {
     Ok(Options {
         node: name.clone(),
         home: session.globals.home.clone(),
         faults: Some(crate::faults::read(&faults_in(faults, name.as_str()))?),
         quiet: true,
-        log: Some(log),
+        log: Some(Arc::clone(log)),
+        stop: stop.clone(),
         ..Options::default()
     })
 }
@@ -75,8 +83,7 @@ fn spawn(
         // Threads that still end have the log too.
         drop(log.unlock());
         if !released.load(Ordering::Relaxed) {
-            // Ignored because a process may always signal itself.
-            kill_process(getpid(), Signal::TERM).unwrap_or_default();
+            options.stop.cancel();
         }
         ended.map_err(|document| document.code)
     };

@@ -15,7 +15,7 @@ use super::netns;
 use super::state::{Held, Place, Row, State, pair};
 use crate::api::documents::{ErrorDocument, FaultsDocument};
 use crate::cli::documents::{
-    TestnetBackend, TestnetHarm, TestnetLinksDocument, TestnetLinksSchema, TestnetPartition, TestnetShape,
+    TestnetLinksDocument, TestnetLinksSchema, TestnetNodeFault, TestnetPartition, TestnetShape,
     TestnetStanding,
 };
 use crate::cli::errors::{Failure, advise};
@@ -23,9 +23,7 @@ use crate::cli::routes;
 use crate::cli::session::{Session, Shown};
 use crate::cli::values::{Span, short};
 use crate::exit::ErrorCode;
-
-/// A clock is wrong by a day at most.
-const CLOCK_MS_MAX: i64 = 24 * 60 * 60 * 1000;
+use crate::faults::CLOCK_MAX;
 
 /// `50ms`, or `50ms+-10`: milliseconds around it.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -121,15 +119,15 @@ impl FromStr for Full {
 
 /// How far a clock is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Wrong(i64);
+struct Skew(i64);
 
-impl FromStr for Wrong {
+impl FromStr for Skew {
     type Err = InvalidShape;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let span = text.parse::<Span>().map_err(|_none| InvalidShape::Clock)?.0;
         match i64::try_from(span.as_millis()) {
-            Ok(ms) if ms <= CLOCK_MS_MAX => Ok(Self(ms)),
+            Ok(ms) if span <= CLOCK_MAX => Ok(Self(ms)),
             _ => Err(InvalidShape::Clock),
         }
     }
@@ -210,7 +208,7 @@ pub(super) fn disk(session: &Session, args: &super::Disk) -> Result<(), Failure>
 }
 
 pub(super) fn clock(session: &Session, args: &super::Clock) -> Result<(), Failure> {
-    command(session, &args.net, |state| mislead(state, args))
+    command(session, &args.net, |state| skew(state, args))
 }
 
 pub(super) fn clear(session: &Session, args: &super::Clear) -> Result<(), Failure> {
@@ -240,7 +238,7 @@ pub(super) fn alter(state: &mut State, command: &super::TestnetCommand) -> Resul
         Command::Loss(args) => lose(state, args).map(Some),
         Command::Rate(args) => narrow(state, args).map(Some),
         Command::Disk(args) => fill(state, args).map(Some),
-        Command::Clock(args) => mislead(state, args).map(Some),
+        Command::Clock(args) => skew(state, args).map(Some),
         Command::Clear(_) => Ok(Some(bare(state))),
         _ => Ok(None),
     }
@@ -305,30 +303,30 @@ fn narrow(state: &mut State, args: &super::RateArgs) -> Result<String, Failure> 
 fn fill(state: &mut State, args: &super::Disk) -> Result<String, Failure> {
     let (nodes, Full(disk_full)) = node_and(state, &args.what)?;
     for node in nodes {
-        state.set_harm(TestnetHarm { disk_full, ..state.harm(node) });
+        state.set_node_fault(TestnetNodeFault { disk_full, ..state.node_fault(node) });
     }
     Ok(format!("disk {}", args.what.join(" ")))
 }
 
-fn mislead(state: &mut State, args: &super::Clock) -> Result<String, Failure> {
-    if state.backend == TestnetBackend::Inproc {
+fn skew(state: &mut State, args: &super::Clock) -> Result<String, Failure> {
+    if state.backend.shares_process() {
         let message = format!("the nodes of \"{}\" are in one process, which has one clock", state.name);
         let document = ErrorDocument::new(ErrorCode::Conflict, message);
         return Err(
             advise(document, "have each", "wattle testnet up 5 --backend process", "in its own").into()
         );
     }
-    let (nodes, Wrong(ahead)) = node_and(state, &args.what)?;
+    let (nodes, Skew(ahead)) = node_and(state, &args.what)?;
     let clock_ms = if args.behind { -ahead } else { ahead };
     for node in nodes {
-        state.set_harm(TestnetHarm { clock_ms, ..state.harm(node) });
+        state.set_node_fault(TestnetNodeFault { clock_ms, ..state.node_fault(node) });
     }
     Ok(format!("clock {}{}", args.what.join(" "), if args.behind { " --behind" } else { "" }))
 }
 
 fn bare(state: &mut State) -> String {
     state.links.clear();
-    state.harms.clear();
+    state.node_faults.clear();
     "clear".to_owned()
 }
 
@@ -365,7 +363,7 @@ fn tell(session: &Session, held: Held, at: Timestamp) -> Result<(), Failure> {
         at,
         partition: held.state.partition.clone(),
         links: held.state.links,
-        harms: held.state.harms,
+        node_faults: held.state.node_faults,
         later,
     };
     session.show_own(&document, |document| Shown { text: text_of(document), ids: Vec::new() })
@@ -380,7 +378,7 @@ pub(super) fn spread(session: &Session, held: &Held) -> Result<Vec<u32>, Failure
 
 /// Tells nodes what their links are to have; gives those that do not run now.
 pub(super) async fn apply(place: &Place, state: &State, rows: &[Row]) -> Result<Vec<u32>, Failure> {
-    if state.backend == TestnetBackend::Netns {
+    if state.backend.has_own_network() {
         rows.iter()
             .filter(|row| netns::is_made(place, row))
             .try_for_each(|row| netns::shape(place, state, row))?;
@@ -411,8 +409,8 @@ fn text_of(document: &TestnetLinksDocument) -> String {
     for shape in &document.links {
         text.push_str(&format!("{}\n", shape_text(shape)));
     }
-    for harm in &document.harms {
-        text.push_str(&format!("{}\n", harm_text(harm)));
+    for fault in &document.node_faults {
+        text.push_str(&format!("{}\n", node_fault_text(fault)));
     }
     if !document.later.is_empty() {
         let later: Vec<String> = document.later.iter().map(u32::to_string).collect();
@@ -466,16 +464,16 @@ pub(super) fn shape_text(shape: &TestnetShape) -> String {
 }
 
 /// `2:  disk full  clock 5m ahead`
-pub(super) fn harm_text(harm: &TestnetHarm) -> String {
-    let mut text = format!("{}:", harm.node);
-    if harm.disk_full {
+pub(super) fn node_fault_text(fault: &TestnetNodeFault) -> String {
+    let mut text = format!("{}:", fault.node);
+    if fault.disk_full {
         text.push_str("  disk full");
     }
-    if harm.clock_ms != 0 {
-        let way = if harm.clock_ms > 0 { "ahead" } else { "behind" };
+    if fault.clock_ms != 0 {
+        let way = if fault.clock_ms > 0 { "ahead" } else { "behind" };
         text.push_str(&format!(
             "  clock {} {way}",
-            short(Duration::from_millis(harm.clock_ms.unsigned_abs()))
+            short(Duration::from_millis(fault.clock_ms.unsigned_abs()))
         ));
     }
     text

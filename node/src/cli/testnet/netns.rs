@@ -27,9 +27,10 @@ const PROGRAMS: [(&str, &str); 3] = [("ip", "iproute2"), ("tc", "iproute2"), ("n
 
 /// Where a node listens.
 pub(super) fn address(backend: TestnetBackend, index: u32) -> Ipv4Addr {
-    match backend {
-        TestnetBackend::Netns => Ipv4Addr::from(FIRST_ADDRESS.saturating_add(index)),
-        TestnetBackend::Process | TestnetBackend::Inproc => Ipv4Addr::LOCALHOST,
+    if backend.has_own_network() {
+        Ipv4Addr::from(FIRST_ADDRESS.saturating_add(index))
+    } else {
+        Ipv4Addr::LOCALHOST
     }
 }
 
@@ -53,7 +54,9 @@ pub(super) fn check() -> Result<(), Failure> {
 
 /// What the names of all namespaces of a testnet begin with: two users may have one of the same name.
 fn switch(place: &Place) -> String {
-    let hash = ContentHash::of(place.directory.as_os_str().as_encoded_bytes()).to_string();
+    // However the path to it was spelled.
+    let directory = place.directory.canonicalize().unwrap_or_else(|_absent| place.directory.clone());
+    let hash = ContentHash::of(directory.as_os_str().as_encoded_bytes()).to_string();
     format!("wattle.{}.{}", place.net, hash.get(..8).unwrap_or_default())
 }
 

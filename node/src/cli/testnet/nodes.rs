@@ -149,6 +149,8 @@ fn stop(session: &Session, held: &Held, rows: &[Row]) -> Result<(), Failure> {
         if is_whole {
             end(&process, Signal::TERM)?;
         } else {
+            // A frozen one hears nothing.
+            process.signal(Signal::CONT);
             session.block_on(stop_within(&held.place, &here))?;
         }
     }
@@ -159,7 +161,11 @@ fn stop(session: &Session, held: &Held, rows: &[Row]) -> Result<(), Failure> {
 async fn stop_within(place: &Place, rows: &[Row]) -> Result<(), Failure> {
     let each = rows.iter().map(|row| async move {
         let client = place.client(row)?;
-        client.post::<StopDocument>(routes::STOP, &StopRequest { now: false }).await?;
+        match client.post::<StopDocument>(routes::STOP, &StopRequest { now: false }).await {
+            // It is on its way already.
+            Err(Failure::Error(document)) if document.code == ErrorCode::NoNode => {}
+            told => drop(told?),
+        }
         let log = place.paths(&row.name)?.log_file;
         let begun = Instant::now();
         while matches!(wattle_store::lock_file(&log), Ok(None)) {
@@ -200,8 +206,12 @@ pub(super) fn pause(held: &Held, rows: &[Row]) -> Result<(), Failure> {
 
 pub(super) fn resume(session: &Session, held: &Held, rows: &[Row]) -> Result<(), Failure> {
     signal(held, rows, Signal::CONT, Look::Frozen)?;
-    // What was done to links meanwhile.
-    session.block_on(links::apply(&held.place, &held.state, rows)).map(drop)
+    // What was done to links meanwhile: others may be in the same process.
+    let is_meant =
+        |(_, all): &(Process, Vec<Row>)| all.iter().any(|row| rows.iter().any(|it| it.index == row.index));
+    let thawed = held.place.processes(&held.state.nodes).into_iter().filter(is_meant);
+    let thawed: Vec<Row> = thawed.flat_map(|(_, all)| all).collect();
+    session.block_on(links::apply(&held.place, &held.state, &thawed)).map(drop)
 }
 
 /// Sends a signal to the process of each, and waits until it does as before no longer.
@@ -320,7 +330,7 @@ fn remove(session: &Session, held: &mut Held, rows: &[Row]) -> Result<(), Failur
 
 /// A node that is no more is in no group and has no links.
 fn leave_groups(held: &mut Held, index: u32) {
-    held.state.harms.retain(|harm| harm.node != index);
+    held.state.node_faults.retain(|fault| fault.node != index);
     held.state.links.retain(|shape| shape.between.is_none_or(|ends| !ends.contains(&index)));
     if let Some(partition) = &mut held.state.partition {
         for group in &mut partition.groups {
@@ -361,7 +371,7 @@ fn forget(held: &Held, row: &Row) -> Result<(), Failure> {
             _ => {}
         }
     }
-    // Ignored because it is no harm to anybody.
+    // Ignored because it is no fault to anybody.
     drop(std::fs::remove_file(held.place.faults_file(&row.name)));
     Ok(())
 }

@@ -330,7 +330,7 @@ impl Plan {
 
     /// That nothing is to be done to one node of a process and not to the others in it.
     fn check_alone(&self) -> Result<(), Failure> {
-        if self.backend != TestnetBackend::Inproc {
+        if !self.backend.shares_process() {
             return Ok(());
         }
         let state = imagined(self.nodes);
@@ -399,7 +399,7 @@ pub(super) fn imagined(nodes: u32) -> State {
         applied: None,
         partition: None,
         links: Vec::new(),
-        harms: Vec::new(),
+        node_faults: Vec::new(),
         events: Vec::new(),
     }
 }
@@ -429,7 +429,7 @@ impl Wanted {
         let cuts = |state: &State| state.partition.as_ref().map(|cut| (cut.groups.clone(), cut.one_way));
         cuts(&self.state) == cuts(state)
             && are_alike(&self.state.links, &state.links)
-            && self.state.harms == state.harms
+            && self.state.node_faults == state.node_faults
     }
 
     /// What has to be done to a testnet with these nodes, in this order.

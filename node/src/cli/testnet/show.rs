@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
-use super::links::{groups, harm_text, shape_text};
+use super::links::{groups, node_fault_text, shape_text};
+use super::netns;
 use super::process::Taken;
 use super::state::{Place, Row, State};
 use super::up;
@@ -101,7 +102,7 @@ pub(super) async fn status(session: &Session, args: &super::Status) -> Result<()
 /// How a testnet does, as its nodes say.
 pub(super) async fn look(place: &Place, state: &State) -> Result<TestnetStatusDocument, Failure> {
     let taken = place.taken(&state.nodes);
-    let nodes = state.nodes.iter().map(|row| node(place, row, taken.get(&row.index)));
+    let nodes = state.nodes.iter().map(|row| node(place, state, row, taken.get(&row.index)));
     let nodes = futures::future::join_all(nodes).await;
     Ok(TestnetStatusDocument {
         schema: TestnetStatusSchema::V1,
@@ -113,11 +114,16 @@ pub(super) async fn look(place: &Place, state: &State) -> Result<TestnetStatusDo
         nodes: nodes.into_iter().collect::<Result<_, Failure>>()?,
         partition: state.partition.clone(),
         links: state.links.clone(),
-        harms: state.harms.clone(),
+        node_faults: state.node_faults.clone(),
     })
 }
 
-async fn node(place: &Place, row: &Row, taken: Option<&Taken>) -> Result<TestnetNode, Failure> {
+async fn node(
+    place: &Place,
+    state: &State,
+    row: &Row,
+    taken: Option<&Taken>,
+) -> Result<TestnetNode, Failure> {
     let standing = place.standing(row);
     let mut status = None;
     if standing == TestnetStanding::Running {
@@ -131,6 +137,7 @@ async fn node(place: &Place, row: &Row, taken: Option<&Taken>) -> Result<Testnet
         state: standing,
         port: row.port,
         pid: place.process(row).map(|process| process.pid),
+        namespace: state.backend.has_own_network().then(|| netns::name(place, row.index)),
         answers: status.is_some(),
         uptime_ms: status.as_ref().map(|status| status.node.uptime_ms),
         rss_bytes: taken.map(|taken| taken.rss_bytes),
@@ -174,6 +181,9 @@ fn status_text(document: &TestnetStatusDocument) -> String {
     let mut text =
         format!("testnet {}   {}   seed {}\n", document.name, phase(document.phase), document.seed);
     text.push_str(&table.render());
+    if let Some(namespace) = document.nodes.first().and_then(|node| node.namespace.as_ref()) {
+        text.push_str(&format!("namespaces: ip netns exec {namespace} ..., and so on\n"));
+    }
     if let Some(partition) = &document.partition {
         let since = partition.since.to_zoned(TimeZone::system()).strftime("%H:%M:%S").to_string();
         text.push_str(&format!("split since {since}: {}\n", groups(partition)));
@@ -181,8 +191,8 @@ fn status_text(document: &TestnetStatusDocument) -> String {
     for shape in &document.links {
         text.push_str(&format!("{}\n", shape_text(shape)));
     }
-    for harm in &document.harms {
-        text.push_str(&format!("{}\n", harm_text(harm)));
+    for fault in &document.node_faults {
+        text.push_str(&format!("{}\n", node_fault_text(fault)));
     }
     text
 }

@@ -15,7 +15,6 @@ use super::netns;
 use super::process::Process;
 use super::state::{Held, Place, Row};
 use crate::api::documents::{ErrorDocument, StatusDocument};
-use crate::cli::documents::TestnetBackend;
 use crate::cli::errors::{Failure, advise, of_io};
 use crate::cli::files;
 use crate::cli::routes;
@@ -30,6 +29,8 @@ pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(15);
 struct Started {
     child: Child,
     rows: Vec<Row>,
+    /// Where each of these logs, and where the process does; and how long that was before.
+    logs: Vec<(PathBuf, u64)>,
 }
 
 /// Processes that were started and not let go yet. Dropped before that, they end.
@@ -39,8 +40,15 @@ pub(super) struct Batch(Vec<Started>);
 impl Batch {
     /// Starts these nodes, and writes down where they are.
     pub(super) fn start(&mut self, held: &mut Held, rows: &[Row]) -> Result<(), Failure> {
-        let shared = held.state.backend == TestnetBackend::Inproc;
+        let shared = held.state.backend.shares_process();
         for rows in rows.chunks(if shared { rows.len().max(1) } else { 1 }) {
+            let mut logs = Vec::new();
+            for row in rows {
+                logs.push(held.place.paths(&row.name)?.log_file);
+            }
+            logs.push(held.place.host_log());
+            let length = |log: PathBuf| (log.metadata().map_or(0, |it| it.len()), log);
+            let logs = logs.into_iter().map(length).map(|(length, log)| (log, length)).collect();
             let child = match rows {
                 [row] if !shared => spawn_alone(held, row)?,
                 rows => spawn_together(&held.place, rows)?,
@@ -51,7 +59,7 @@ impl Batch {
                     (row.process, row.shared) = (process.clone(), shared);
                 }
             }
-            self.0.push(Started { child, rows: rows.to_vec() });
+            self.0.push(Started { child, rows: rows.to_vec(), logs });
         }
         held.save()
     }
@@ -67,9 +75,9 @@ impl Batch {
         let mut found: Vec<Option<StatusDocument>> = rows.iter().map(|_| None).collect();
         let begun = Instant::now();
         loop {
-            for Started { child, rows } in &mut self.0 {
-                if let Ok(Some(status)) = child.try_wait() {
-                    return Err(ended(place, rows, status));
+            for started in &mut self.0 {
+                if let Ok(Some(status)) = started.child.try_wait() {
+                    return Err(ended(started, status));
                 }
             }
             let round = Instant::now();
@@ -130,7 +138,7 @@ fn spawn_alone(held: &Held, row: &Row) -> Result<Child, Failure> {
     let place = &held.place;
     let log = open_log(&place.paths(&row.name)?)?;
     let mut command = Command::new(myself()?);
-    if held.state.backend == TestnetBackend::Netns {
+    if held.state.backend.has_own_network() {
         netns::make(place, row)?;
         netns::shape(place, &held.state, row)?;
         // It becomes the program that it starts, with the number it has.
@@ -199,27 +207,25 @@ pub(super) fn open_log(paths: &Paths) -> Result<File, Failure> {
     }
 }
 
-/// A process ended instead of starting: what the node that could not start said last.
-fn ended(place: &Place, rows: &[Row], status: ExitStatus) -> Failure {
-    let said = rows.iter().map(|row| {
-        let log = place.paths(&row.name).map(|paths| paths.log_file).ok();
-        (row, log.as_deref().map(last_error).unwrap_or_default())
-    });
-    // One alone may have said something else; of several, the one that gave an error.
-    let said: Vec<(&Row, Vec<String>)> = said.collect();
-    let failed = said.iter().find(|(_, lines)| lines.first().is_some_and(|line| line.starts_with("error: ")));
+/// A process ended instead of starting: what the node that could not start said last, or the process.
+fn ended(started: &Started, status: ExitStatus) -> Failure {
+    let said: Vec<Vec<String>> = started.logs.iter().map(|(log, from)| last_error(log, *from)).collect();
+    let is_error = |lines: &Vec<String>| lines.first().is_some_and(|line| line.starts_with("error: "));
+    let at = said.iter().position(is_error).or_else(|| said.iter().position(|lines| !lines.is_empty()));
+    let name = at.and_then(|at| started.rows.get(at)).map(|row| format!("node \"{}\"", row.name));
     let is_conflict = status.code() == Some(i32::from(ErrorCode::Conflict.exit()));
     let code = if is_conflict { ErrorCode::Conflict } else { ErrorCode::Failed };
-    let Some((row, lines)) = failed.or_else(|| said.first()) else {
-        return ErrorDocument::new(code, format!("a node did not start ({status})")).into();
-    };
-    let document = ErrorDocument::new(code, format!("node \"{}\" did not start ({status})", row.name));
-    lines.iter().fold(document, |document, line| document.detail("it said", line)).into()
+    let name = name.unwrap_or_else(|| "a node".to_owned());
+    let document = ErrorDocument::new(code, format!("{name} did not start ({status})"));
+    let lines = at.and_then(|at| said.get(at)).into_iter().flatten();
+    lines.fold(document, |document, line| document.detail("it said", line)).into()
 }
 
-/// The last error in a log, else its last line.
-fn last_error(log: &Path) -> Vec<String> {
-    let said = std::fs::read_to_string(log).unwrap_or_default();
+/// The last error that was said in a log after what stood there, else the last line.
+fn last_error(log: &Path, from: u64) -> Vec<String> {
+    let said = std::fs::read(log).unwrap_or_default();
+    let said = usize::try_from(from).ok().and_then(|from| said.get(from..)).unwrap_or_default();
+    let said = String::from_utf8_lossy(said);
     let lines: Vec<&str> = said.lines().collect();
     let error = lines.iter().rposition(|line| line.starts_with("error: "));
     let start = error.unwrap_or(lines.len().saturating_sub(1));

@@ -17,8 +17,8 @@ use super::process::{Look, Process, Taken};
 use crate::api::documents::{ErrorDocument, FaultLink, FaultsRequest};
 use crate::cli::client::Client;
 use crate::cli::documents::{
-    TestnetBackend, TestnetEvent, TestnetHarm, TestnetPartition, TestnetPhase, TestnetShape, TestnetStanding,
-    TestnetStateSchema,
+    TestnetBackend, TestnetEvent, TestnetNodeFault, TestnetPartition, TestnetPhase, TestnetShape,
+    TestnetStanding, TestnetStateSchema,
 };
 use crate::cli::errors::{Failure, advise, of_io};
 use crate::cli::session::{Session, of_paths};
@@ -165,7 +165,7 @@ pub(super) struct State {
     pub(super) partition: Option<TestnetPartition>,
     pub(super) links: Vec<TestnetShape>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(super) harms: Vec<TestnetHarm>,
+    pub(super) node_faults: Vec<TestnetNodeFault>,
     pub(super) events: Vec<TestnetEvent>,
 }
 
@@ -209,29 +209,30 @@ impl State {
     /// a network each, the kernel does most of it.
     pub(super) fn faults_of(&self, row: &Row) -> FaultsRequest {
         let others = self.nodes.iter().filter(|other| other.index != row.index);
-        let links = others.map(|other| self.link(row, other)).map(|link| match self.backend {
-            TestnetBackend::Netns => {
+        let links = others.map(|other| self.link(row, other)).map(|link| {
+            if self.backend.has_own_network() {
                 FaultLink { loss: 0.0, rate_bits: 0, cut_to: false, cut_from: false, ..link }
+            } else {
+                link
             }
-            TestnetBackend::Process | TestnetBackend::Inproc => link,
         });
         let links = links.filter(|link| !is_nothing(link)).collect();
-        let TestnetHarm { disk_full, clock_ms, .. } = self.harm(row.index);
+        let TestnetNodeFault { disk_full, clock_ms, .. } = self.node_fault(row.index);
         FaultsRequest { links, disk_full, clock_ms }
     }
 
     /// What is done to a node itself.
-    pub(super) fn harm(&self, node: u32) -> TestnetHarm {
-        let found = self.harms.iter().find(|harm| harm.node == node).copied();
-        found.unwrap_or(TestnetHarm { node, ..TestnetHarm::default() })
+    pub(super) fn node_fault(&self, node: u32) -> TestnetNodeFault {
+        let found = self.node_faults.iter().find(|fault| fault.node == node).copied();
+        found.unwrap_or(TestnetNodeFault { node, ..TestnetNodeFault::default() })
     }
 
     /// Makes this what is done to a node.
-    pub(super) fn set_harm(&mut self, harm: TestnetHarm) {
-        self.harms.retain(|other| other.node != harm.node);
-        if harm.disk_full || harm.clock_ms != 0 {
-            self.harms.push(harm);
-            self.harms.sort_by_key(|harm| harm.node);
+    pub(super) fn set_node_fault(&mut self, fault: TestnetNodeFault) {
+        self.node_faults.retain(|other| other.node != fault.node);
+        if fault.disk_full || fault.clock_ms != 0 {
+            self.node_faults.push(fault);
+            self.node_faults.sort_by_key(|fault| fault.node);
         }
     }
 
@@ -502,9 +503,10 @@ impl Held {
         self.state.nodes.iter_mut().find(|row| row.index == index)
     }
 
-    /// Writes down how much memory these take now.
+    /// Writes down how much memory these take now; all, where the shares of others change with theirs.
     pub(super) fn note_memory(&mut self, rows: &[Row]) {
         let taken = self.place.taken(&self.state.nodes);
+        let rows = if self.state.backend.shares_process() { self.state.nodes.clone() } else { rows.to_vec() };
         for row in rows {
             let rss_bytes = taken.get(&row.index).map(|taken| taken.rss_bytes);
             if let Some(row) = self.row(row.index) {
@@ -560,7 +562,7 @@ mod tests {
             applied: None,
             partition: None,
             links: Vec::new(),
-            harms: Vec::new(),
+            node_faults: Vec::new(),
             events: Vec::new(),
         }
     }

@@ -20,7 +20,7 @@ use super::state::{Held, NODES_MAX, Place, Row, State, names, root};
 use super::{netns, ordered};
 use crate::api::documents::{ErrorDocument, NameDocument, NameRequest};
 use crate::cli::documents::{
-    TestnetBackend, TestnetDownDocument, TestnetDownSchema, TestnetPhase, TestnetStanding, TestnetStarted,
+    TestnetDownDocument, TestnetDownSchema, TestnetPhase, TestnetStanding, TestnetStarted,
     TestnetStateSchema, TestnetUpDocument, TestnetUpSchema,
 };
 use crate::cli::errors::{Failure, advise, of_io};
@@ -92,7 +92,7 @@ pub(super) fn bring_up(
     args: &super::Up,
 ) -> Result<TestnetUpDocument, Failure> {
     check(args.nodes, args.validators).map_err(|why| ErrorDocument::new(ErrorCode::Usage, why))?;
-    if args.backend == TestnetBackend::Netns {
+    if args.backend.has_own_network() {
         netns::check()?;
     }
     let seed = match args.seed {
@@ -150,7 +150,7 @@ fn screen(document: &TestnetUpDocument) -> String {
             row.iter().map(|node| format!("{} {}  :{}", node.index, node.name, node.port)).collect();
         text.push_str(&format!("  {}\n", cells.join("   ")));
     }
-    if document.backend != TestnetBackend::Netns {
+    if !document.backend.has_own_network() {
         text.push_str(&format!("  dashboard of node 0: wattle -t {name}/0 ui        "));
     }
     text.push_str(&format!("  stop: wattle testnet down --name {name}\n"));
@@ -182,7 +182,7 @@ fn make(place: &Place, args: &super::Up, seed: u64) -> Result<Held, Failure> {
         applied: None,
         partition: None,
         links: Vec::new(),
-        harms: Vec::new(),
+        node_faults: Vec::new(),
         events: Vec::new(),
     };
     place.write(&state)?;
@@ -326,10 +326,7 @@ pub(super) fn write_config(held: &Held, row: &Row) -> Result<(), Failure> {
         })
         .collect();
     // Nobody outside of its namespace could reach it.
-    let api = match backend {
-        TestnetBackend::Netns => "off".to_owned(),
-        TestnetBackend::Process | TestnetBackend::Inproc => format!("127.0.0.1:{api}"),
-    };
+    let api = if backend.has_own_network() { "off".to_owned() } else { format!("127.0.0.1:{api}") };
     let address = netns::address(backend, row.index);
     let text = format!(
         "# Node {} of the testnet \"{net}\", written by `wattle testnet`.\n\n\

@@ -1,0 +1,78 @@
+//! What is done to nodes themselves: disks without space, and clocks that are wrong.
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::*;
+
+/// Waits until a validator says, or no longer says, that it finds no space for the log.
+fn wait_for_alarm(net: &Net, wanted: bool) {
+    wait_for("the log knows of its disk", PATIENCE, || {
+        let alarms = net.machine.json(&["-t", "demo/1", "order", "status"])["alarms"].to_string();
+        alarms.contains("no space is left on the disk") == wanted
+    });
+}
+
+#[test]
+fn a_validator_without_space_refuses_in_words_and_takes_part_when_there_is_some() {
+    let net = Net::up(&["5", "--validators", "4"]);
+    let submit = |node: &str, what: &str| {
+        net.at(node, &["order", "submit", what, "--wait", "commit", "--timeout", "30s"]);
+    };
+    for restarted in [false, true] {
+        net.ok(&["testnet", "disk", "bob", "full"]);
+        if restarted {
+            net.ok(&["testnet", "restart", "1"]);
+            assert_eq!(get(&net, "1")["disk_full"], true, "it is full from the start");
+        }
+        let refused = net.run(&["-t", "demo/1", "doc", "new", "plan"]);
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(!refused.status.success() && said.contains("no space is left on the disk"), "{said}");
+        assert!(net.ok(&["testnet", "status"]).contains("1:  disk full"));
+        // Three of four have space, and that is a quorum.
+        submit("0", "without bob");
+        wait_for_alarm(&net, true);
+        let refused = net.run(&["-t", "demo/1", "order", "submit", "by bob", "--timeout", "30s"]);
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(!refused.status.success() && said.contains("until there is some"), "{said}");
+
+        net.ok(&["testnet", "disk", "1", "free"]);
+        assert_eq!(get(&net, "1")["disk_full"], false);
+        wait_for_alarm(&net, false);
+        // Another may be away now, since bob is there.
+        net.ok(&["testnet", "kill", "2"]);
+        submit("1", "with bob");
+        net.ok(&["testnet", "restart", "2"]);
+    }
+    net.at("1", &["doc", "new", "plan"]);
+    let (exit, report) = net.report("60s");
+    assert_eq!((exit, &report["pass"]), (0, &true.into()), "{report:#}");
+}
+
+#[test]
+fn a_validator_with_a_wrong_clock_moves_the_time_of_the_log_for_nobody() {
+    let net = Net::up(&["5", "--validators", "4"]);
+    net.ok(&["testnet", "clock", "bob", "1h"]);
+    assert!(net.ok(&["testnet", "status"]).contains("1:  clock 1h00m ahead"));
+    // Each leads once at least.
+    for number in 0..8 {
+        net.at("0", &["order", "submit", &format!("entry {number}"), "--wait", "commit", "--timeout", "30s"]);
+    }
+    let log = net.machine.json(&["-t", "demo/2", "order", "log"]);
+    let times = log["entries"].as_array().unwrap().iter().map(|entry| entry["time"].as_str().unwrap());
+    let times: Vec<Timestamp> = times.map(|time| time.parse().unwrap()).collect();
+    let minute = SignedDuration::from_mins(1);
+    assert!(
+        times.len() >= 9 && times.iter().all(|time| Timestamp::now().duration_since(*time).abs() < minute),
+        "{times:?}"
+    );
+
+    // What bob hands in has its time by bob's clock, and no honest validator takes it before.
+    let early = net.run(&["-t", "demo/1", "order", "submit", "from the future", "--timeout", "3s"]);
+    let said = String::from_utf8_lossy(&early.stderr).into_owned();
+    assert!(!early.status.success() && said.contains("NOT KNOWN yet"), "{said}");
+    net.ok(&["testnet", "clock", "0s"]);
+    assert_eq!(get(&net, "1")["clock_ms"], 0);
+    net.at("1", &["order", "submit", "from now", "--wait", "commit", "--timeout", "30s"]);
+    let (exit, report) = net.report("60s");
+    assert_eq!((exit, &report["pass"]), (0, &true.into()), "{report:#}");
+}

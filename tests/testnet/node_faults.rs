@@ -70,6 +70,11 @@ fn a_validator_with_a_wrong_clock_moves_the_time_of_the_log_for_nobody() {
     let early = net.run(&["-t", "demo/1", "order", "submit", "from the future", "--timeout", "3s"]);
     let said = String::from_utf8_lossy(&early.stderr).into_owned();
     assert!(!early.status.success() && said.contains("NOT KNOWN yet"), "{said}");
+    // Behind it is known at once that what is handed in is over.
+    net.ok(&["testnet", "clock", "0", "1h", "--behind"]);
+    let late = net.run(&["-t", "demo/0", "order", "submit", "from the past", "--timeout", "20s"]);
+    let said = String::from_utf8_lossy(&late.stderr).into_owned();
+    assert!(!late.status.success() && said.contains("behind that of the log"), "{said}");
     net.ok(&["testnet", "clock", "0s"]);
     assert_eq!(get(&net, "1")["clock_ms"], 0);
     net.at("1", &["order", "submit", "from now", "--wait", "commit", "--timeout", "30s"]);

@@ -160,13 +160,19 @@ pub(super) async fn submit(
     let (bytes, until) = (entry.encode(), entry.until);
     let hash = transaction_hash(&bytes);
     node.apps.check(&entry.app, &entry.data).await?;
-    let standing = quorum(&node, &log, &*view(&log).await?).await?;
+    let seen = view(&log).await?;
+    let standing = quorum(&node, &log, &seen).await?;
     // What is ordered already needs no quorum.
     if !standing.holds && log.place(hash).await.map_err(disk_failure)?.is_none() {
         let failure = no_quorum(&node, &standing);
         return Err(
             failure.detail("", "your entry was NOT accepted; wattle order status tells when it will be")
         );
+    }
+    if let Some(failure) = behind_the_log(&seen, until)
+        && log.place(hash).await.map_err(disk_failure)?.is_none()
+    {
+        return Err(failure);
     }
     let fate = log.submit(bytes).await.map_err(submit_failure)?;
     let submitted = OrderSubmitDocument {
@@ -234,6 +240,17 @@ fn submit_failure(error: SubmitError) -> ApiFailure {
         SubmitError::Disk(error) => disk_failure(error),
         SubmitError::Stopped => wattle_net::Stopped.into(),
     }
+}
+
+/// An entry whose time is over by the clock of the log, while this node's says that it has just begun: no block will
+/// ever have it.
+fn behind_the_log(view: &View, until: UnixTime) -> Option<ApiFailure> {
+    let tip = view.tip_time.filter(|tip| *tip > until)?;
+    let behind = words(tip.since(unix_now()));
+    let message = format!("the clock of this node is {behind} behind that of the log");
+    let failure = ApiFailure::new(ErrorCode::Failed, message);
+    let what = "your entry was NOT accepted: its time was over before it began";
+    Some(failure.detail("", what).hint("set the clock of this machine"))
 }
 
 /// Says who is missing.

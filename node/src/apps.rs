@@ -18,7 +18,7 @@ use wattle_app::{
 };
 use wattle_order::payloads::NotTaken;
 use wattle_order::{Entry, transaction_hash};
-use wattle_types::{NodeId, Time, cbor};
+use wattle_types::{NodeId, Time, UnixTime, cbor};
 
 use crate::clock::unix_now;
 use crate::documents::Documents;
@@ -282,6 +282,10 @@ impl Lane for HostLane {
 
     fn wake() -> Input {
         Input::Wake
+    }
+
+    fn clock(now: UnixTime) -> Input {
+        Input::Clock(now)
     }
 
     fn open(&mut self, heard: Heard) -> Option<Turn<Host>> {

@@ -1,6 +1,7 @@
 //! The wall clock, at the edge.
 
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use wattle_types::UnixTime;
@@ -13,6 +14,34 @@ static SKEW_MS: AtomicI64 = AtomicI64::new(0);
 pub fn unix_now() -> UnixTime {
     let now = Timestamp::now().as_millisecond().saturating_add(skew_ms());
     UnixTime::from_millis(u64::try_from(now).unwrap_or(0))
+}
+
+/// The wall clock was set when it is off by this.
+const SET: Duration = Duration::from_millis(50);
+
+/// What a machine believes of the wall clock, which it counts on from what it was told last.
+#[derive(Clone, Copy, Debug)]
+pub struct Believed {
+    told: UnixTime,
+    at: Instant,
+}
+
+impl Believed {
+    /// It was told this now.
+    #[must_use]
+    pub fn now(told: UnixTime) -> Self {
+        Self { told, at: Instant::now() }
+    }
+
+    /// What to tell it, when somebody set the clock or the machine slept meanwhile.
+    pub fn news(&mut self) -> Option<UnixTime> {
+        let (now, expected) = (unix_now(), self.told.after(self.at.elapsed()));
+        let off = now.since(expected).max(expected.since(now));
+        (off > SET).then(|| {
+            *self = Self::now(now);
+            now
+        })
+    }
 }
 
 /// Sets the clock of this process so many milliseconds ahead, or behind.

@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use futures::{Stream, StreamExt as _};
 use tokio_util::sync::CancellationToken;
-use wattle_types::{Machine, Outbox, Time};
+use wattle_types::{Machine, Outbox, Time, UnixTime};
+
+use crate::clock::{Believed, unix_now};
 
 /// What a machine is given at once: beyond it what it said first would wait for long.
 const TOGETHER: usize = 64;
@@ -41,6 +43,9 @@ pub(crate) trait Lane: Send + 'static {
 
     /// The input that says that a deadline passed.
     fn wake() -> InputOf<Self>;
+
+    /// The input that says what time it is by the wall clock.
+    fn clock(now: UnixTime) -> InputOf<Self>;
 
     /// Makes a turn of what waited, if it still means something.
     fn open(&mut self, item: Self::Item) -> Option<Turn<Self::Machine>>;
@@ -77,6 +82,7 @@ pub(crate) async fn drive<L: Lane>(
     let mut inbox = inbox.ready_chunks(TOGETHER);
     let mut machine = Box::new(machine);
     let mut turns = Vec::new();
+    let mut clock = Believed::now(unix_now());
     loop {
         if turns.is_empty() {
             let wake = machine.deadline().map(|at| started + Duration::from_micros(at.as_micros()));
@@ -97,6 +103,9 @@ pub(crate) async fn drive<L: Lane>(
             if stop.is_cancelled() {
                 return;
             }
+        }
+        if let Some(now) = clock.news() {
+            turns.insert(0, Turn::Input(L::clock(now)));
         }
         let mut acts;
         let now = Time::since_start(started.elapsed());

@@ -81,3 +81,21 @@ fn a_validator_with_a_wrong_clock_moves_the_time_of_the_log_for_nobody() {
     let (exit, report) = net.report("60s");
     assert_eq!((exit, &report["pass"]), (0, &true.into()), "{report:#}");
 }
+
+/// As a machine whose clock is set after the start, or that slept.
+#[test]
+fn what_was_said_while_a_clock_was_behind_is_shown_once_it_is_right() {
+    let net = Net::up(&["2"]);
+    net.at("0", &["room", "new", "talk"]);
+    let room = net.at("0", &["invite", "--room", "talk", "-q"]);
+    net.at("1", &["join", room.trim()]);
+    net.ok(&["testnet", "clock", "1", "1h", "--behind"]);
+    net.ok(&["testnet", "restart", "1"]);
+    net.at("0", &["chat", "send", "talk", "good morning", "--wait-ack", "1"]);
+    let shown = || net.at("1", &["chat", "tail", "talk", "-c", "9"]).contains("good morning");
+    assert!(!shown(), "for bob it is an hour ahead");
+    net.ok(&["testnet", "clock", "0s"]);
+    wait_for("bob has it", PATIENCE, shown);
+    let (exit, report) = net.report("30s");
+    assert_eq!((exit, &report["pass"]), (0, &true.into()), "{report:#}");
+}

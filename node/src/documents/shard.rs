@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use wattle_app::Input as AppInput;
 use wattle_docs::{DocError, DocStatus, Event, Input, Outcome, Output, PersistId, Replica, RequestId, Shard};
 use wattle_store::Store;
-use wattle_types::{DocId, NodeId, Table, Time, Write};
+use wattle_types::{DocId, NodeId, Table, Time, UnixTime, Write};
 use wattle_weave::{Route, Shards};
 
 use super::budget::Budget;
@@ -217,6 +217,10 @@ impl Lane for ShardLane {
 
     fn wake() -> Input {
         Input::Wake
+    }
+
+    fn clock(now: UnixTime) -> Input {
+        Input::Clock(now)
     }
 
     fn open(&mut self, item: Item) -> Option<Turn<Replica>> {

@@ -49,6 +49,10 @@ impl Lane for Noting {
         0
     }
 
+    fn clock(_now: UnixTime) -> u32 {
+        0
+    }
+
     fn open(&mut self, item: u32) -> Option<Turn<Echo>> {
         Some(Turn::Input(item))
     }

@@ -27,7 +27,7 @@ use super::links::{Links, Weight};
 use super::view::{Figures, View};
 use super::writes::{Covers, Writes, Written};
 use super::{Event, Heard, Told};
-use crate::clock::unix_now;
+use crate::clock::{Believed, unix_now};
 
 /// What is heard and handled together.
 const TOGETHER: usize = 64;
@@ -39,8 +39,6 @@ const ALARMS_MAX: usize = 16;
 const RECENT_MAX: usize = 64 * 1024;
 /// How often it is looked for what nobody waits for any more, in time of the log.
 const EXPIRE_EVERY: Duration = Duration::from_secs(1);
-/// The wall clock was set when it is off by this.
-const CLOCK_SET: Duration = Duration::from_millis(50);
 
 /// Bytes that wait while there is no space on the disk before no more batches are heard: they are told of again. What
 /// else waits is bounded by the machine, which goes no further than so many records ahead of the disk.
@@ -112,8 +110,7 @@ pub(super) struct State {
     alarms: Vec<String>,
     tip_time: UnixTime,
     expired_at: UnixTime,
-    /// The wall clock as the machine has it, and when it was told.
-    clock: (UnixTime, Instant),
+    clock: Believed,
 }
 
 impl State {
@@ -131,7 +128,7 @@ impl State {
             alarms: Vec::new(),
             tip_time,
             expired_at: tip_time,
-            clock: (UnixTime::from_millis(0), Instant::now()),
+            clock: Believed::now(UnixTime::from_millis(0)),
         }
     }
 }
@@ -213,10 +210,7 @@ impl Driver {
 
     /// Tells the machine what time it is, if it cannot know.
     fn tell_clock(&mut self) {
-        let (told, at) = self.state.clock;
-        let (now, expected) = (unix_now(), told.after(at.elapsed()));
-        if now.since(expected).max(expected.since(now)) > CLOCK_SET {
-            self.state.clock = (now, Instant::now());
+        if let Some(now) = self.state.clock.news() {
             self.feed(Input::Payloads(payloads::Input::Clock(now)));
         }
     }

@@ -81,6 +81,8 @@ pub enum Input {
     Order(OrderedBlock),
     /// Go on from a snapshot instead of what is here.
     Restore(Vec<u8>),
+    /// The wall clock was set, or the machine slept: what time it is.
+    Clock(UnixTime),
     /// A deadline passed.
     Wake,
 }
@@ -185,6 +187,15 @@ impl Host {
 
     fn wall(&self, now: Time) -> UnixTime {
         self.config.started.after(now.since(Time::ZERO))
+    }
+
+    /// Whoever waits for a while waits for as long as before.
+    fn set_clock(&mut self, now: Time, wall: UnixTime) {
+        let before = std::mem::replace(&mut self.config.started, wall.before(now.since(Time::ZERO)));
+        let started = self.config.started;
+        for wake in self.apps.values_mut().filter_map(|slot| slot.wake.as_mut()) {
+            *wake = started.after(wake.since(before));
+        }
     }
 
     /// Runs one app and does what it says.
@@ -375,6 +386,7 @@ impl Machine for Host {
                     self.run(now, id, |it, cx| it.handle(event, cx), out);
                 }
             }
+            Input::Clock(wall) => self.set_clock(now, wall),
             Input::Wake => self.on_wake(now, out),
         }
         if cfg!(debug_assertions) {

@@ -299,6 +299,8 @@ pub enum Input {
         /// The values, absent ones as none; or why they could not be read.
         values: Result<Vec<Option<Vec<u8>>>, String>,
     },
+    /// The wall clock was set, or the machine slept: what time it is.
+    Clock(UnixTime),
     /// A deadline passed.
     Wake,
 }
@@ -732,6 +734,7 @@ impl Machine for Replica {
             Input::Append { request, doc, body } => self.append(now, doc, request, body, out),
             Input::Signal { request, doc, bytes } => self.signal(doc, request, &bytes, out),
             Input::Fetched { id, values } => self.fetched(now, id, values, out),
+            Input::Clock(wall) => self.config.started = wall.before(now.since(Time::ZERO)),
             Input::Wake => self.on_wake(now, out),
         }
         if cfg!(debug_assertions) {

@@ -89,7 +89,9 @@ impl Shards {
                 let first = frames.first().map(|(_, frame)| frame.as_slice());
                 return Route::One(self.home_of_frame(first.unwrap_or_default()));
             }
-            Input::PeerUp { .. } | Input::PeerDown { .. } | Input::Shed | Input::Wake => return Route::All,
+            Input::PeerUp { .. } | Input::PeerDown { .. } | Input::Shed | Input::Clock(_) | Input::Wake => {
+                return Route::All;
+            }
             Input::Persisted { .. }
             | Input::NotPersisted { .. }
             | Input::Loaded { .. }

@@ -25,6 +25,9 @@ use crate::paths::Paths;
 /// How often it is looked whether the nodes are ready.
 pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(15);
 
+/// How long a process that has ended may still have its files: the last of its threads closes them.
+const RELEASED_MAX: Duration = Duration::from_secs(2);
+
 /// A process that was started, and the nodes in it.
 struct Started {
     child: Child,
@@ -198,13 +201,17 @@ pub(super) fn open_log(paths: &Paths) -> Result<File, Failure> {
     }
     let opened = File::options().append(true).create(true).mode(0o600).open(path);
     let log = opened.map_err(|error| of_io("open", path, &error))?;
-    match log.try_lock() {
-        Ok(()) => Ok(log),
-        Err(_held) => {
+    let begun = Instant::now();
+    while log.try_lock().is_err() {
+        if begun.elapsed() > RELEASED_MAX {
             let message = format!("node \"{}\" is still running", paths.node);
-            Err(ErrorDocument::new(ErrorCode::Conflict, message).hint("wattle testnet status").into())
+            return Err(ErrorDocument::new(ErrorCode::Conflict, message)
+                .hint("wattle testnet status")
+                .into());
         }
+        std::thread::sleep(LOOK_AGAIN);
     }
+    Ok(log)
 }
 
 /// A process ended instead of starting: what the node that could not start said last, or the process.

@@ -371,7 +371,7 @@ fn forget(held: &Held, row: &Row) -> Result<(), Failure> {
             _ => {}
         }
     }
-    // Ignored because it is no fault to anybody.
+    // Ignored because it is no harm to anybody.
     drop(std::fs::remove_file(held.place.faults_file(&row.name)));
     Ok(())
 }

@@ -120,10 +120,12 @@ async fn connections_stay_below_high_water_and_gossip_still_reaches_everybody() 
 /// Finding 1, where there are more neighbours than connections: everybody hears of everybody again and again.
 #[tokio::test(flavor = "multi_thread")]
 async fn neighbours_who_are_too_many_do_not_dial_each_other_for_ever() {
-    const NODES: u32 = 10;
+    const NODES: u32 = 16;
+    // So many looks in a row open nothing: everybody is told of everybody twice, and dials nobody.
+    const QUIET: usize = 32;
     let limits = ConnectionLimits {
         low_water: NonZeroUsize::new(4).unwrap(),
-        high_water: NonZeroUsize::new(6).unwrap(),
+        high_water: NonZeroUsize::new(10).unwrap(),
         idle_after: Duration::from_secs(1),
     };
     let mut nodes = Vec::new();
@@ -152,11 +154,10 @@ async fn neighbours_who_are_too_many_do_not_dial_each_other_for_ever() {
         connected
     };
     let mut opened = Vec::new();
-    for turn in 0..80 {
-        opened.push(look(turn).await);
+    while opened.len() < QUIET || opened[opened.len() - QUIET..].iter().any(|opened| *opened > 0) {
+        assert!(opened.len() < 300, "connections are opened for ever: {opened:?}");
+        opened.push(look(opened.len()).await);
     }
-    let late: usize = opened[50..].iter().sum();
-    assert!(late <= 4, "connections are opened for ever: {opened:?}");
     for node in &nodes {
         assert!(node.peers().await.len() >= 3, "and everybody has some");
     }

@@ -48,6 +48,23 @@ fn a_validator_without_space_refuses_in_words_and_takes_part_when_there_is_some(
     assert_eq!((exit, &report["pass"]), (0, &true.into()), "{report:#}");
 }
 
+/// Whichever validator a node listens to that only follows: it asks another one when that one stands still.
+#[test]
+fn who_follows_hears_of_what_is_ordered_while_any_validator_stands_still() {
+    let net = Net::up(&["5", "--validators", "4"]);
+    for still in ["1", "2", "3", "4"] {
+        net.ok(&["testnet", "disk", still, "full"]);
+        // From the start, so that it knows of nothing that is ordered from here on. One of them is who the other asks
+        // first when it starts.
+        net.ok(&["testnet", "restart", still]);
+        net.ok(&["testnet", "restart", "0"]);
+        net.at("0", &["order", "submit", &format!("without {still}"), "--timeout", "15s"]);
+        net.ok(&["testnet", "disk", still, "free"]);
+        net.ok(&["testnet", "restart", still]);
+        net.at("0", &["order", "submit", &format!("with {still}"), "--timeout", "15s"]);
+    }
+}
+
 #[test]
 fn a_validator_with_a_wrong_clock_moves_the_time_of_the_log_for_nobody() {
     let net = Net::up(&["5", "--validators", "4"]);

@@ -2,13 +2,15 @@
 //!
 //! Whoever has the log may tell it: what it tells proves itself. A node that follows asks one keeper after the other
 //! for what is above its own height; who is asked waits until there is something, so a new block is here one way after
-//! it is committed there, and a log that rests costs an answer in twenty seconds.
+//! it is committed there, and a log that rests costs an answer in twenty seconds. A keeper may stand still while the log
+//! goes on, so after an answer without news, or when what was handed in is not ordered as far as one tells, the next is
+//! asked.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wattle_net::{
@@ -30,6 +32,8 @@ const ANSWER_MAX: Duration = Duration::from_secs(10);
 /// How long to wait before the next keeper is asked, when all were.
 const PAUSE: Duration = Duration::from_millis(300);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// How long after entries were handed on the log may stand still before another keeper is asked.
+const IN_VAIN: Duration = Duration::from_secs(1);
 /// How long blocks that came may take to be committed here.
 const TAKE_MAX: Duration = Duration::from_secs(2);
 /// Channels that are answered at once; who is beyond waits in the listener.
@@ -47,6 +51,8 @@ pub(super) struct Follower {
     heard: mpsc::Sender<Heard>,
     tip: watch::Receiver<Height>,
     open: Arc<Mutex<BTreeMap<NodeId, Conversation>>>,
+    /// Entries are handed on, as they are again and again until they are ordered.
+    handed: Arc<Notify>,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -99,6 +105,7 @@ impl Follower {
             heard,
             tip,
             open: Arc::default(),
+            handed: Arc::default(),
             stop: stop.clone(),
             tasks: tasks.clone(),
         }
@@ -167,7 +174,10 @@ impl Follower {
         let chain = self.chain;
         let (ask, batch) = match message {
             payloads::Message::Fetch(batch) => (Ask::Batch { chain, batch }, Some(batch)),
-            payloads::Message::Entries(entries) => (Ask::Submit { chain, entries }, None),
+            payloads::Message::Entries(entries) => {
+                self.handed.notify_waiters();
+                (Ask::Submit { chain, entries }, None)
+            }
             // Only validators are told of batches.
             _ => return,
         };
@@ -198,38 +208,54 @@ impl Follower {
         keepers.rotate_left(first);
         let mut pause = PAUSE;
         loop {
+            let mut told = false;
             for keeper in &keepers {
                 match Asking::open(&self.overlay, *keeper).await {
-                    Ok(asking) => {
-                        if let Err(why) = self.follow_one(asking, &mut pause).await {
-                            tracing::debug!(%keeper, why, "the log is not told by a keeper any more");
-                        }
-                    }
+                    Ok(asking) => match self.follow_one(asking, &mut told).await {
+                        Ok(()) => {}
+                        Err(why) => tracing::debug!(%keeper, why, "the log is not told by a keeper any more"),
+                    },
                     Err(why) => tracing::debug!(%keeper, why, "a keeper of the log is not reached"),
                 }
+            }
+            if told {
+                pause = PAUSE;
+                continue;
             }
             tokio::time::sleep(pause).await;
             pause = pause.saturating_mul(2).min(PAUSE_MAX);
         }
     }
 
-    async fn follow_one(&mut self, mut asking: Asking, pause: &mut Duration) -> Result<(), String> {
+    /// Follows what one keeper tells until it has nothing new. `told`: it told something, or that there is nothing.
+    async fn follow_one(&mut self, mut asking: Asking, told: &mut bool) -> Result<(), String> {
         loop {
             let above = *self.tip.borrow_and_update();
             let wait_ms = u64::try_from(WAIT_MAX.as_millis()).unwrap_or(u64::MAX);
             let ask = Ask::Blocks { chain: self.chain, above, wait_ms };
-            let answer = asking.ask(&ask, WAIT_MAX + ANSWER_MAX).await?;
-            if self.take(answer).await? {
-                *pause = PAUSE;
-                // The next stretch begins where this one ends.
-                let grown = self.tip.wait_for(|tip| *tip > above);
-                match tokio::time::timeout(TAKE_MAX, grown).await {
-                    Ok(Ok(_)) => {}
-                    Ok(Err(_stopped)) => return Err("the node stops".to_owned()),
-                    Err(_elapsed) => return Err("what it told was not taken".to_owned()),
-                }
+            let answer = tokio::select! {
+                answer = asking.ask(&ask, WAIT_MAX + ANSWER_MAX) => answer?,
+                () = self.in_vain() => return Ok(()),
+            };
+            let news = self.take(answer).await?;
+            *told = true;
+            if !news {
+                return Ok(());
+            }
+            // The next stretch begins where this one ends.
+            let grown = self.tip.wait_for(|tip| *tip > above);
+            match tokio::time::timeout(TAKE_MAX, grown).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(_stopped)) => return Err("the node stops".to_owned()),
+                Err(_elapsed) => return Err("what it told was not taken".to_owned()),
             }
         }
+    }
+
+    /// Entries were handed on, and there was time to order them.
+    async fn in_vain(&self) {
+        self.handed.notified().await;
+        tokio::time::sleep(IN_VAIN).await;
     }
 
     /// Checks an answer and gives it to the machine; whether there was anything in it.

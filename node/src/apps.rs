@@ -17,7 +17,7 @@ use wattle_app::{
     Quota, Reject, RejectCode, RequestId,
 };
 use wattle_order::payloads::NotTaken;
-use wattle_order::{Entry, transaction_hash};
+use wattle_order::{Entry, Whole};
 use wattle_types::{NodeId, Time, UnixTime, cbor};
 
 use crate::clock::unix_now;
@@ -247,11 +247,18 @@ async fn propose(
         return;
     };
     let entry = Entry { app: app.to_string(), data: data.into(), until: unix_now().after(LIFE), salt };
-    let bytes = entry.encode();
-    let transaction = *transaction_hash(&bytes).as_bytes();
+    let entry = match Whole::read(entry.encode().into()) {
+        Ok(entry) => Arc::new(entry),
+        Err(error) => {
+            // Ignored because a host that ended has nobody to tell.
+            drop(heard.send(failed(CallError::Refused(error.to_string()))).await);
+            return;
+        }
+    };
+    let transaction = *entry.transaction().as_bytes();
     // Before it can be applied. Ignored because a host that ended has nobody to tell.
     drop(heard.send(Heard::Input(Input::Handed { call, transaction })).await);
-    let error = match log.submit(bytes).await {
+    let error = match log.submit(entry).await {
         Ok(fate) => match fate.await {
             Ok(Fate::Ordered(_)) => return,
             Ok(Fate::Expired) => {

@@ -7,7 +7,9 @@ mod apply;
 mod disk;
 mod driver;
 mod follow;
+mod index;
 mod links;
+mod proofs;
 mod quorum;
 pub mod receipts;
 mod view;
@@ -25,7 +27,7 @@ use wattle_order::catch_up::{self, CatchUp};
 use wattle_order::payloads::{self, NotTaken, Payloads};
 use wattle_order::{
     ChainId, Checked, Checker, Committee, Config, Core, Corrupt, Digest, Genesis, Height, InvalidEntry,
-    Proposal, Receipt, Recovered, Round, Seat, Seen, Sound,
+    Proposal, Receipt, Recovered, Round, Seat, Seen, Sound, Whole,
 };
 use wattle_store::{CommitError, Store};
 use wattle_types::{NodeId, SecretKey, UnixTime};
@@ -44,6 +46,7 @@ use disk::Disk;
 use driver::{Before, Driver, Request, State};
 use follow::{Follower, Keeper};
 use links::Links;
+use proofs::Proofs;
 
 /// What waits for the machine; beyond it streams are not read.
 const HEARD_MAX: usize = 1024;
@@ -54,6 +57,8 @@ const EVENTS_MAX: usize = 1024;
 /// How long a leader waits for something to order while nothing is in a hurry. Every empty block costs each node half a
 /// dozen messages, two writes and two kilobytes for ever, and whatever comes meanwhile is proposed at once.
 const REST: Duration = Duration::from_secs(30);
+/// How old what callers are told of the log may be.
+const LATELY: Duration = Duration::from_millis(20);
 /// How long a keeper has to answer for a range of blocks, and how long one that did not is not asked.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 const REST_AFTER: Duration = Duration::from_secs(2);
@@ -184,7 +189,15 @@ pub struct Log {
     seat: Option<Seat>,
     requests: mpsc::Sender<Request>,
     disk: Disk,
+    asked: Asked,
     tip: watch::Receiver<Height>,
+}
+
+/// What many callers ask for at once.
+#[derive(Default)]
+struct Asked {
+    proofs: Proofs,
+    lately: tokio::sync::Mutex<Option<(Instant, Arc<View>)>>,
 }
 
 impl Order {
@@ -348,7 +361,7 @@ impl Order {
             apps: handing,
             pending: found.pending,
             tasks: tasks.clone(),
-            state: State::new(tip_time),
+            state: State::new(tip_time, found.index),
         };
         driver.begin(Before { again_above: found.again_above, free: found.free })?;
         if let Some(apply) = apply {
@@ -358,7 +371,7 @@ impl Order {
             tasks.spawn(stop.clone().run_until_cancelled_owned(follower.follow()));
         }
         tasks.spawn(driver.run(hears, asked, stop.clone()));
-        Ok(Log { genesis, committee, seat, requests, disk, tip: height })
+        Ok(Log { genesis, committee, seat, requests, disk, asked: Asked::default(), tip: height })
     }
 }
 
@@ -416,6 +429,20 @@ impl Log {
         self.tip.clone()
     }
 
+    /// How it did a moment ago, the same for all who ask within it: callers by the thousand cost no more than one.
+    /// Nothing once the node stops.
+    pub async fn lately(&self) -> Option<Arc<View>> {
+        let mut lately = self.asked.lately.lock().await;
+        if let Some((at, view)) = &*lately
+            && at.elapsed() < LATELY
+        {
+            return Some(Arc::clone(view));
+        }
+        let view: Arc<View> = self.view().await?.into();
+        *lately = Some((Instant::now(), Arc::clone(&view)));
+        Some(view)
+    }
+
     /// How it does; nothing once the node stops.
     pub async fn view(&self) -> Option<Box<View>> {
         let (reply, answer) = oneshot::channel();
@@ -423,14 +450,14 @@ impl Log {
         answer.await.ok()
     }
 
-    /// Submits an encoded entry. What is given back tells its fate, as soon as that is known.
+    /// Submits an entry. What is given back tells its fate, as soon as that is known.
     ///
     /// # Errors
     /// [`SubmitError`].
-    pub async fn submit(&self, bytes: Vec<u8>) -> Result<oneshot::Receiver<Fate>, SubmitError> {
-        let hash = wattle_order::transaction_hash(&bytes);
+    pub async fn submit(&self, entry: Arc<Whole>) -> Result<oneshot::Receiver<Fate>, SubmitError> {
+        let hash = entry.transaction();
         let ((fate, told), (taken, answer)) = (oneshot::channel(), oneshot::channel());
-        let request = Request::Submit { bytes, taken, fate };
+        let request = Request::Submit { entry, taken, fate };
         self.requests.send(request).await.map_err(|_closed| SubmitError::Stopped)?;
         let why = match answer.await.map_err(|_closed| SubmitError::Stopped)? {
             Ok(()) => return Ok(told),
@@ -494,14 +521,11 @@ impl Log {
     /// # Errors
     /// [`DiskError`].
     pub async fn place(&self, hash: Digest) -> Result<Option<Place>, DiskError> {
-        let found = self.read(move |disk| disk.place(&hash)).await?;
-        if found.is_some() {
-            return Ok(found);
-        }
-        // The disk may not have it yet.
+        // What is asked for is mostly new, and what is new may not be on disk yet.
         let (reply, answer) = oneshot::channel();
         let asked = self.requests.send(Request::Recent(hash, reply)).await;
-        Ok(if asked.is_ok() { answer.await.unwrap_or_default() } else { None })
+        let recent = if asked.is_ok() { answer.await.unwrap_or_default() } else { None };
+        if recent.is_some() { Ok(recent) } else { self.read(move |disk| disk.place(&hash)).await }
     }
 
     /// The proof that an entry stands there, with the entry.
@@ -509,8 +533,8 @@ impl Log {
     /// # Errors
     /// [`DiskError`].
     pub async fn receipt(&self, place: Place) -> Result<Option<(Receipt, Vec<u8>)>, DiskError> {
-        let chain = self.chain();
-        self.read(move |disk| disk.receipt(chain, place)).await
+        let read = async |height| self.read(move |disk| disk.proven_block(height)).await;
+        self.asked.proofs.receipt(self.chain(), place, read).await
     }
 }
 

@@ -53,12 +53,13 @@ impl Handing {
     /// Hands over a block that is decided.
     pub(super) fn hand(&self, header: &Header, entries: &[Ordered]) {
         let height = header.height;
-        let for_apps = entries.iter().filter(|ordered| self.apps.contains(&ordered.entry.app.as_str()));
+        let for_apps =
+            entries.iter().filter(|ordered| self.apps.contains(&ordered.whole.entry().app.as_str()));
         let entries = for_apps.map(|ordered| AppEntry {
-            app: ordered.entry.app.clone(),
-            transaction: *ordered.transaction.as_bytes(),
+            app: ordered.whole.entry().app.clone(),
+            transaction: *ordered.whole.transaction().as_bytes(),
             index: u64::from(Place::new(height, ordered.batch, ordered.index).index),
-            data: ordered.entry.data.to_vec(),
+            data: ordered.whole.entry().data.to_vec(),
         });
         let block = block_of(height, header.time, entries.collect());
         // Ignored because what is not taken is read from the disk.

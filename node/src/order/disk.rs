@@ -11,11 +11,12 @@
 //! order_blocks   height, id -> block       up to the tip there is one for each height
 //! order_proofs   height     -> the certificate that commits the block there and all before it
 //! order_batches  digest     -> entries that blocks order by that digest
-//! order_entries  hash       -> height, place
 //! ```
 //!
 //! The rows of one record are one batch, so a crash finds all of it or nothing. What the machine says leaves only
 //! after the batch is on disk.
+//!
+//! Where an entry stands is in `index`.
 //!
 //! An entry's place in a block is a number: that of its batch times [`BATCH_PLACES`], and its place in what the block
 //! orders of the batch. Entries that are in the block itself are one batch.
@@ -31,12 +32,15 @@ use wattle_order::limits::{
 };
 use wattle_order::payloads::{Batch, Ordered};
 use wattle_order::{
-    BlockId, ChainEnd, ChainId, Committee, Digest, Genesis, Height, Payload, Position, Proposal, Qc, Receipt,
-    Record, Root, SafetyRecord, catch_up, transaction_hash,
+    BlockId, ChainEnd, Committee, Digest, Genesis, Height, Payload, Position, Proposal, Qc, Record, Root,
+    SafetyRecord, Tree, catch_up, transaction_hash,
 };
 use wattle_store::{CommitError, Failure, Store};
 use wattle_types::{KeyRange, NodeId, Table, UnixTime, Write, cbor};
 use wattle_weave::order::{ANSWER_BLOCKS_MAX, ANSWER_BYTES_MAX};
+
+use super::index::{self, Index};
+use super::proofs::Proven;
 
 const GENESIS: &[u8] = b"genesis";
 const SAFETY: &[u8] = b"safety";
@@ -53,8 +57,6 @@ pub(super) const BATCH_PLACES: u32 = 8 * 1024;
 const _: () = assert!(BATCH_PLACES as usize >= BATCH_COUNT_MAX, "places overlap");
 /// Heights whose root is kept: a block vouches for one that lies a few back.
 pub(super) const ROOTS_KEPT: u64 = 64;
-/// Rows of one write; a block with more entries is written in parts.
-const ROWS_MAX: usize = 4096;
 /// Blocks that are read at once for an answer, which may be full before the last of them.
 const READ_AT_ONCE: usize = 8;
 
@@ -121,6 +123,7 @@ pub(super) struct Found {
     pub(super) safety_damaged: bool,
     /// Up to where everything is indexed.
     pub(super) told: Told,
+    pub(super) index: Index,
     /// The digests up to there, for the last heights.
     pub(super) roots: Vec<(Height, Digest)>,
     /// Committed blocks above this height are to be told of again, or for the first time.
@@ -177,12 +180,15 @@ fn between(above: Height, upto: Height) -> KeyRange {
     KeyRange::between(&height_key(above.next()), &height_key(upto.next()))
 }
 
-fn read<T: Serialize + DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, DiskError> {
+pub(super) fn read<T: Serialize + DeserializeOwned>(
+    what: &'static str,
+    bytes: &[u8],
+) -> Result<T, DiskError> {
     // A block is a message, and nothing here is larger.
     cbor::decode(bytes, 2 * MESSAGE_BYTES_MAX).map_err(|_damaged| DiskError::Damaged { what })
 }
 
-fn put(table: Table, key: Vec<u8>, value: Vec<u8>) -> Write {
+pub(super) fn put(table: Table, key: Vec<u8>, value: Vec<u8>) -> Write {
     Write::Put { table, key, value }
 }
 
@@ -259,7 +265,8 @@ impl Disk {
         let told = self.told()?;
         let again_above = self.window(height, told.height)?;
         let (roots, free) = (self.roots()?, self.free()?);
-        Ok(Found { records, pending, safety_damaged, told, roots, again_above, free })
+        let index = Index::load(&self.store)?;
+        Ok(Found { records, pending, safety_damaged, told, index, roots, again_above, free })
     }
 
     /// Up to where all that is ordered is here and indexed.
@@ -442,35 +449,23 @@ impl Disk {
 
     /// Where an entry stands, if it is ordered.
     pub(super) fn place(&self, hash: &Digest) -> Result<Option<Place>, DiskError> {
-        let Some(row) = self.store.get(Table::OrderEntries, hash.as_bytes())? else { return Ok(None) };
-        let damaged = DiskError::Damaged { what: "index of entries" };
-        let (height, index) = row.split_at_checked(8).ok_or(damaged.clone())?;
-        let height = height.try_into().map(u64::from_be_bytes).map_err(|_short| damaged.clone())?;
-        let index = index.try_into().map(u32::from_be_bytes).map_err(|_short| damaged)?;
-        Ok(Some(Place { height: Height(height), index }))
+        index::find(&self.store, hash)
     }
 
-    /// The proof that an entry stands where it stands, with the entry; none if nothing stands there.
-    pub(super) fn receipt(
-        &self,
-        chain: ChainId,
-        place: Place,
-    ) -> Result<Option<(Receipt, Vec<u8>)>, DiskError> {
-        let Some(block) = self.block(place.height)? else { return Ok(None) };
-        let number = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
-        let (batch, index) = (number(place.index / BATCH_PLACES), number(place.index % BATCH_PLACES));
-        let batches = self.batches(&block)?;
-        let Some(here) = batches.get(batch) else { return Ok(None) };
-        let Some(entry) = here.get(index) else { return Ok(None) };
-        let Some((last, commit)) = self.proof(place.height)? else {
+    /// A committed block with what proves its entries.
+    pub(super) fn proven_block(&self, height: Height) -> Result<Option<Proven>, DiskError> {
+        let Some(block) = self.block(height)? else { return Ok(None) };
+        let with_tree = |entries: Vec<ByteBuf>| {
+            let tree = Tree::of(entries.iter().map(|entry| transaction_hash(entry)).collect());
+            (entries, tree)
+        };
+        let batches = self.batches(&block)?.into_iter().map(with_tree).collect();
+        let Some((last, commit)) = self.proof(height)? else {
             return Err(DiskError::Damaged { what: "certificate" });
         };
-        let links = self.blocks(between(place.height, last), usize::MAX)?;
+        let links = self.blocks(between(height, last), usize::MAX)?;
         let links = links.iter().map(|block| block.header().clone()).collect();
-        let of = (block.header(), &block.block.payload);
-        let entries = here.iter().map(|entry| entry.as_slice());
-        let receipt = Receipt::new(chain, Vec::new(), of, (batch, index), entries, (links, commit));
-        Ok(receipt.map(|receipt| (receipt, entry.to_vec())))
+        Ok(Some(Proven { block, batches, links, commit }))
     }
 
     /// Committed blocks above a height for somebody who follows, with what proves the last. Where they reach the tip,
@@ -540,17 +535,14 @@ pub(super) fn forget_rows(batch: &Digest) -> Vec<Write> {
 }
 
 /// The rows of what a block orders, in parts that are written one after the other; the last says that all is there.
-pub(super) fn ordered_rows(block: &Proposal, entries: &[Ordered], root: Digest) -> Vec<Vec<Write>> {
+pub(super) fn ordered_rows(
+    index: &mut Index,
+    block: &Proposal,
+    entries: &[Ordered],
+    root: Digest,
+) -> Vec<Vec<Write>> {
     let height = block.header().height;
-    let mut parts: Vec<Vec<Write>> = Vec::new();
-    for some in entries.chunks(ROWS_MAX) {
-        let row = |ordered: &Ordered| {
-            let place = Place::new(height, ordered.batch, ordered.index);
-            let place = [height.0.to_be_bytes().as_slice(), &place.index.to_be_bytes()].concat();
-            put(Table::OrderEntries, ordered.transaction.as_bytes().to_vec(), place)
-        };
-        parts.push(some.iter().map(row).collect());
-    }
+    let mut parts = index.take(height, entries);
     let mut last = parts.pop().unwrap_or_default();
     if let Payload::Batches(batches) = &block.block.payload {
         let free = batches.iter().map(|part| [FREE, part.batch.as_bytes()].concat());

@@ -4,7 +4,7 @@
 //! is asked of the disk is asked by tasks of their own. One write is under way at a time and takes along whatever
 //! gathered since; what it covers leaves when it is on disk.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wattle_order::payloads::{Busy, NotTaken, Ordered, SubmitId, Submitter};
 use wattle_order::{
-    Alarm, BlockId, Checked, Checker, Committee, Digest, Entry, Height, Message, Proposal, Qc, Record, Seen,
-    Seq, To, payloads, transaction_hash,
+    Alarm, BlockId, Checked, Checker, Committee, Digest, Height, Message, Proposal, Qc, Record, Seen, Seq,
+    To, Whole, payloads,
 };
 use wattle_store::CommitError;
 use wattle_types::{Machine as _, NodeId, Outbox, Time, UnixTime};
@@ -23,6 +23,7 @@ use wattle_weave::order::{Frame, Input, Log, Output};
 use super::apply::Handing;
 use super::disk::{self, Disk, DiskError, Place};
 use super::follow::Follower;
+use super::index::Index;
 use super::links::{Links, Weight};
 use super::view::{Figures, View};
 use super::writes::{Covers, Writes, Written};
@@ -60,7 +61,7 @@ pub enum Fate {
 pub(super) enum Request {
     /// Order this.
     Submit {
-        bytes: Vec<u8>,
+        entry: Arc<Whole>,
         taken: oneshot::Sender<Result<(), NotTaken>>,
         /// Told when its fate is known.
         fate: oneshot::Sender<Fate>,
@@ -99,13 +100,14 @@ pub(super) struct Driver {
 /// What it begins with nothing of.
 pub(super) struct State {
     /// Entries that are ordered; the disk may not have their place yet.
-    recent: BTreeMap<Digest, Place>,
+    recent: HashMap<Digest, Place>,
     recent_order: VecDeque<Digest>,
-    waiters: BTreeMap<Digest, Vec<Waiter>>,
+    waiters: HashMap<Digest, Vec<Waiter>>,
     waiting: usize,
     submits: u64,
     answers: BTreeMap<SubmitId, Result<Digest, NotTaken>>,
     writes: Writes,
+    index: Index,
     figures: Figures,
     alarms: Vec<String>,
     tip_time: UnixTime,
@@ -115,15 +117,16 @@ pub(super) struct State {
 
 impl State {
     /// `tip_time` is that of the committed tip.
-    pub(super) fn new(tip_time: UnixTime) -> Self {
+    pub(super) fn new(tip_time: UnixTime, index: Index) -> Self {
         Self {
-            recent: BTreeMap::new(),
+            recent: HashMap::new(),
             recent_order: VecDeque::new(),
-            waiters: BTreeMap::new(),
+            waiters: HashMap::new(),
             waiting: 0,
             submits: 0,
             answers: BTreeMap::new(),
             writes: Writes::default(),
+            index,
             figures: Figures::new(),
             alarms: Vec::new(),
             tip_time,
@@ -369,11 +372,11 @@ impl Driver {
             // Told again after a start, so that nothing is ordered again.
             return;
         }
-        for part in disk::ordered_rows(block, entries, root) {
+        for part in disk::ordered_rows(&mut self.state.index, block, entries, root) {
             self.state.writes.push(Covers::Rest, part);
         }
         for ordered in entries {
-            self.place(ordered.transaction, Place::new(header.height, ordered.batch, ordered.index));
+            self.place(ordered.whole.transaction(), Place::new(header.height, ordered.batch, ordered.index));
         }
         self.state.tip_time = header.time;
         self.state.figures.ordered(entries.len(), header.time);
@@ -452,8 +455,8 @@ impl Driver {
 
     fn on_request(&mut self, request: Request) {
         match request {
-            Request::Submit { bytes, taken, fate } => {
-                let outcome = self.submit(bytes, fate);
+            Request::Submit { entry, taken, fate } => {
+                let outcome = self.submit(entry, fate);
                 // Ignored because whoever asked has stopped waiting.
                 drop(taken.send(outcome));
             }
@@ -474,7 +477,7 @@ impl Driver {
         }
     }
 
-    fn submit(&mut self, entry: Vec<u8>, fate: oneshot::Sender<Fate>) -> Result<(), NotTaken> {
+    fn submit(&mut self, entry: Arc<Whole>, fate: oneshot::Sender<Fate>) -> Result<(), NotTaken> {
         if self.state.writes.is_full() {
             return Err(NotTaken::DiskFull);
         }
@@ -485,7 +488,7 @@ impl Driver {
                 return Err(NotTaken::Busy(Busy::Entries { waiting, max }));
             }
         }
-        let (hash, until) = (transaction_hash(&entry), Entry::decode(&entry)?.until);
+        let (hash, until) = (entry.transaction(), entry.entry().until);
         self.state.submits = self.state.submits.wrapping_add(1);
         let id = SubmitId(self.state.submits);
         // It waits before it is handed in: it may be ordered in the same step.

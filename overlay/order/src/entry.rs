@@ -126,7 +126,7 @@ impl Key {
 
 /// An entry, whole: its bytes are what they should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Whole {
+pub struct Whole {
     pub(crate) bytes: ByteBuf,
     pub(crate) entry: Entry,
     pub(crate) transaction: Digest,
@@ -134,11 +134,27 @@ pub(crate) struct Whole {
 }
 
 impl Whole {
-    pub(crate) fn read(bytes: ByteBuf) -> Result<Self, InvalidEntry> {
+    /// From its encoding.
+    ///
+    /// # Errors
+    /// [`InvalidEntry`] when it is none.
+    pub fn read(bytes: ByteBuf) -> Result<Self, InvalidEntry> {
         let entry = Entry::decode(&bytes)?;
         let transaction = transaction_hash(&bytes);
         let key = Key::of(entry.until, &transaction);
         Ok(Self { bytes, entry, transaction, key })
+    }
+
+    /// Its hash, by which the log knows it.
+    #[must_use]
+    pub const fn transaction(&self) -> Digest {
+        self.transaction
+    }
+
+    /// What it says.
+    #[must_use]
+    pub const fn entry(&self) -> &Entry {
+        &self.entry
     }
 
     /// Whether it may be handed in now.

@@ -42,6 +42,41 @@ pub fn tree_root(leaves: &[Digest]) -> Digest {
     root_of(count, &level.first().copied().unwrap_or_default())
 }
 
+/// The tree over a list, for many paths: 64 bytes a leaf.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tree {
+    /// From the leaves upwards; the last has one.
+    levels: Vec<Vec<Digest>>,
+}
+
+impl Tree {
+    /// Over a list.
+    #[must_use]
+    pub fn of(leaves: Vec<Digest>) -> Self {
+        let mut levels = vec![leaves];
+        while let Some(level) = levels.last().filter(|level| level.len() > 1) {
+            levels.push(above(level));
+        }
+        Self { levels }
+    }
+
+    /// A leaf; none if there is none at that place.
+    #[must_use]
+    pub fn leaf(&self, index: usize) -> Option<Digest> {
+        self.levels.first()?.get(index).copied()
+    }
+
+    /// The path of one leaf; none if it is not there.
+    #[must_use]
+    pub fn path(&self, index: usize) -> Option<Path> {
+        self.leaf(index)?;
+        let count = self.levels.first()?.len() as u64;
+        let neighbour = |(height, level): (usize, &Vec<Digest>)| level.get((index >> height) ^ 1).copied();
+        let neighbours = self.levels.iter().enumerate().filter_map(neighbour).collect();
+        Some(Path { index: index as u64, count, neighbours })
+    }
+}
+
 /// Where a leaf stands, and what leads from it to the root.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Path {
@@ -54,19 +89,6 @@ pub struct Path {
 }
 
 impl Path {
-    /// The path of one leaf of a list; none if it is not there.
-    #[must_use]
-    pub fn of(leaves: &[Digest], index: usize) -> Option<Self> {
-        leaves.get(index)?;
-        let (mut level, mut place, mut neighbours) = (leaves.to_vec(), index, Vec::new());
-        while level.len() > 1 {
-            neighbours.extend(level.get(place ^ 1));
-            level = above(&level);
-            place /= 2;
-        }
-        Some(Self { index: index as u64, count: leaves.len() as u64, neighbours })
-    }
-
     /// The root to which a leaf leads; none if the path cannot belong to a tree of that many leaves.
     #[must_use]
     pub fn root(&self, leaf: &Digest) -> Option<Digest> {
@@ -96,19 +118,19 @@ mod tests {
     fn every_leaf_of_every_small_tree_has_a_path_and_no_other_leaf_or_place_fits_it() {
         for count in 1..20u8 {
             let leaves: Vec<Digest> = (0..count).map(|leaf| transaction_hash(&[leaf])).collect();
-            let root = tree_root(&leaves);
-            for index in 0..usize::from(count) {
-                let path = Path::of(&leaves, index).unwrap();
-                assert_eq!(path.root(&leaves[index]), Some(root));
+            let (root, tree) = (tree_root(&leaves), Tree::of(leaves.clone()));
+            for (index, leaf) in leaves.iter().enumerate() {
+                let path = tree.path(index).unwrap();
+                assert_eq!(path.root(leaf), Some(root));
                 assert_ne!(path.root(&transaction_hash(&[99])), Some(root));
                 for other in 0..u64::from(count) + 2 {
                     let moved = Path { index: other, ..path.clone() };
-                    assert!(other == path.index || moved.root(&leaves[index]) != Some(root));
+                    assert!(other == path.index || moved.root(leaf) != Some(root));
                     let resized = Path { count: other, ..path.clone() };
-                    assert!(other == path.count || resized.root(&leaves[index]) != Some(root));
+                    assert!(other == path.count || resized.root(leaf) != Some(root));
                 }
             }
         }
-        assert_eq!(Path::of(&[], 0), None);
+        assert_eq!(Tree::of(Vec::new()).path(0), None);
     }
 }

@@ -14,7 +14,7 @@ use crate::committee::Committee;
 use crate::epoch::EpochProof;
 use crate::ids::{ChainId, Digest, Epoch, Height};
 use crate::limits::{EPOCH_LINKS_MAX, EPOCH_PROOFS_MAX};
-use crate::merkle::{Path, transaction_hash};
+use crate::merkle::{Path, Tree};
 
 /// The format, so that a reader of another one says so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,25 +86,24 @@ pub enum InvalidReceipt {
 }
 
 impl Receipt {
-    /// The receipt of one transaction of a committed block: `transactions` are those of its batch, `links` the headers
-    /// behind the block up to the one that `commit` names. None if there is no such transaction.
+    /// The receipt of one transaction of a committed block: `transactions` are those of its batch by their hashes,
+    /// `links` the headers behind the block up to the one that `commit` names. None if there is no such transaction.
     #[must_use]
-    pub fn new<'a>(
+    pub fn new(
         chain: ChainId,
         epochs: Vec<EpochProof>,
         (header, payload): (&Header, &Payload),
         (batch, index): (usize, usize),
-        transactions: impl IntoIterator<Item = &'a [u8]>,
+        transactions: &Tree,
         (links, commit): (Vec<Header>, Qc),
     ) -> Option<Self> {
-        let hashes: Vec<Digest> = transactions.into_iter().map(transaction_hash).collect();
         Some(Self {
             format: Format::V1,
             chain,
             epochs,
-            transaction: *hashes.get(index)?,
-            in_batch: Path::of(&hashes, index)?,
-            in_block: Path::of(&payload.batches(), batch)?,
+            transaction: transactions.leaf(index)?,
+            in_batch: transactions.path(index)?,
+            in_block: Tree::of(payload.batches()).path(batch)?,
             header: header.clone(),
             links,
             commit,

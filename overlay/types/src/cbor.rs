@@ -58,10 +58,25 @@ pub fn decode<T: Serialize + DeserializeOwned>(bytes: &[u8], bytes_max: usize) -
     if !rest.is_empty() {
         return Err(DecodeError::Trailing(rest.len()));
     }
-    if encode(&value) != bytes {
+    let mut same = Same(bytes);
+    if ciborium::into_writer(&value, &mut same).is_err() || !same.0.is_empty() {
         return Err(DecodeError::NotCanonical);
     }
     Ok(value)
+}
+
+/// Takes what is written as long as it is what is expected, without a copy of it.
+struct Same<'a>(&'a [u8]);
+
+impl std::io::Write for Same<'_> {
+    fn write(&mut self, written: &[u8]) -> std::io::Result<usize> {
+        self.0 = self.0.strip_prefix(written).ok_or(std::io::ErrorKind::InvalidData)?;
+        Ok(written.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 #[cfg(test)]

@@ -42,7 +42,7 @@ pub enum Table {
     OrderBlocks,
     /// What proves them: height -> the certificate that commits the block there, and all before it.
     OrderProofs,
-    /// Where each of its entries stands: hash -> height and place in the block.
+    /// Where each of its entries stands: run of entries and hash -> height and place in the block.
     OrderEntries,
     /// What its blocks order by their digests: digest -> entries.
     OrderBatches,

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wattle::order::{Fate, Log, Order, timing};
-use wattle_order::{Entry, Genesis, Rules, Validator, Validators};
+use wattle_order::{Entry, Genesis, Rules, Validator, Validators, Whole};
 use wattle_store::{Owner, Store};
 use wattle_tests::overlay::{Node, key, until};
 use wattle_types::{NetworkName, UnixTime};
@@ -69,7 +69,8 @@ async fn call(
     let salt = salts.fetch_add(1, Ordering::Relaxed);
     let until = now().after(Duration::from_secs(20));
     let entry = Entry { app: "bench/1".to_owned(), data, until, salt };
-    let fate = match log.submit(entry.encode()).await {
+    let entry = Arc::new(Whole::read(entry.encode().into()).unwrap());
+    let fate = match log.submit(entry).await {
         Ok(told) => told.await.ok(),
         Err(_) => None,
     };

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use utoipa::IntoParams;
 use wattle_order::limits::ENTRY_LIFE_MAX_MS;
 use wattle_order::payloads::NotTaken;
-use wattle_order::{Committee, Digest, Entry, Genesis, Height, transaction_hash};
+use wattle_order::{Committee, Digest, Entry, Genesis, Height, Whole, transaction_hash};
 use wattle_types::{NodeId, UnixTime};
 
 use super::super::documents::{
@@ -68,6 +68,10 @@ pub(super) fn log(node: &Node) -> Result<Arc<Log>> {
 
 async fn view(log: &Log) -> Result<Box<View>> {
     log.view().await.ok_or_else(|| wattle_net::Stopped.into())
+}
+
+async fn lately(log: &Log) -> Result<Arc<View>> {
+    log.lately().await.ok_or_else(|| wattle_net::Stopped.into())
 }
 
 /// Who could vote now, as far as this node can tell.
@@ -157,10 +161,9 @@ pub(super) async fn submit(
     let began = Instant::now();
     let log = log(&node)?;
     let entry = read_entry(&request)?;
-    let (bytes, until) = (entry.encode(), entry.until);
-    let hash = transaction_hash(&bytes);
-    node.apps.check(&entry.app, &entry.data).await?;
-    let seen = view(&log).await?;
+    let (hash, until) = (entry.transaction(), entry.entry().until);
+    node.apps.check(&entry.entry().app, &entry.entry().data).await?;
+    let seen = lately(&log).await?;
     let standing = quorum(&node, &log, &seen).await?;
     // What is ordered already needs no quorum.
     if !standing.holds && log.place(hash).await.map_err(disk_failure)?.is_none() {
@@ -174,7 +177,7 @@ pub(super) async fn submit(
     {
         return Err(failure);
     }
-    let fate = log.submit(bytes).await.map_err(submit_failure)?;
+    let fate = log.submit(Arc::new(entry)).await.map_err(submit_failure)?;
     let submitted = OrderSubmitDocument {
         schema: OrderSubmitSchema::V1,
         state: OrderEntryState::Accepted,
@@ -201,7 +204,7 @@ pub(super) async fn submit(
     }))
 }
 
-fn read_entry(request: &OrderSubmitRequest) -> Result<Entry> {
+fn read_entry(request: &OrderSubmitRequest) -> Result<Whole> {
     let now = unix_now();
     let until = request.until_ms.map_or_else(|| now.after(LIFE), UnixTime::from_millis);
     let salt = match request.salt {
@@ -210,7 +213,7 @@ fn read_entry(request: &OrderSubmitRequest) -> Result<Entry> {
     };
     let app = request.app.clone().unwrap_or_else(|| NOTE.to_owned());
     let entry = Entry { app, data: ByteBuf::from(request.data_b64.0.clone()), until, salt };
-    Entry::decode(&entry.encode()).map_err(ApiFailure::usage)?;
+    let entry = Whole::read(entry.encode().into()).map_err(ApiFailure::usage)?;
     let most = Duration::from_millis(ENTRY_LIFE_MAX_MS);
     if until < now || until > now.after(most) {
         let most = words(most);
@@ -307,7 +310,7 @@ impl Waiting<'_> {
                     return Err(self.unknown(wattle_net::Stopped.into()));
                 }
                 () = tokio::time::sleep(LOOK_EVERY) => {
-                    let standing = quorum(self.node, self.log, &*view(self.log).await?).await?;
+                    let standing = quorum(self.node, self.log, &*lately(self.log).await?).await?;
                     without = if standing.holds { 0 } else { without + 1 };
                     if without >= LOOKS {
                         return Err(self.unknown(no_quorum(self.node, &standing)));

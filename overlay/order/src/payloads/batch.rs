@@ -4,16 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_bytes::ByteBuf;
+use serde_bytes::{ByteBuf, Bytes};
 use wattle_types::{NodeId, Time, UnixTime, cbor};
 
-use crate::block::batch_digest;
 use crate::entry::{InvalidEntry, Key, Whole};
 use crate::ids::{Digest, Seq};
 use crate::limits::{
     AUTHOR_BATCHES_MAX, AUTHOR_BYTES_MAX, BATCH_BYTES_MAX, BATCH_COUNT_MAX, FETCHED_BYTES_MAX,
     MESSAGE_BYTES_MAX, SERVED_BATCHES_MAX, WANTED_BATCHES_MAX,
 };
+use crate::merkle::tree_root;
 
 /// Why bytes are no batch. The fault of who sent them.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -37,19 +37,20 @@ pub enum InvalidBatch {
 /// Entries that go together, each of them whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
-    pub(crate) entries: Vec<Whole>,
+    pub(crate) entries: Vec<Arc<Whole>>,
     digest: Digest,
     bytes: usize,
     until: UnixTime,
 }
 
 impl Batch {
-    pub(crate) fn new(entries: Vec<Whole>) -> Result<Self, InvalidBatch> {
+    pub(crate) fn new(entries: Vec<Arc<Whole>>) -> Result<Self, InvalidBatch> {
         let bytes = entries.iter().map(|whole| whole.bytes.len()).sum();
         if !(1..=BATCH_COUNT_MAX).contains(&entries.len()) || bytes > BATCH_BYTES_MAX {
             return Err(InvalidBatch::Size { entries: entries.len(), bytes });
         }
-        let digest = batch_digest(entries.iter().map(|whole| whole.bytes.as_slice()));
+        let hashes: Vec<Digest> = entries.iter().map(|whole| whole.transaction).collect();
+        let digest = tree_root(&hashes);
         let until = entries.iter().map(|whole| whole.key.until).max().unwrap_or(UnixTime::from_millis(0));
         Ok(Self { entries, digest, bytes, until })
     }
@@ -63,7 +64,8 @@ impl Batch {
         if entries > BATCH_COUNT_MAX || bytes > BATCH_BYTES_MAX {
             return Err(InvalidBatch::Size { entries, bytes });
         }
-        let entries: Result<Vec<Whole>, InvalidEntry> = transactions.into_iter().map(Whole::read).collect();
+        let read = |bytes| Whole::read(bytes).map(Arc::new);
+        let entries: Result<Vec<Arc<Whole>>, InvalidEntry> = transactions.into_iter().map(read).collect();
         Self::new(entries?)
     }
 
@@ -81,7 +83,7 @@ impl Batch {
     /// As it is stored.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        cbor::encode(&self.to_bytes())
+        cbor::encode(&self.transactions().map(Bytes::new).collect::<Vec<_>>())
     }
 
     /// What was stored.
@@ -157,6 +159,8 @@ pub(crate) struct Store {
     /// Those that are not on disk yet.
     unsynced: BTreeMap<Seq, Digest>,
     wanted: BTreeMap<Digest, Want>,
+    /// What each author's batches that are not ordered take: their number, and their bytes.
+    room: BTreeMap<NodeId, (usize, usize)>,
     arrivals: u64,
 }
 
@@ -186,14 +190,18 @@ impl Store {
         !self.free.is_empty()
     }
 
+    /// Whether an author has a batch that no block has ordered.
+    pub(crate) fn has_free_of(&self, author: NodeId) -> bool {
+        self.room.contains_key(&author)
+    }
+
     pub(crate) fn own_mut(&mut self, me: NodeId) -> impl Iterator<Item = &mut Held> {
         self.held.values_mut().filter(move |held| held.author == Some(me) && !held.ordered)
     }
 
     /// M4: one author's batches fill its own room only.
     pub(crate) fn has_room_for(&self, author: NodeId, bytes: usize) -> bool {
-        let own = self.held.values().filter(|held| held.author == Some(author) && !held.ordered);
-        let (count, sum) = own.fold((0, 0), |(count, sum), held| (count + 1, sum + held.batch.bytes()));
+        let (count, sum) = self.room.get(&author).copied().unwrap_or_default();
         count < AUTHOR_BATCHES_MAX && sum + bytes <= AUTHOR_BYTES_MAX
     }
 
@@ -213,6 +221,10 @@ impl Store {
         };
         let digest = held.batch.digest();
         self.free.insert(held.arrival, digest);
+        if let Some(author) = author {
+            let (count, bytes) = self.room.entry(author).or_default();
+            (*count, *bytes) = (*count + 1, *bytes + held.batch.bytes());
+        }
         if let Some(seq) = seq {
             self.unsynced.insert(seq, digest);
         }
@@ -223,7 +235,20 @@ impl Store {
     pub(crate) fn set_ordered(&mut self, batch: &Digest) {
         if let Some(held) = self.held.get_mut(batch) {
             (held.ordered, held.again) = (true, None);
-            self.free.remove(&held.arrival);
+            if self.free.remove(&held.arrival).is_some() {
+                let (author, bytes) = (held.author, held.batch.bytes());
+                self.give_room(author, bytes);
+            }
+        }
+    }
+
+    fn give_room(&mut self, author: Option<NodeId>, given: usize) {
+        let Some(author) = author else { return };
+        if let Some((count, bytes)) = self.room.get_mut(&author) {
+            (*count, *bytes) = (*count - 1, *bytes - given);
+            if *count == 0 {
+                self.room.remove(&author);
+            }
         }
     }
 
@@ -234,8 +259,10 @@ impl Store {
     }
 
     pub(crate) fn forget(&mut self, batch: &Digest) {
-        if let Some(held) = self.held.remove(batch) {
-            self.free.remove(&held.arrival);
+        if let Some(held) = self.held.remove(batch)
+            && self.free.remove(&held.arrival).is_some()
+        {
+            self.give_room(held.author, held.batch.bytes());
         }
     }
 
@@ -342,6 +369,7 @@ impl Store {
                 (*count, *bytes) = (*count + 1, *bytes + held.batch.bytes());
             }
         }
+        assert_eq!(room, self.room, "M4: what an author has is counted");
         let fits =
             |(count, bytes): &(usize, usize)| *count <= AUTHOR_BATCHES_MAX && *bytes <= AUTHOR_BYTES_MAX;
         assert!(room.values().all(fits), "M4: an author's batches are bounded");

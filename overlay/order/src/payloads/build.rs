@@ -1,18 +1,18 @@
 //! What a block orders: put together as leader, looked at as voter (rules M1 and M3).
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde_bytes::ByteBuf;
 use wattle_types::{Outbox, Time, UnixTime};
 
 use super::batch::Batch;
-use super::chain::Fresh;
+use super::chain::{Fresh, Known, Looked};
 use super::{Ordered, Output, Payloads};
-use crate::block::{BatchRef, Left, Payload, Proposal, batch_digest};
+use crate::block::{BatchRef, Left, Payload, Proposal};
 use crate::entry::{Key, Whole};
 use crate::ids::{BlockId, Digest, Round};
 use crate::limits::{BATCHES_MAX, INLINE_BYTES_MAX, INLINE_COUNT_MAX, PAYLOAD_BYTES_MAX};
+use crate::merkle::tree_root;
 use crate::tree::Verdict;
 
 /// What is in a block.
@@ -23,10 +23,9 @@ impl Payloads {
         let before = self.chain.blocks.get(parent).map_or(self.chain.time, |known| known.block.header().time);
         let time = self.wall(now).max(before);
         self.take_back_lost();
-        let payload = self.build(parent, time).unwrap_or(Payload::empty());
-        if let Payload::Inline(transactions) = &payload {
-            let offered = transactions.iter().filter_map(|bytes| Whole::read(bytes.clone()).ok());
-            self.mempool.offer(offered.map(|whole| whole.key));
+        let (payload, offered) = self.build(parent, time).unwrap_or((Payload::empty(), Vec::new()));
+        if !offered.is_empty() {
+            self.mempool.offer(offered);
             self.offered_until = Some(now.after(self.config.tell_retry));
         }
         out.push(Output::Built { round, payload, time });
@@ -37,7 +36,7 @@ impl Payloads {
     pub(super) fn take_back_lost(&mut self) {
         let newest = self.chain.newest();
         let under_way =
-            |key: &Key| newest.iter().filter_map(|known| known.keys.as_ref()).any(|keys| keys.contains(key));
+            |key: &Key| newest.iter().filter_map(|known| known.keys()).any(|keys| keys.contains(key));
         let lost: Vec<Key> = self.mempool.offered().into_iter().filter(|key| !under_way(key)).collect();
         self.mempool.take_back(lost);
     }
@@ -50,20 +49,25 @@ impl Payloads {
         }
     }
 
-    /// What waits, if it is little; else batches. None as long as it is not known what stands below.
-    fn build(&self, parent: &BlockId, time: UnixTime) -> Option<Payload> {
+    /// What waits, if it is little; else batches. With the keys of what is in the block itself. None as long as it is
+    /// not known what stands below.
+    fn build(&self, parent: &BlockId, time: UnixTime) -> Option<(Payload, Vec<Key>)> {
         let (inline, all) = self.inline(self.chain.on(parent, time)?);
         if !all {
             let batches = self.batches(self.chain.on(parent, time)?);
             if !batches.is_empty() {
-                return Some(Payload::Batches(batches));
+                return Some((Payload::Batches(batches), Vec::new()));
             }
         }
-        Some(if inline.is_empty() { Payload::empty() } else { Payload::Inline(inline) })
+        if inline.is_empty() {
+            return Some((Payload::empty(), Vec::new()));
+        }
+        let bytes = inline.iter().map(|whole| whole.bytes.clone()).collect();
+        Some((Payload::Inline(bytes), inline.iter().map(|whole| whole.key).collect()))
     }
 
     /// Entries themselves, first come first. Whether that is all that wait.
-    fn inline(&self, mut fresh: Fresh<'_>) -> (Vec<ByteBuf>, bool) {
+    fn inline(&self, mut fresh: Fresh<'_>) -> (Vec<Arc<Whole>>, bool) {
         let (mut chosen, mut bytes) = (Vec::new(), 0);
         let in_batches = self.store.free().flat_map(|held| &held.batch.entries);
         for whole in in_batches.chain(self.mempool.unsealed()) {
@@ -75,7 +79,7 @@ impl Payloads {
                 return (chosen, false);
             }
             fresh.take(whole.key);
-            chosen.push(whole.bytes.clone());
+            chosen.push(Arc::clone(whole));
         }
         (chosen, true)
     }
@@ -110,7 +114,7 @@ impl Payloads {
         let (mut skip, mut left) = (Vec::new(), Vec::new());
         for (place, whole) in (0u16..).zip(&batch.entries) {
             if fresh.take(whole.key) {
-                left.push(whole.bytes.as_slice());
+                left.push(whole.transaction);
             } else {
                 skip.push(place);
             }
@@ -118,21 +122,24 @@ impl Payloads {
         if left.is_empty() {
             return None;
         }
-        let left = (!skip.is_empty()).then(|| Left { skip, digest: batch_digest(left) });
+        let left = (!skip.is_empty()).then(|| Left { skip, digest: tree_root(&left) });
         Some(BatchRef { batch: batch.digest(), left })
     }
 
     /// What a block orders, and what is to be said of it; none as long as it is not here, or what stands below is not
     /// known.
-    pub(super) fn look_at(&self, block: &Proposal) -> Option<(BTreeSet<Key>, Verdict)> {
+    pub(super) fn look_at(&self, block: &Proposal) -> Option<Looked> {
         let header = block.header();
         let mut fresh = self.chain.on(&header.parent, header.time)?;
-        let valid = match &block.block.payload {
+        let (valid, inline) = match &block.block.payload {
             Payload::Inline(transactions) => look_inline(transactions, &mut fresh),
-            Payload::Batches(batches) => look_batches(batches, &self.content(batches)?, &mut fresh),
+            Payload::Batches(batches) => {
+                (look_batches(batches, &self.content(batches)?, &mut fresh), Vec::new())
+            }
         };
         let valid = valid && fresh.has_room_for(0);
-        Some((fresh.taken(), if valid { Verdict::Valid } else { Verdict::Invalid }))
+        let verdict = if valid { Verdict::Valid } else { Verdict::Invalid };
+        Some(Looked { keys: fresh.taken(), inline, verdict })
     }
 
     /// The batches of a block, if all are on disk here (M3).
@@ -152,18 +159,17 @@ impl Payloads {
     }
 
     /// The entries of a block in their places, if they are all here.
-    pub(super) fn entries(&self, block: &Proposal) -> Option<Vec<Ordered>> {
-        match &block.block.payload {
-            Payload::Inline(transactions) => {
-                let wholes = transactions.iter().filter_map(|bytes| Whole::read(bytes.clone()).ok());
-                Some(placed(0, wholes.collect()))
-            }
+    pub(super) fn entries(&self, known: &Known) -> Option<Vec<Ordered>> {
+        match &known.block.block.payload {
+            Payload::Inline(_) => Some(placed(0, known.looked.as_ref()?.inline.clone())),
             Payload::Batches(batches) => {
                 let content = self.content(batches)?;
                 let parts = (0..).zip(batches.iter().zip(&content));
                 Some(
                     parts
-                        .flat_map(|(at, (part, batch))| placed(at, part.select(batch.entries.clone())))
+                        .flat_map(|(at, (part, batch))| {
+                            placed(at, part.select(batch.entries.iter().cloned()))
+                        })
                         .collect(),
                 )
             }
@@ -171,19 +177,17 @@ impl Payloads {
     }
 }
 
-fn placed(batch: u64, wholes: Vec<Whole>) -> Vec<Ordered> {
-    let place = |(index, whole): (u64, Whole)| {
-        let Whole { entry, transaction, .. } = whole;
-        Ordered { batch, index, transaction, entry }
-    };
-    (0..).zip(wholes).map(place).collect()
+fn placed(batch: u64, wholes: Vec<Arc<Whole>>) -> Vec<Ordered> {
+    (0..).zip(wholes).map(|(index, whole)| Ordered { batch, index, whole }).collect()
 }
 
-/// M1: each is an entry, lives, and stands nowhere before.
-fn look_inline(transactions: &[ByteBuf], fresh: &mut Fresh<'_>) -> bool {
-    let mut take = |bytes: &ByteBuf| Whole::read(bytes.clone()).is_ok_and(|whole| fresh.take(whole.key));
+/// M1: each is an entry, lives, and stands nowhere before. With those that are entries.
+fn look_inline(transactions: &[ByteBuf], fresh: &mut Fresh<'_>) -> (bool, Vec<Arc<Whole>>) {
+    let read = transactions.iter().filter_map(|bytes| Whole::read(bytes.clone()).ok().map(Arc::new));
+    let inline: Vec<Arc<Whole>> = read.collect();
     // All are looked at, so that what stands here is the same whatever is wrong.
-    transactions.iter().filter(|bytes| !take(bytes)).count() == 0
+    let taken = inline.iter().filter(|whole| fresh.take(whole.key)).count();
+    (taken == transactions.len(), inline)
 }
 
 /// M1: of each batch exactly that is left out which may not stand here, something is left, and it is what it says.
@@ -196,12 +200,14 @@ fn look_batches(batches: &[BatchRef], content: &[Arc<Batch>], fresh: &mut Fresh<
             let taken = fresh.take(whole.key);
             valid &= taken != part.skips(place);
             if !part.skips(place) {
-                left.push(whole.bytes.as_slice());
+                left.push(whole.transaction);
             }
         }
         let beyond = part.left.as_ref().and_then(|left| left.skip.last());
         valid &= beyond.is_none_or(|place| usize::from(*place) < batch.entries.len());
-        valid &= !left.is_empty() && batch_digest(left) == part.ordered();
+        valid &= !left.is_empty();
+        // A whole batch is named by its digest.
+        valid &= part.left.as_ref().is_none_or(|some| tree_root(&left) == some.digest);
     }
     valid
 }

@@ -1,12 +1,13 @@
 //! What stands on each chain of blocks, so that nothing stands there twice (rule M1).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use wattle_types::{NodeId, UnixTime};
 
 use crate::block::Proposal;
 use crate::check::Checked;
-use crate::entry::Key;
+use crate::entry::{Key, Whole};
 use crate::ids::{BlockId, Height};
 use crate::limits::{KNOWN_BLOCKS_MAX, LIVE_ENTRIES_MAX};
 use crate::tree::Verdict;
@@ -25,7 +26,7 @@ impl Window {
         self.0.len() - self.0.range(..Key::first_of(time)).count()
     }
 
-    fn advance(&mut self, time: UnixTime, keys: BTreeSet<Key>) {
+    fn advance(&mut self, time: UnixTime, keys: impl IntoIterator<Item = Key>) {
         // One by one: to split it would cost as much as is left.
         while self.0.first().is_some_and(|first| *first < Key::first_of(time)) {
             self.0.pop_first();
@@ -38,9 +39,8 @@ impl Window {
 #[derive(Debug)]
 pub(crate) struct Known {
     pub(crate) block: Checked<Proposal>,
-    /// What it orders, as soon as that is here.
-    pub(crate) keys: Option<BTreeSet<Key>>,
-    pub(crate) verdict: Option<Verdict>,
+    /// As soon as all that it orders is here.
+    pub(crate) looked: Option<Looked>,
     /// Somebody waits for the verdict.
     pub(crate) asked: bool,
     pub(crate) committed: bool,
@@ -48,7 +48,26 @@ pub(crate) struct Known {
     pub(crate) holders: Vec<NodeId>,
 }
 
+/// What came of looking at a block.
+#[derive(Debug)]
+pub(crate) struct Looked {
+    /// What it orders.
+    pub(crate) keys: BTreeSet<Key>,
+    /// The entries that are in the block itself.
+    pub(crate) inline: Vec<Arc<Whole>>,
+    pub(crate) verdict: Verdict,
+}
+
 impl Known {
+    /// What it orders, if it was looked at.
+    pub(crate) fn keys(&self) -> Option<&BTreeSet<Key>> {
+        self.looked.as_ref().map(|looked| &looked.keys)
+    }
+
+    pub(crate) fn verdict(&self) -> Option<Verdict> {
+        self.looked.as_ref().map(|looked| looked.verdict)
+    }
+
     pub(crate) fn height(&self) -> Height {
         self.block.header().height
     }
@@ -84,8 +103,7 @@ impl Chain {
         }
         Some(self.blocks.entry(id).or_insert_with(|| Known {
             block: block.clone(),
-            keys: None,
-            verdict: None,
+            looked: None,
             asked: false,
             committed: false,
             holders: Vec::new(),
@@ -97,7 +115,7 @@ impl Chain {
         let (mut path, mut next) = (Vec::new(), *from);
         while next != self.tip {
             let known = self.blocks.get(&next)?;
-            known.keys.as_ref()?;
+            known.looked.as_ref()?;
             next = known.block.header().parent;
             path.push(known);
         }
@@ -106,8 +124,7 @@ impl Chain {
 
     /// What may be ordered on top of a block; none as long as it is not known what stands below.
     pub(crate) fn on(&self, parent: &BlockId, time: UnixTime) -> Option<Fresh<'_>> {
-        let path: Vec<&BTreeSet<Key>> =
-            self.path(parent)?.into_iter().filter_map(|known| known.keys.as_ref()).collect();
+        let path: Vec<&BTreeSet<Key>> = self.path(parent)?.into_iter().filter_map(Known::keys).collect();
         let live = |keys: &&BTreeSet<Key>| keys.range(Key::first_of(time)..).count();
         let live = self.window.live_at(time) + path.iter().map(live).sum::<usize>();
         Some(Fresh { window: &self.window, path, time, live, own: BTreeSet::new() })
@@ -135,7 +152,7 @@ impl Chain {
     /// The committed block on top of the tip, if what it orders is here.
     pub(crate) fn next(&self) -> Option<BlockId> {
         let next = |known: &&Known| {
-            known.committed && known.keys.is_some() && known.block.header().parent == self.tip
+            known.committed && known.looked.is_some() && known.block.header().parent == self.tip
         };
         self.blocks.values().find(next).map(|known| known.block.id())
     }
@@ -145,7 +162,7 @@ impl Chain {
         let known = self.blocks.remove(id)?;
         let header = known.block.header();
         (self.tip, self.height, self.time) = (*id, header.height, header.time);
-        self.window.advance(header.time, known.keys.clone().unwrap_or_default());
+        self.window.advance(header.time, known.keys().into_iter().flatten().copied());
         let mut order: Vec<(Height, BlockId)> =
             self.blocks.iter().map(|(id, known)| (known.height(), *id)).collect();
         order.sort_unstable();
@@ -180,15 +197,19 @@ pub(crate) struct Fresh<'a> {
 }
 
 impl Fresh<'_> {
-    /// M1: an entry that lives at the block's time and stands nowhere before.
+    /// M1: it lives at the block's time and stands nowhere below.
+    fn is_new(&self, key: &Key) -> bool {
+        key.lives_at(self.time) && !self.window.has(key) && !self.path.iter().any(|keys| keys.contains(key))
+    }
+
+    /// M1: an entry that may stand in this block, and does not yet.
     pub(crate) fn admits(&self, key: &Key) -> bool {
-        let before = self.window.has(key) || self.path.iter().any(|keys| keys.contains(key));
-        key.lives_at(self.time) && !before && !self.own.contains(key)
+        self.is_new(key) && !self.own.contains(key)
     }
 
     /// It stands in this block from here on. Whether it may.
     pub(crate) fn take(&mut self, key: Key) -> bool {
-        self.admits(&key) && self.own.insert(key)
+        self.is_new(&key) && self.own.insert(key)
     }
 
     /// M1: what is remembered has a bound, and so many more keep it.

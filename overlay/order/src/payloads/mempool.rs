@@ -1,6 +1,7 @@
 //! Entries that were handed in here and are not ordered yet: first come, first served, with room for everybody.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use wattle_types::{NodeId, UnixTime};
 
@@ -119,7 +120,7 @@ enum Stage {
 
 #[derive(Debug)]
 struct Waiting {
-    whole: Whole,
+    whole: Arc<Whole>,
     from: Submitter,
     place: u64,
     stage: Stage,
@@ -161,7 +162,7 @@ impl Mempool {
     }
 
     /// Takes an entry. Whether it is new here; one that waits already is taken as that one.
-    pub(crate) fn admit(&mut self, from: Submitter, whole: Whole) -> Result<bool, Busy> {
+    pub(crate) fn admit(&mut self, from: Submitter, whole: Arc<Whole>) -> Result<bool, Busy> {
         if self.entries.contains_key(&whole.key) {
             return Ok(false);
         }
@@ -221,12 +222,12 @@ impl Mempool {
     }
 
     /// Those in no batch, first come first.
-    pub(crate) fn unsealed(&self) -> impl Iterator<Item = &Whole> {
+    pub(crate) fn unsealed(&self) -> impl Iterator<Item = &Arc<Whole>> {
         self.unsealed.values().filter_map(|key| self.entries.get(key)).map(|waiting| &waiting.whole)
     }
 
     /// Those in no batch and in no block of this node's.
-    pub(crate) fn loose(&self) -> impl Iterator<Item = &Whole> {
+    pub(crate) fn loose(&self) -> impl Iterator<Item = &Arc<Whole>> {
         let unsealed = self.unsealed.values().filter_map(|key| self.entries.get(key));
         unsealed.filter(|waiting| waiting.stage == Stage::Loose).map(|waiting| &waiting.whole)
     }
@@ -240,7 +241,7 @@ impl Mempool {
     }
 
     /// Those that this node's own callers handed in, first come first.
-    pub(crate) fn all(&self) -> impl Iterator<Item = &Whole> {
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Whole>> {
         self.entries.values().map(|waiting| &waiting.whole)
     }
 
@@ -312,10 +313,10 @@ mod tests {
     use super::*;
     use crate::entry::Entry;
 
-    fn whole(number: u64, size: usize, until: u64) -> Whole {
+    fn whole(number: u64, size: usize, until: u64) -> Arc<Whole> {
         let data = ByteBuf::from(vec![7; size.max(1)]);
         let entry = Entry { app: "a/1".to_owned(), data, until: UnixTime::from_millis(until), salt: number };
-        Whole::read(ByteBuf::from(entry.encode())).unwrap()
+        Arc::new(Whole::read(ByteBuf::from(entry.encode())).unwrap())
     }
 
     fn submitter(number: u8) -> Submitter {
@@ -357,7 +358,7 @@ mod tests {
             let all = Room { entries: 16, bytes: 2_000 };
             let bounds = Bounds { all, peer: Room { entries: 5, bytes: 700 } };
             let mut pool = Mempool::new(bounds);
-            let mut model: Vec<(Submitter, Whole)> = Vec::new();
+            let mut model: Vec<(Submitter, Arc<Whole>)> = Vec::new();
             for step in steps {
                 match step {
                     Step::Admit { from, number, size, until } => {

@@ -42,7 +42,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_bytes::ByteBuf;
 use wattle_types::{Machine, NodeId, Outbox, Time, UnixTime};
 
 pub use batch::{Batch, InvalidBatch};
@@ -54,7 +53,7 @@ use crate::certificate::Qc;
 use crate::check::Checked;
 use crate::committee::Committee;
 use crate::core::To;
-use crate::entry::{Entry, Whole};
+use crate::entry::Whole;
 use crate::ids::{BlockId, Digest, Height, Round, Seat, Seq};
 use crate::tree::Verdict;
 use crate::{block::Payload, entry::Key};
@@ -68,7 +67,7 @@ pub struct Config {
     pub me: NodeId,
     /// What the mempool holds at the most.
     pub bounds: Bounds,
-    /// How long an entry waits for company before it is sealed into a batch.
+    /// How long an entry waits for company before it is sealed into a batch, while another batch is under way.
     pub seal_after: Duration,
     /// How long a batch that a block names may still be on its way before it is asked for.
     pub fetch_after: Duration,
@@ -129,8 +128,8 @@ pub enum Input {
         id: SubmitId,
         /// Who.
         from: Submitter,
-        /// The encoding of an [`Entry`].
-        entry: Vec<u8>,
+        /// What.
+        entry: Arc<Whole>,
     },
     /// A message came.
     Received {
@@ -262,10 +261,8 @@ pub struct Ordered {
     pub batch: u64,
     /// At which place of what the block orders of the batch.
     pub index: u64,
-    /// Its hash.
-    pub transaction: Digest,
     /// The entry.
-    pub entry: Entry,
+    pub whole: Arc<Whole>,
 }
 
 /// Where the machine stands.
@@ -314,6 +311,8 @@ pub struct Payloads {
     hands_at: Option<Time>,
     handed: BTreeSet<Key>,
     turns: usize,
+    /// When a batch of this node's own is told again, or a little before.
+    tells_at: Option<Time>,
     late: Late,
     /// Who waits for a batch that the disk is asked for.
     serving: BTreeMap<Digest, BTreeSet<NodeId>>,
@@ -352,6 +351,7 @@ impl Payloads {
             hands_at: None,
             handed: BTreeSet::new(),
             turns: 0,
+            tells_at: None,
             late: Late::new(),
             serving: BTreeMap::new(),
         }
@@ -388,16 +388,15 @@ impl Payloads {
         now: Time,
         id: SubmitId,
         from: Submitter,
-        entry: Vec<u8>,
+        entry: Arc<Whole>,
         out: &mut Outbox<Output>,
     ) {
-        let result = self.take(now, from, ByteBuf::from(entry));
+        let result = self.take(now, from, entry);
         out.push(Output::Answer { id, result });
     }
 
     /// M2: takes an entry into the mempool, or says why not.
-    fn take(&mut self, now: Time, from: Submitter, entry: ByteBuf) -> Result<Digest, NotTaken> {
-        let whole = Whole::read(entry)?;
+    fn take(&mut self, now: Time, from: Submitter, whole: Arc<Whole>) -> Result<Digest, NotTaken> {
         if self.chain.is_ordered(&whole.key) {
             return Err(NotTaken::Ordered);
         }
@@ -425,9 +424,9 @@ impl Payloads {
                 });
             }
             Message::Entries(entries) => {
-                for entry in entries {
+                for whole in entries.into_iter().filter_map(|entry| Whole::read(entry).ok()) {
                     // Ignored because its owner hears from the log: it tries others until then.
-                    let _taken = self.take(now, Submitter::Peer(from), entry).is_ok();
+                    let _taken = self.take(now, Submitter::Peer(from), Arc::new(whole)).is_ok();
                 }
             }
             Message::Batch(transactions) => self.on_batch(now, from, transactions, out),
@@ -521,7 +520,7 @@ impl Machine for Payloads {
             self.seals_at(),
             self.hands_at,
             self.store.asks_at(),
-            self.tells_at(),
+            self.tells_at,
             self.judges_at(),
         ];
         times.into_iter().flatten().min()

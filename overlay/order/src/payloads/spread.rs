@@ -10,6 +10,7 @@ use wattle_types::{NodeId, Outbox, Time};
 use super::batch::{Batch, Held, Origin};
 use super::{Message, Output, Payloads};
 use crate::core::To;
+use crate::entry::Whole;
 use crate::ids::{Digest, Height, Seq};
 use crate::limits::{
     BATCH_BYTES_MAX, BATCH_COUNT_MAX, ENTRY_LIFE_MAX_MS, HANDED_MAX, SERVING_MAX, STRIKE_BLOCKS,
@@ -37,7 +38,8 @@ impl Payloads {
         self.store.insert(batch, origin, Some(self.last));
     }
 
-    /// When what waits in the mempool becomes a batch.
+    /// When what waits in the mempool becomes a batch: at once if it is much, or if no batch of this node's is under
+    /// way; else it waits for company.
     pub(super) fn seals_at(&self) -> Option<Time> {
         let since = self.loose_since?;
         let loose = self.mempool.loose_bytes();
@@ -45,13 +47,15 @@ impl Payloads {
         if self.seat.is_none() || self.failed || loose == 0 || !room {
             return None;
         }
-        Some(if loose >= SEAL_BYTES { since } else { since.after(self.config.seal_after) })
+        // While none of its own is on its way, company would come too late.
+        let at_once = loose >= SEAL_BYTES || !self.store.has_free_of(self.config.me);
+        Some(if at_once { since } else { since.after(self.config.seal_after) })
     }
 
     pub(super) fn seal_if_due(&mut self, now: Time, out: &mut Outbox<Output>) {
         while self.seals_at().is_some_and(|at| at <= now) {
             let mut bytes = 0;
-            let fits = |whole: &&crate::entry::Whole| {
+            let fits = |whole: &&Arc<Whole>| {
                 bytes += whole.bytes.len();
                 bytes <= BATCH_BYTES_MAX
             };
@@ -66,21 +70,20 @@ impl Payloads {
             let message = Message::Batch(batch.to_bytes());
             let digest = batch.digest();
             self.store_batch(Arc::new(batch), Origin::Author(self.config.me), out);
-            let again = Some((now.after(self.config.tell_retry), 0));
+            let at = now.after(self.config.tell_retry);
             if let Some(held) = self.store.get_mut(&digest) {
-                held.again = again;
+                held.again = Some((at, 0));
             }
+            self.tells_at = Some(self.tells_at.map_or(at, |next| next.min(at)));
             out.push(Output::Send { to: To::All, message });
         }
     }
 
-    pub(super) fn tells_at(&self) -> Option<Time> {
-        let own = self.store.free().filter(|held| held.author == Some(self.config.me));
-        own.filter_map(|held| held.again).map(|(at, _)| at).min()
-    }
-
     /// M3: a batch is told again to those who did not say that they have it, less often each time.
     pub(super) fn tell_again(&mut self, now: Time, out: &mut Outbox<Output>) {
+        if self.tells_at.is_none_or(|at| at > now) {
+            return;
+        }
         let (me, retry) = (self.config.me, self.config.tell_retry);
         let committee = Arc::clone(&self.committee);
         for held in self.store.own_mut(me) {
@@ -102,6 +105,7 @@ impl Payloads {
                 out.push(Output::Send { to: To::One(id), message: Message::Batch(held.batch.to_bytes()) });
             }
         }
+        self.tells_at = self.store.own_mut(me).filter_map(|held| held.again).map(|(at, _)| at).min();
     }
 
     /// A validator's batch. M4: what is over its room is not taken; it tells it again.
@@ -258,7 +262,7 @@ impl Payloads {
         loop {
             let mut bytes = 0;
             let fresh = self.mempool.all().filter(|whole| !self.handed.contains(&whole.key));
-            let fits = |whole: &&crate::entry::Whole| {
+            let fits = |whole: &&Arc<Whole>| {
                 bytes += whole.bytes.len();
                 bytes <= BATCH_BYTES_MAX
             };
@@ -267,7 +271,7 @@ impl Payloads {
                 break;
             }
             self.handed.extend(fresh.iter().map(|whole| whole.key));
-            let entries: Vec<ByteBuf> = fresh.into_iter().map(|whole| whole.bytes).collect();
+            let entries: Vec<ByteBuf> = fresh.iter().map(|whole| whole.bytes.clone()).collect();
             for id in self.some_validators() {
                 out.push(Output::Send { to: To::One(id), message: Message::Entries(entries.clone()) });
             }

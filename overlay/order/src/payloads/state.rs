@@ -58,18 +58,16 @@ impl Payloads {
     /// Looks at what can be looked at, tells what can be told, and asks for the rest.
     pub(super) fn settle(&mut self, now: Time, out: &mut Outbox<Output>) {
         let mut open: Vec<(Height, BlockId)> = (self.chain.blocks.iter())
-            .filter(|(_, known)| known.keys.is_none())
+            .filter(|(_, known)| known.looked.is_none())
             .map(|(id, known)| (known.height(), *id))
             .collect();
         open.sort_unstable();
         for (_, id) in open {
             let Some(block) = self.chain.blocks.get(&id).map(|known| known.block.clone()) else { continue };
             self.want_missing(&block, out);
-            if let Some((keys, verdict)) = self.look_at(&block)
-                && let Some(known) = self.chain.blocks.get_mut(&id)
-            {
-                known.keys = Some(keys);
-                known.verdict = Some(verdict);
+            let looked = self.look_at(&block);
+            if let Some(known) = self.chain.blocks.get_mut(&id) {
+                known.looked = looked;
             }
             // The next may be on the tip once this one is told.
             self.tell_ordered(out);
@@ -90,7 +88,7 @@ impl Payloads {
 
     /// When a block's time is no longer ahead of the clock.
     pub(super) fn judges_at(&self) -> Option<Time> {
-        let waits = self.chain.blocks.values().filter(|known| known.asked && known.verdict.is_some());
+        let waits = self.chain.blocks.values().filter(|known| known.asked && known.looked.is_some());
         waits.map(|known| self.when(early(known.block.header().time))).min()
     }
 
@@ -98,7 +96,7 @@ impl Payloads {
     fn tell_verdicts(&mut self, now: Time, out: &mut Outbox<Output>) {
         let wall = self.wall(now);
         for (id, known) in &mut self.chain.blocks {
-            if let Some(verdict) = known.verdict.filter(|_| known.asked)
+            if let Some(verdict) = known.verdict().filter(|_| known.asked)
                 && early(known.block.header().time) <= wall
             {
                 known.asked = false;
@@ -110,18 +108,19 @@ impl Payloads {
     /// M6: ascending, each once, with all its entries.
     fn tell_ordered(&mut self, out: &mut Outbox<Output>) {
         while let Some(id) = self.chain.next() {
-            let Some(block) = self.chain.blocks.get(&id).map(|known| known.block.clone()) else { return };
-            let Some(entries) = self.entries(&block) else {
+            let Some(known) = self.chain.blocks.get(&id) else { return };
+            let (block, entries) = (known.block.clone(), self.entries(known));
+            let Some(entries) = entries else {
                 // It was here, and gave way to others in memory.
                 return self.want_missing(&block, out);
             };
             let Some((known, gone)) = self.chain.advance(&id) else { return };
             if known.asked
-                && let Some(verdict) = known.verdict
+                && let Some(verdict) = known.verdict()
             {
                 out.push(Output::Judged { block: id, verdict });
             }
-            for key in known.keys.iter().flatten() {
+            for key in known.keys().into_iter().flatten() {
                 self.mempool.remove(key);
             }
             if let Payload::Batches(batches) = &block.block.payload {
@@ -135,10 +134,11 @@ impl Payloads {
 
     /// Blocks that the chain went past.
     fn abandoned(&mut self, gone: &[Known]) {
-        for Known { block, keys, asked, .. } in gone {
-            self.mempool.take_back(keys.iter().flatten().copied());
+        for known in gone {
+            let Known { block, asked, .. } = known;
+            self.mempool.take_back(known.keys().into_iter().flatten().copied());
             // M5: its payload never came here.
-            let withheld = *asked && keys.is_none() && !self.missing(block).is_empty();
+            let withheld = *asked && known.looked.is_none() && !self.missing(block).is_empty();
             if let Some(author) = self.committee.id(block.header().author).filter(|_| withheld) {
                 self.strike(author);
             }
@@ -147,7 +147,7 @@ impl Payloads {
 
     /// Lets go what no block can need any more.
     fn forget(&mut self, out: &mut Outbox<Output>) {
-        let open = self.chain.blocks.values().filter(|known| known.keys.is_none() || known.committed);
+        let open = self.chain.blocks.values().filter(|known| known.looked.is_none() || known.committed);
         let mut needed: BTreeSet<Digest> = BTreeSet::new();
         for known in open {
             if let Payload::Batches(batches) = &known.block.block.payload {

@@ -10,7 +10,7 @@ use wattle_order::payloads::{
     self, Batch, Bounds, Config, Input, Message, NotTaken, Output, Payloads, SubmitId, Submitter,
 };
 use wattle_order::{
-    BatchRef, BlockId, Checked, Checker, Digest, Entry, Payload, Proposal, Record, Seq, Sound, To,
+    BatchRef, BlockId, Checked, Checker, Digest, Entry, Payload, Proposal, Record, Seq, Sound, To, Whole,
 };
 use wattle_types::{Machine as _, NodeId, Outbox, Time, UnixTime};
 
@@ -98,6 +98,11 @@ pub(crate) fn entry(number: u64, bytes: usize, until: UnixTime) -> Entry {
     let mut data = number.to_be_bytes().to_vec();
     data.resize(bytes.max(8), 7);
     Entry { app: "count/1".to_owned(), data: ByteBuf::from(data), until, salt: number }
+}
+
+/// As it is handed in.
+pub(crate) fn whole(entry: &Entry) -> Arc<Whole> {
+    Arc::new(Whole::read(ByteBuf::from(entry.encode())).unwrap())
 }
 
 pub(crate) fn number(entry: &Entry) -> u64 {
@@ -197,7 +202,7 @@ impl World {
     pub(crate) fn hand_to(&mut self, place: usize, tx: u64) {
         let bytes = self.options.payload.unwrap_or(8);
         let until = wall(self.submitted[&tx].after(Duration::from_secs(100)));
-        let entry = entry(tx, bytes, until).encode();
+        let entry = whole(&entry(tx, bytes, until));
         self.tell_payloads(place, Input::Submit { id: SubmitId(tx), from: Submitter::Here, entry });
     }
 
@@ -347,7 +352,7 @@ impl World {
             Payload::Inline(_) => here.carried.shapes.0 += 1,
         }
         assert_eq!(root_of(&block, entries), block.header().payload, "M6: these are not the block's entries");
-        let transactions: Vec<u64> = entries.iter().map(|ordered| number(&ordered.entry)).collect();
+        let transactions: Vec<u64> = entries.iter().map(|ordered| number(ordered.whole.entry())).collect();
         if !block.block.payload.is_empty() {
             self.places[place].carried.last = Some(block.block.payload.clone());
         }
@@ -400,7 +405,7 @@ fn root_of(block: &Proposal, entries: &[payloads::Ordered]) -> Digest {
     for ordered in entries {
         let batch = batches.entry(ordered.batch).or_default();
         assert_eq!(ordered.index, batch.len() as u64, "M6: an entry's place");
-        batch.push(ordered.transaction);
+        batch.push(ordered.whole.transaction());
     }
     let roots: Vec<Digest> = batches.into_values().map(|hashes| wattle_order::tree_root(&hashes)).collect();
     assert_eq!(roots.len(), block.block.payload.batches().len());

@@ -6,7 +6,7 @@ use std::time::Duration;
 use wattle_order::payloads::{Input, NotTaken, SubmitId, Submitter};
 use wattle_order::{Alarm, Digest, Epoch, Payload};
 
-use crate::carry::{Lie, entry, wall};
+use crate::carry::{Lie, entry, wall, whole};
 use crate::epochs::{change, with_followers};
 use crate::faults::skipping;
 use crate::world::{Options, World};
@@ -318,8 +318,8 @@ fn one_whose_disk_takes_no_batch_says_nothing_of_them_and_the_others_go_on() {
     let batches = shapes(&world).1;
     assert!(batches > 50, "{batches}");
     // It would keep what it took to itself.
-    let bytes = entry(1, LITTLE, wall(world.now.after(5 * SECOND))).encode();
-    world.tell_payloads(2, Input::Submit { id: SubmitId(1), from: Submitter::Here, entry: bytes });
+    let entry = whole(&entry(1, LITTLE, wall(world.now.after(5 * SECOND))));
+    world.tell_payloads(2, Input::Submit { id: SubmitId(1), from: Submitter::Here, entry });
     assert_eq!(world.places[2].carried.answers[&1], Err(NotTaken::Disk));
 }
 
@@ -344,9 +344,9 @@ fn validators_change_under_load_and_followers_hand_in_too() {
 fn a_minority_says_that_its_entries_are_over() {
     let mut world = World::new(Options { load_us: 0, ..options(7, 4, LITTLE) });
     world.partition(&[0, 1, 1, 1]);
-    let bytes = entry(1, LITTLE, wall(world.now.after(5 * SECOND))).encode();
-    let hash = wattle_order::transaction_hash(&bytes);
-    world.tell_payloads(0, Input::Submit { id: SubmitId(1), from: Submitter::Here, entry: bytes });
+    let entry = whole(&entry(1, LITTLE, wall(world.now.after(5 * SECOND))));
+    let hash = entry.transaction();
+    world.tell_payloads(0, Input::Submit { id: SubmitId(1), from: Submitter::Here, entry });
     assert_eq!(world.places[0].carried.answers[&1], Ok(hash));
     world.run(4 * SECOND);
     assert!(world.places[0].carried.expired.is_empty());

@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use serde::Deserialize as _;
 use serde_json::Value;
-use wattle_order::{EpochProof, Header, Payload, Qc, Receipt, Record, Seat, Seen, Signers};
+use wattle_order::{
+    EpochProof, Header, Payload, Qc, Receipt, Record, Seat, Seen, Signers, Tree, transaction_hash,
+};
 use wattle_types::cbor;
 
 use crate::epochs::{change, with_followers};
@@ -57,11 +59,11 @@ fn of_blocks(
         let payload = &world.places[0].chain[header.height.0 as usize - 1].block.block.payload;
         let Payload::Inline(transactions) = payload else { continue };
         let links: Vec<Header> = headers[place + 1..].iter().chain(beyond).cloned().collect();
+        let tree = Tree::of(transactions.iter().map(|transaction| transaction_hash(transaction)).collect());
         for index in 0..transactions.len() {
-            let bytes = transactions.iter().map(|transaction| transaction.as_slice());
             let end = (links.clone(), commit.clone());
             let chain = world.committee.chain();
-            receipts.extend(Receipt::new(chain, proofs.to_vec(), (header, payload), (0, index), bytes, end));
+            receipts.extend(Receipt::new(chain, proofs.to_vec(), (header, payload), (0, index), &tree, end));
         }
     }
     receipts

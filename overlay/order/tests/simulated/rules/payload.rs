@@ -12,12 +12,12 @@ use wattle_order::payloads::{
 };
 use wattle_order::{
     BatchRef, Checked, Digest, Entry, InvalidEntry, Left, Payload, Proposal, Qc, Round, Seat, Sound, Verdict,
-    batch_digest, transaction_hash,
+    Whole, batch_digest, transaction_hash,
 };
 use wattle_types::{Machine as _, NodeId, Outbox, Time, UnixTime};
 
 use super::Bench;
-use crate::carry::entry;
+use crate::carry::{entry, whole};
 
 const NOW: u64 = 1_000_000;
 
@@ -118,10 +118,15 @@ impl Path {
     }
 
     fn submit_bytes(&mut self, from: Submitter, entry: Vec<u8>) -> Result<Digest, NotTaken> {
-        let outputs = self.tell(Input::Submit { id: SubmitId(1), from, entry });
+        let entry = Arc::new(Whole::read(ByteBuf::from(entry))?);
+        let outputs = self.hand_in(from, entry);
         let answer =
             |output: Output| if let Output::Answer { result, .. } = output { Some(result) } else { None };
         outputs.into_iter().find_map(answer).unwrap()
+    }
+
+    fn hand_in(&mut self, from: Submitter, entry: Arc<Whole>) -> Vec<Output> {
+        self.tell(Input::Submit { id: SubmitId(1), from, entry })
     }
 
     /// The next block on the chain, by its leader.
@@ -472,8 +477,6 @@ fn m3_what_is_missing_is_asked_of_the_leader_and_then_of_the_others() {
 fn m3_a_batch_is_told_again_to_those_who_do_not_have_it() {
     let mut path = Path::new();
     path.submit(Submitter::Here, &a(1)).unwrap();
-    let outputs = path.wait(Duration::from_millis(11));
-    assert!(matches!(sent(&outputs)[..], [Message::Batch(_)]), "it is sealed and sent");
     path.hear(2, Message::Have(digest(&[a(1)])));
     let outputs = path.wait(Duration::from_millis(1_000));
     let to = outputs.iter().filter_map(|output| match output {
@@ -519,19 +522,37 @@ fn m4_one_authors_batches_fill_its_own_room_only() {
     assert!(matches!(path.hear(3, garbage)[..], [Output::Misbehaved { .. }]));
 }
 
+/// Company would come too late for the first: what comes while it is under way goes together.
+#[test]
+fn an_entry_waits_for_company_while_another_batch_is_under_way_and_not_before() {
+    let mut path = Path::new();
+    let batches = |outputs: &[Output]| -> Vec<Message> {
+        sent(outputs).into_iter().filter(|it| matches!(it, Message::Batch(_))).cloned().collect()
+    };
+    let outputs = path.hand_in(Submitter::Here, whole(&a(1)));
+    assert_eq!(batches(&outputs), [Message::Batch(bytes(&[a(1)]))], "at once");
+    assert!(batches(&path.hand_in(Submitter::Here, whole(&a(2)))).is_empty());
+    assert!(batches(&path.wait(Duration::from_millis(9))).is_empty());
+    assert!(batches(&path.hand_in(Submitter::Here, whole(&a(3)))).is_empty());
+    let outputs = path.wait(Duration::from_millis(2));
+    assert_eq!(batches(&outputs), [Message::Batch(bytes(&[a(2), a(3)]))], "together");
+}
+
 #[test]
 fn m5_own_batches_are_ordered_when_a_quorum_has_them() {
     let mut path = Path::new();
-    let entries: Vec<Entry> = (0..20).map(|number| sized(number, 2_000)).collect();
+    let entries: Vec<Entry> = (0..21).map(|number| sized(number, 2_000)).collect();
     for entry in &entries {
         path.submit(Submitter::Here, entry).unwrap();
     }
     path.wait(Duration::from_millis(11));
+    // The first is under way alone.
+    let entries = &entries[1..];
     assert!(matches!(path.build(), Payload::Inline(_)), "as much as goes into the block itself");
-    path.hear(1, Message::Have(digest(&entries)));
+    path.hear(1, Message::Have(digest(entries)));
     assert!(matches!(path.build(), Payload::Inline(_)), "two have it");
-    path.hear(3, Message::Have(digest(&entries)));
-    assert_eq!(path.build(), by_batch(&entries), "three do");
+    path.hear(3, Message::Have(digest(entries)));
+    assert_eq!(path.build(), by_batch(entries), "three do");
 }
 
 #[test]
@@ -568,7 +589,8 @@ fn m6_what_is_committed_is_told_in_order_and_whole() {
     let told = |outputs: &[Output]| -> Vec<(u64, Vec<u64>)> {
         let told = |output: &Output| match output {
             Output::Ordered { block, entries } => {
-                let numbers = entries.iter().map(|ordered| crate::carry::number(&ordered.entry)).collect();
+                let numbers =
+                    entries.iter().map(|ordered| crate::carry::number(ordered.whole.entry())).collect();
                 Some((block.header().height.0, numbers))
             }
             _ => None,

@@ -15,7 +15,7 @@ use wattle_order::catch_up::{Answer, Range};
 use wattle_order::payloads::{self, Batch};
 use wattle_order::{
     BatchRef, ChainEnd, Digest, Entry, EpochProof, Evidence, Left, Message, Payload, Receipt, Record, Round,
-    Seat, Vote, transaction_hash,
+    Seat, Tree, Vote, transaction_hash,
 };
 use wattle_types::{Domain, UnixTime, cbor};
 
@@ -140,11 +140,10 @@ fn what_is_stored_and_handed_out_is_spelled_as_ever() {
     golden("record_block", &last(|record| matches!(record, Record::Block(_))).unwrap());
     golden("record_commit", &last(|record| matches!(record, Record::Commit { .. })).unwrap());
     let chain = bench.committee.chain();
-    let bytes = transactions();
-    let bytes = bytes.iter().map(|bytes| bytes.as_slice());
+    let tree = Tree::of(transactions().iter().map(|bytes| transaction_hash(bytes)).collect());
     let commit = (Vec::new(), bench.qc(&second));
     let receipt =
-        Receipt::new(chain, Vec::new(), (first.header(), &first.block.payload), (0, 1), bytes, commit)
+        Receipt::new(chain, Vec::new(), (first.header(), &first.block.payload), (0, 1), &tree, commit)
             .unwrap();
     let genesis = Arc::clone(&bench.committee);
     assert!(receipt.verify(&genesis, &mut bench.seen).is_ok());

@@ -2,9 +2,9 @@
 //!
 //! Whoever has the log may tell it: what it tells proves itself. A node that follows asks one keeper after the other
 //! for what is above its own height; who is asked waits until there is something, so a new block is here one way after
-//! it is committed there, and a log that rests costs an answer in twenty seconds. A keeper may stand still while the log
-//! goes on, so after an answer without news, or when what was handed in is not ordered as far as one tells, the next is
-//! asked.
+//! it is committed there, and a log that rests costs an answer in twenty seconds. A keeper may stand still while the
+//! log goes on, so after an answer without news, or when what was handed in is not ordered as far as one tells, the
+//! next is asked.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -150,6 +150,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path(), Owner::this_process("index")).unwrap();
         let (mut index, block) = (Index::default(), entries(5, 5000));
+        write(&store, index.take(Height(3), &entries(3, 10))).await;
         let first = index.take(Height(5), &block);
         assert_eq!(first.len(), 2);
         write(&store, first[..1].to_vec()).await;

@@ -205,12 +205,15 @@ impl Replica {
         let tops = others.filter_map(|(_, feed)| feed.top()).filter(|span| span.top.at <= limit);
         let seen = frontier(tops.map(|span| (&span.top, span.seen.as_slice())));
         let wall = self.wall(now);
+        let prev = top.map(|span| span.top);
+        // What was too far ahead when it came moved no clock, and may be named by now.
+        let named = prev.iter().chain(&seen).map(|link| link.at).max().unwrap_or_default();
         let post = Post {
             doc,
             feed: number,
             seq: top.map_or(1, |span| span.last + 1),
-            at: feeds.clock.max(top.map_or(Hlc::default(), |span| span.top.at)).tick(wall),
-            prev: top.map(|span| span.top),
+            at: feeds.clock.max(named).tick(wall),
+            prev,
             seen,
             body: ByteBuf::from(body),
         };

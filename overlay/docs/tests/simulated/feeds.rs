@@ -471,8 +471,24 @@ fn a_clock_far_ahead_moves_no_other_clock() {
     assert!(now.post.at < Hlc::at(UnixTime::from_millis(1_800_000_000_000 + 60_000)), "{:?}", now.post.at);
 }
 
-/// Five nodes talk while links come and go, frames are lost, doubled and late, and nodes die between writes.
-/// Gives how many messages were acknowledged.
+#[test]
+fn an_answer_to_what_was_dated_ahead_comes_after_it_once_that_is_near() {
+    let (mut world, doc) = room(3, 13, Faults::NONE);
+    world.set_clock(1, 11 * 60);
+    world.say(1, doc, "from the future").unwrap();
+    world.run(SECOND);
+    // Ten minutes are as far as clocks follow: it was further ahead when it came, and is not any more.
+    world.run(90 * SECOND);
+    world.say(0, doc, "here by now").unwrap();
+    world.run(SECOND);
+    for node in 0..3 {
+        assert_eq!(world.said(node, doc), ["from the future", "here by now"], "node {node}");
+        assert_eq!(world.nodes[node].misbehaved, [], "node {node}");
+    }
+}
+
+/// Five nodes talk while links come and go, frames are lost, doubled and late, clocks are set wrong by up to an hour,
+/// and nodes die between writes. Gives how many messages were acknowledged.
 fn talk(seed: u64) -> usize {
     let faults = Faults { loss: 5, double: 5, delay_ms: 40, overtake: true, disk_ms: 10 };
     let (mut world, doc) = room(5, seed, faults);
@@ -493,6 +509,11 @@ fn talk(seed: u64) -> usize {
                 let other = world.draw(5) as usize;
                 world.connect(node, other);
             }
+            4 => {
+                let ahead_s = world.draw(7200) as i64 - 3600;
+                world.set_clock(node, ahead_s);
+            }
+            5 => world.set_clock(node, 0),
             _ if world.is_up(node) => {
                 let text = format!("{step} of {node}");
                 if world.say(node, doc, &text).is_ok() {
@@ -508,13 +529,15 @@ fn talk(seed: u64) -> usize {
         if !world.is_up(node) {
             world.start(node);
         }
+        world.set_clock(node, 0);
     }
     world.faults = Faults::NONE;
     world.connect_all();
     world.run(40 * SECOND);
     let said = world.said(0, doc);
-    for node in 1..5 {
+    for node in 0..5 {
         assert_eq!(world.said(node, doc), said, "seed {seed}: node {node} differs");
+        assert_eq!(world.nodes[node].misbehaved, [], "seed {seed}: node {node} takes another for a liar");
     }
     for text in &acknowledged {
         assert_eq!(said.iter().filter(|it| *it == text).count(), 1, "seed {seed}: {text:?} of {said:?}");

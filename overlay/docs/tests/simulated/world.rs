@@ -88,6 +88,13 @@ fn label(_: &Automerge) -> Label {
     Label::default()
 }
 
+impl Node {
+    /// What its wall clock said when the world began.
+    fn started(&self) -> UnixTime {
+        UnixTime::from_millis(1_800_000_000_000).before(self.clock_behind).after(self.clock_ahead)
+    }
+}
+
 impl World {
     pub(crate) fn new(nodes: usize, seed: u64, faults: Faults) -> Self {
         let mut world = Self {
@@ -165,14 +172,23 @@ impl World {
             key: it.key.clone(),
             network: NetworkName::default(),
             seed,
-            started: UnixTime::from_millis(1_800_000_000_000 - it.clock_behind.as_millis() as u64)
-                .after(it.clock_ahead),
+            started: it.started(),
             label,
             show: self.show,
         };
         it.replica = Some(
             Replica::new(config, rows(Table::Docs), rows(Table::DocControl), rows(Table::DocFeeds)).unwrap(),
         );
+    }
+
+    /// Somebody sets a node's wall clock so many seconds ahead, or behind where that is less than nothing.
+    pub(crate) fn set_clock(&mut self, node: usize, ahead_s: i64) {
+        let it = &mut self.nodes[node];
+        let off = Duration::from_secs(ahead_s.unsigned_abs());
+        (it.clock_ahead, it.clock_behind) =
+            if ahead_s < 0 { (Duration::ZERO, off) } else { (off, Duration::ZERO) };
+        let wall = it.started().after(self.now.since(Time::ZERO));
+        self.handle(node, Input::Clock(wall));
     }
 
     /// Kills a node: of what it gave to the disk a prefix is there, the rest is not. A batch is there whole or not at

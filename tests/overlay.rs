@@ -38,6 +38,23 @@ async fn two_nodes_connect_over_quic_and_know_each_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn where_somebody_says_to_dial_is_dialed_while_another_address_does_not_answer() {
+    let (one, two) = (Node::start(1).await, Node::start(2).await);
+    let silent = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let old = format!("/ip4/127.0.0.1/udp/{}/quic-v1", silent.local_addr().unwrap().port()).parse().unwrap();
+    let waits = tokio::spawn({
+        let (overlay, peer) = (one.overlay.clone(), two.id());
+        async move { overlay.connect(Some(peer), vec![old]).await }
+    });
+    // A datagram there: the dial is under way.
+    silent.recv_from(&mut [0; 2000]).await.unwrap();
+    let dialed = one.overlay.connect(Some(two.id()), two.addresses().await);
+    let answer = tokio::time::timeout(Duration::from_secs(2), dialed).await;
+    answer.expect("the other dial is not waited for").unwrap();
+    waits.await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn twenty_nodes_store_find_provide_and_trace() {
     let nodes = network(20).await;
     let put = nodes[3].overlay.put(signed(&nodes[3], "greeting", 1, "hello"), PATIENCE).await.unwrap();

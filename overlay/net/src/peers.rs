@@ -248,7 +248,13 @@ impl Peers {
                 return;
             }
         }
-        let dials = self.dial(swarm, peer, addresses);
+        // Where somebody says to dial is dialed also while the node tries elsewhere, which may take long to fail.
+        let when = if wish.pin && !addresses.is_empty() {
+            PeerCondition::Disconnected
+        } else {
+            PeerCondition::DisconnectedAndNotDialing
+        };
+        let dials = self.dial(swarm, peer, addresses, when);
         let under_way = peer.is_some_and(|peer| self.connected.contains_key(&peer));
         let dials = match dials {
             Err(ConnectError::NoAddress) if under_way => BTreeSet::new(),
@@ -268,6 +274,7 @@ impl Peers {
         swarm: &mut Swarm<Behaviour>,
         peer: Option<NodeId>,
         mut addresses: Vec<Address>,
+        when: PeerCondition,
     ) -> Result<BTreeSet<ConnectionId>, ConnectError> {
         let dials: Vec<DialOpts> = match peer {
             Some(peer) => {
@@ -278,9 +285,7 @@ impl Peers {
                     return Err(ConnectError::NoAddress);
                 }
                 let addresses = addresses.iter().map(|address| address.as_multiaddr().clone()).collect();
-                let dial =
-                    DialOpts::peer_id(peer_id(peer)).condition(PeerCondition::DisconnectedAndNotDialing);
-                vec![dial.addresses(addresses).build()]
+                vec![DialOpts::peer_id(peer_id(peer)).condition(when).addresses(addresses).build()]
             }
             None if addresses.is_empty() => return Err(ConnectError::NoAddress),
             None => addresses
@@ -326,7 +331,8 @@ impl Peers {
         }
         self.away.dialed(now, peer);
         // Ignored because a candidate that cannot be dialed is not missed.
-        drop(self.dial(swarm, Some(peer), addresses.to_vec()));
+        let when = PeerCondition::DisconnectedAndNotDialing;
+        drop(self.dial(swarm, Some(peer), addresses.to_vec(), when));
     }
 
     /// Up to how many connections a peer is dialed that was told of so. Who is only there is dialed up to low water:
@@ -656,7 +662,9 @@ impl Peers {
             match address.peer() {
                 Some(peer) => self.candidate(now, swarm, peer, &[address], Source::Bootstrap),
                 // Ignored because the next round tries again.
-                None if self.connected.is_empty() => drop(self.dial(swarm, None, vec![address])),
+                None if self.connected.is_empty() => {
+                    drop(self.dial(swarm, None, vec![address], PeerCondition::DisconnectedAndNotDialing));
+                }
                 None => {}
             }
         }

@@ -7,7 +7,7 @@ use automerge::{Automerge, ObjType, ROOT, ReadDoc};
 use futures::StreamExt;
 use samod::{DocHandle, Repo};
 use wattle_store::{Owner, Store};
-use wattle_types::{DocId, Table, Write};
+use wattle_types::{DocId, Domain, Envelope, NetworkName, SecretKey, Table, Write, cbor};
 
 use crate::documents::{letter, their_small};
 use crate::ours::{Node, told};
@@ -39,8 +39,8 @@ pub async fn many(plan: &Plan) -> Result<()> {
     let mine = format!("{} of {}", show(all.cpu), show(one.cpu));
     let theirs = format!("{} of {}", show(their_all.cpu), show(their_one.cpu));
     goal("4 the same, CPU an edit", &mine, &theirs, ratio, "<= 0.05 x", ratio <= 0.05);
-    let floor = commits(plan, peers + 1, edits).await?;
-    let what = format!("a row of 300 B on the disk of each of {}, nothing else, CPU", peers + 1);
+    let floor = floor(plan, peers + 1, edits).await?;
+    let what = format!("300 B, signed by one of {}, verified by the others, on the disk of each, CPU", peers + 1);
     aside(&what, &format!("{}, {:.3} x", show(floor), floor.as_secs_f64() / their_all.cpu.as_secs_f64()));
 
     let docs = plan.pick(300, 3000);
@@ -52,9 +52,9 @@ pub async fn many(plan: &Plan) -> Result<()> {
     Ok(())
 }
 
-/// What it takes to make certain of a row on some disks at once, by as many databases: what an edit takes at the least
-/// where all acknowledge it.
-async fn commits(plan: &Plan, nodes: usize, rounds: usize) -> Result<Duration> {
+/// What an edit takes at the least where it is vouched for and all acknowledge it: a signature that each of the others
+/// verifies, and a row that is certain on each disk. No document, no network.
+async fn floor(plan: &Plan, nodes: usize, rounds: usize) -> Result<Duration> {
     let directory = plan.directory()?;
     let opened: std::result::Result<Vec<Store>, _> = (0..nodes)
         .map(|number| {
@@ -62,10 +62,15 @@ async fn commits(plan: &Plan, nodes: usize, rounds: usize) -> Result<Duration> {
         })
         .collect();
     let stores = opened?;
+    let (key, network) = (SecretKey::from_bytes(&[9; 32]), NetworkName::default());
     let cpu = process_cpu();
     for round in 0..rounds {
-        let row =
-            Write::Put { table: Table::Docs, key: format!("{round:06}").into_bytes(), value: vec![7; 300] };
+        let vouched = Envelope::seal(&key, Domain::DocVouch, &network, &"x".repeat(200));
+        for _ in 1..nodes {
+            vouched.open::<String>(Domain::DocVouch, &network)?;
+        }
+        let value = cbor::encode(&vouched);
+        let row = Write::Put { table: Table::Docs, key: format!("{round:06}").into_bytes(), value };
         futures::future::try_join_all(stores.iter().map(|store| store.commit(vec![row.clone()]))).await?;
     }
     Ok((process_cpu() - cpu) / u32::try_from(rounds)?)

@@ -291,3 +291,6 @@ impl Safety {
         self.record.last_timeout.clone().map(|timeout| journal.gate(Checked::made_of_checked(timeout)))
     }
 }
+
+#[cfg(test)]
+mod model;

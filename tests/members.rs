@@ -297,12 +297,7 @@ fn a_member_behind_a_wall_is_reached_by_its_anchors_also_from_who_may_not_connec
 
 /// What a node's metrics say.
 fn metric(machine: &Machine, node: &str, name: &str) -> f64 {
-    let socket = machine.home().join(format!("run/wattle/{node}/api.sock"));
-    let mut stream = UnixStream::connect(socket).unwrap();
-    stream.write_all(b"GET /metrics HTTP/1.0\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
-    let lines = BufReader::new(stream).lines().map_while(Result::ok);
-    let found = lines.filter_map(|line| line.strip_prefix(&format!("wattle_{name} "))?.parse().ok()).next();
-    found.unwrap_or_else(|| panic!("no metric {name}"))
+    machine.metric(node, name).unwrap_or_else(|| panic!("no metric {name}"))
 }
 
 /// The events of a node about its members, from the first one on, until one is as wanted.

@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test ends where it fails")]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::Mutex;
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use data_encoding::BASE64;
 use serde_json::{Value, json};
 use wattle_tests::binary::{Machine, did_not_run, wait_for};
-use wattle_tests::local::{Api, Local, PATIENCE};
+use wattle_tests::local::{Api, Local, Log, PATIENCE, agreed};
 
 const VALIDATORS: [&str; 4] = ["anna", "bert", "cleo", "dora"];
 
@@ -46,56 +46,16 @@ fn reachable(node: &Local<'_>) -> u64 {
     node.api().get("/api/v1/order/status")["reachable"].as_u64().unwrap()
 }
 
-fn submit(api: &Api, text: &str) -> Option<(u16, Value)> {
-    let body = json!({ "data_b64": BASE64.encode(text.as_bytes()), "timeout_ms": 20_000 });
-    api.ask("POST /api/v1/order/entries", &body)
-}
-
 fn submitted(node: &Local<'_>, text: &str) -> Value {
-    match submit(&node.api(), text) {
+    match node.api().submit(text) {
         Some((200, answer)) => answer,
         other => panic!("{} did not order {text}: {other:?}\n{}", node.name(), node.log()),
     }
 }
 
-/// The whole log of a node: place, hash and text of each entry.
-fn log(node: &Local<'_>) -> BTreeMap<(u64, u64), (String, String)> {
-    let (mut all, mut from) = (BTreeMap::new(), 1);
-    loop {
-        let page = node.api().get(&format!("/api/v1/order/entries?from={from}&count=1000"));
-        for entry in page["entries"].as_array().unwrap() {
-            let place = (entry["height"].as_u64().unwrap(), entry["index"].as_u64().unwrap());
-            let text = BASE64.decode(entry["data_b64"].as_str().unwrap().as_bytes()).unwrap();
-            let text = String::from_utf8(text).unwrap();
-            assert_eq!(all.insert(place, (entry["entry"].as_str().unwrap().to_owned(), text)), None);
-        }
-        from = page["next"].as_u64().unwrap();
-        if from > page["height"].as_u64().unwrap() {
-            return all;
-        }
-    }
-}
-
-fn height(node: &Local<'_>) -> u64 {
-    node.api().get("/api/v1/order/status")["height"].as_u64().unwrap()
-}
-
 /// Waits until nodes are as far as the farthest was, and holds their logs to each other.
-fn agree(nodes: &[&Local<'_>]) -> BTreeMap<(u64, u64), (String, String)> {
-    let farthest = nodes.iter().map(|node| height(node)).max().unwrap();
-    for node in nodes {
-        wait_for(&format!("{} catches up", node.name()), PATIENCE, || height(node) >= farthest);
-    }
-    let upto = |node: &Local<'_>| {
-        let mut log = log(node);
-        log.retain(|(height, _), _| *height <= farthest);
-        log
-    };
-    let first = upto(nodes[0]);
-    for node in nodes {
-        assert_eq!(upto(node), first, "{} has another log", node.name());
-    }
-    first
+fn agree(nodes: &[&Local<'_>]) -> Log {
+    agreed(&nodes.iter().map(|node| node.api()).collect::<Vec<_>>(), PATIENCE)
 }
 
 #[test]
@@ -112,7 +72,7 @@ fn what_is_submitted_to_any_node_stands_in_one_order_on_all_and_a_fifth_follows(
     let follower = start(&machine, "finn");
     let joined = machine.json(&["-n", "finn", "order", "join", &genesis.display().to_string()]);
     assert_eq!(joined["role"], "follower", "{joined}");
-    wait_for("the follower has the log", PATIENCE, || log(&follower).len() == 12);
+    wait_for("the follower has the log", PATIENCE, || follower.api().log().len() == 12);
     let mine = submitted(&follower, "finn says hello");
     let all: Vec<&Local<'_>> = nodes.iter().chain([&follower]).collect();
     let log = agree(&all);
@@ -162,7 +122,7 @@ fn nothing_that_was_acknowledged_is_lost_when_nodes_are_killed_and_nothing_forks
                         return;
                     }
                     let text = format!("{writer} {number}");
-                    if let Some((200, answer)) = submit(api, &text) {
+                    if let Some((200, answer)) = api.submit(&text) {
                         let place = |of: &str| answer[of].as_u64().unwrap();
                         acknowledged.lock().unwrap().push(((place("height"), place("index")), text));
                     } else {
@@ -232,6 +192,42 @@ fn without_a_quorum_that_is_said_at_once_with_who_is_missing_and_commits_resume_
     assert_eq!(texts, ["before", "after"], "what was not accepted is not there");
 }
 
+#[test]
+fn the_metrics_of_a_node_say_how_the_log_does_and_nothing_of_a_log_that_is_not_there() {
+    let machine = Machine::new(None);
+    let (mut nodes, _) = four(&machine);
+    let alone = start(&machine, "finn");
+    for number in 0..3 {
+        submitted(&nodes[0], &format!("entry {number}"));
+    }
+    let of = |node: &str, series: &str| machine.metric(node, &format!("order_{series}"));
+    let log = nodes[1].api().log();
+    let (highest, _) = log.last_key_value().unwrap();
+    wait_for("all of it is counted", PATIENCE, || of("bert", "entries_total") == Some(3.0));
+    assert!(of("bert", "height").unwrap() >= highest.0 as f64);
+    assert!(of("bert", "blocks_total").unwrap() >= 1.0);
+    assert!(of("bert", "votes_total").unwrap() >= 1.0);
+    for (series, value) in [
+        ("quorum", 1.0),
+        ("signs", 1.0),
+        ("waiting", 0.0),
+        ("validators{state=\"reachable\"}", 4.0),
+        ("validators{state=\"missing\"}", 0.0),
+    ] {
+        assert_eq!(of("bert", series), Some(value), "{series}");
+    }
+    // How long an entry took is known where it was submitted.
+    let took = of("anna", "commit_seconds{quantile=\"0.99\"}").unwrap();
+    assert!(took > 0.0 && took < 10.0, "{took}");
+    assert_eq!(of("bert", "commit_seconds{quantile=\"0.99\"}"), None);
+    assert_eq!(of(alone.name(), "height"), None, "it keeps no log");
+    nodes[2].kill();
+    nodes[3].kill();
+    wait_for("who is missing is counted", PATIENCE, || {
+        of("anna", "validators{state=\"missing\"}") == Some(2.0) && of("anna", "quorum") == Some(0.0)
+    });
+}
+
 /// What is too long for a block travels ahead of it, and is on the disk of whoever votes for it.
 #[test]
 fn long_entries_travel_ahead_of_their_blocks_and_are_there_when_all_nodes_were_killed_at_once() {
@@ -245,7 +241,7 @@ fn long_entries_travel_ahead_of_their_blocks_and_are_there_when_all_nodes_were_k
     std::thread::scope(|scope| {
         for (number, api) in apis.iter().enumerate() {
             scope.spawn(move || {
-                let answer = submit(api, &long(&number.to_string()));
+                let answer = api.submit(&long(&number.to_string()));
                 assert_eq!(answer.as_ref().map(|(code, _)| *code), Some(200), "{answer:?}");
             });
         }
@@ -255,7 +251,7 @@ fn long_entries_travel_ahead_of_their_blocks_and_are_there_when_all_nodes_were_k
     assert_eq!(texts, (0..5).map(|number| long(&number.to_string())).collect::<Vec<_>>().iter().collect());
     nodes.iter_mut().for_each(Local::kill);
     nodes.iter_mut().for_each(Local::run);
-    assert!(nodes.iter().all(|node| log(node) == before), "it is all there");
+    assert!(nodes.iter().all(|node| node.api().log() == before), "it is all there");
     for node in &nodes {
         wait_for("all validators are there", PATIENCE, || reachable(node) == 4);
     }
@@ -396,7 +392,7 @@ fn a_data_directory_that_is_an_older_copy_or_was_wiped_signs_nothing_more_with_i
     nodes[3].run();
     // The others may think for a while that her old connections stand.
     submitted(&nodes[0], "she is back");
-    wait_for("she hears the others", PATIENCE, || height(&nodes[3]) >= height(&nodes[0]));
+    wait_for("she hears the others", PATIENCE, || nodes[3].api().height() >= nodes[0].api().height());
     let begun = Instant::now();
     for number in 0.. {
         submitted(&nodes[number % 3], &format!("behind the copy {number}"));

@@ -12,6 +12,8 @@ mod inproc;
 mod netns;
 #[path = "testnet/node_faults.rs"]
 mod node_faults;
+#[path = "testnet/order_soak.rs"]
+mod order_soak;
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, UdpSocket};

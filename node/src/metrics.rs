@@ -13,6 +13,11 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::members::Health;
+use crate::order::{Quorum, View};
+
+mod order;
+
+use order::Order;
 
 /// Which requests. The path is the route's pattern, never what a caller wrote, so the number of series is
 /// bounded.
@@ -31,6 +36,7 @@ pub struct Metrics {
     uptime: Gauge,
     memory: Gauge,
     members: Members,
+    order: Order,
     started: Instant,
 }
 
@@ -157,12 +163,18 @@ impl Metrics {
             Info::new([("version".to_owned(), env!("CARGO_PKG_VERSION").to_owned())]),
         );
         let members = Members::register(&mut registry);
-        Self { registry, requests, seconds, uptime, memory, members, started }
+        let order = Order::register(&mut registry);
+        Self { registry, requests, seconds, uptime, memory, members, order, started }
     }
 
     /// Takes over what membership counted.
     pub fn members(&self, health: &Health) {
         self.members.set(health);
+    }
+
+    /// Takes over how the ordered log does, and who could vote now.
+    pub fn order(&self, view: &View, standing: &Quorum) {
+        self.order.set(view, standing);
     }
 
     /// Counts one request.
@@ -207,8 +219,9 @@ fn prometheus(openmetrics: &str) -> String {
             }
             // UNIT and EOF are words of OpenMetrics alone.
             (Some("#"), ..) | (Some(""), None, ..) => {}
+            // A family without labels has an empty set of them.
             _ => {
-                text.push_str(line);
+                text.push_str(&line.replacen("{} ", " ", 1));
                 text.push('\n');
             }
         }

@@ -1,6 +1,8 @@
 //! The real binary, run as a user runs it: in a home of its own, with nothing else of the machine's
 //! configuration.
 
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -99,6 +101,21 @@ impl Machine {
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "wattle {} failed: {said}", arguments.join(" "));
         serde_json::from_slice(&output.stdout).unwrap_or_default()
+    }
+
+    /// A number in the metrics of a node; none where there is no such series.
+    ///
+    /// # Panics
+    /// When the node does not answer.
+    #[expect(clippy::expect_used, reason = "a test whose node does not answer cannot go on")]
+    #[must_use]
+    pub fn metric(&self, node: &str, series: &str) -> Option<f64> {
+        let socket = self.home().join(format!("run/wattle/{node}/api.sock"));
+        let mut stream = UnixStream::connect(socket).expect("the node is there");
+        let request = b"GET /metrics HTTP/1.0\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+        stream.write_all(request).expect("the node listens");
+        let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
+        lines.find_map(|line| line.strip_prefix(&format!("wattle_{series} "))?.parse().ok())
     }
 
     /// Starts a node and waits until it answers.

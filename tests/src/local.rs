@@ -1,10 +1,12 @@
 //! Real nodes on this machine, asked over their sockets as a program would.
 
+use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use data_encoding::BASE64;
 use serde_json::{Value, json};
 
 use crate::binary::{Machine, Node, wait_for};
@@ -163,6 +165,12 @@ impl<'m> Local<'m> {
 pub struct Api(PathBuf);
 
 impl Api {
+    /// The one at a socket.
+    #[must_use]
+    pub const fn at(socket: PathBuf) -> Self {
+        Self(socket)
+    }
+
     /// Asks. `None` when nobody answers, or stops half way.
     #[must_use]
     pub fn ask(&self, request: &str, body: &Value) -> Option<(u16, Value)> {
@@ -198,6 +206,44 @@ impl Api {
         }
     }
 
+    /// Has a text ordered. `None` when nobody answers.
+    #[must_use]
+    pub fn submit(&self, text: &str) -> Option<(u16, Value)> {
+        let body = json!({ "data_b64": BASE64.encode(text.as_bytes()), "timeout_ms": 20_000 });
+        self.ask("POST /api/v1/order/entries", &body)
+    }
+
+    /// How far the log is.
+    ///
+    /// # Panics
+    /// When nobody answers.
+    #[must_use]
+    pub fn height(&self) -> u64 {
+        self.get("/api/v1/order/status")["height"].as_u64().unwrap_or_else(|| fail("no height"))
+    }
+
+    /// The whole log.
+    ///
+    /// # Panics
+    /// When it cannot be read, or has two entries in one place.
+    #[must_use]
+    pub fn log(&self) -> Log {
+        let (mut all, mut from) = (Log::new(), 1);
+        loop {
+            let page = self.get(&format!("/api/v1/order/entries?from={from}&count=1000"));
+            for entry in page["entries"].as_array().into_iter().flatten() {
+                let read = read_entry(entry).unwrap_or_else(|| fail(&format!("no entry: {entry}")));
+                if let Some(other) = all.insert(read.0, read.1) {
+                    fail(&format!("two entries in one place: {entry}, {other:?}"));
+                }
+            }
+            from = page["next"].as_u64().unwrap_or_else(|| fail("no next"));
+            if page["height"].as_u64().is_none_or(|height| from > height) {
+                return all;
+            }
+        }
+    }
+
     /// Makes a document.
     #[must_use]
     pub fn new_doc(&self, title: &str) -> String {
@@ -217,12 +263,42 @@ impl Api {
 
     /// The heads of every document, by id.
     #[must_use]
-    pub fn heads(&self) -> std::collections::BTreeMap<String, Value> {
+    pub fn heads(&self) -> BTreeMap<String, Value> {
         let docs = self.get("/api/v1/docs");
         let docs = docs["docs"].as_array().cloned().unwrap_or_default();
         let row = |doc: &Value| Some((doc["id"].as_str()?.to_owned(), doc["heads"].clone()));
         docs.iter().filter_map(row).collect()
     }
+}
+
+/// Where an entry of the ordered log stands: its height, and which of that block's it is.
+pub type Place = (u64, u64);
+/// The entries of the ordered log: the hash and the text of each.
+pub type Log = BTreeMap<Place, (String, String)>;
+
+fn read_entry(entry: &Value) -> Option<(Place, (String, String))> {
+    let text = BASE64.decode(entry["data_b64"].as_str()?.as_bytes()).ok()?;
+    let place = (entry["height"].as_u64()?, entry["index"].as_u64()?);
+    Some((place, (entry["entry"].as_str()?.to_owned(), String::from_utf8(text).ok()?)))
+}
+
+/// Waits until nodes are as far in the log as the farthest was; gives what they have up to there.
+///
+/// # Panics
+/// When one does not come so far within `patience`, or has another log.
+pub fn agreed(nodes: &[Api], patience: Duration) -> Log {
+    let farthest = nodes.iter().map(Api::height).max().unwrap_or_default();
+    let mut first: Option<Log> = None;
+    for (number, node) in nodes.iter().enumerate() {
+        wait_for(&format!("node {number} catches up"), patience, || node.height() >= farthest);
+        let mut log = node.log();
+        log.retain(|(height, _), _| *height <= farthest);
+        match &first {
+            Some(first) => assert!(log == *first, "node {number} has another log"),
+            None => first = Some(log),
+        }
+    }
+    first.unwrap_or_default()
 }
 
 /// Waits until all nodes have the same heads of the same documents; how long that took.

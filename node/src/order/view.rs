@@ -67,6 +67,8 @@ pub struct View {
     pub validators: Vec<ValidatorView>,
     /// Entries a second.
     pub rate: f64,
+    /// Entries that were ordered since this node started.
+    pub entries: u64,
     /// From when an entry was submitted here until it was committed, sorted.
     pub latencies: Vec<Duration>,
     /// Rounds that timed out here within an hour.
@@ -77,6 +79,15 @@ pub struct View {
     pub alarms: Vec<String>,
 }
 
+impl View {
+    /// What so many percent of the latencies do not exceed; none where nothing was submitted here yet.
+    #[must_use]
+    pub fn latency(&self, percent: usize) -> Option<Duration> {
+        let place = (self.latencies.len() * percent).div_ceil(100).saturating_sub(1);
+        self.latencies.get(place).copied()
+    }
+}
+
 /// What is counted while it runs.
 pub(super) struct Figures {
     certificates: VecDeque<Vec<bool>>,
@@ -84,6 +95,7 @@ pub(super) struct Figures {
     high_qc: Option<(Round, Height, usize, Instant)>,
     tip_time: Option<UnixTime>,
     rate: VecDeque<(Instant, usize)>,
+    entries: u64,
     latencies: VecDeque<Duration>,
     timeouts: VecDeque<Instant>,
     timeouts_before: u64,
@@ -98,6 +110,7 @@ impl Figures {
             high_qc: None,
             tip_time: None,
             rate: VecDeque::new(),
+            entries: 0,
             latencies: VecDeque::new(),
             timeouts: VecDeque::new(),
             timeouts_before: 0,
@@ -133,6 +146,7 @@ impl Figures {
     /// A block with so many entries is ordered, and they are here.
     pub(super) fn ordered(&mut self, entries: usize, time: UnixTime) {
         self.tip_time = Some(time);
+        self.entries = self.entries.saturating_add(entries as u64);
         if entries > 0 {
             self.rate.push_back((Instant::now(), entries));
         }
@@ -204,6 +218,7 @@ impl Figures {
             tip_time: self.tip_time,
             validators: validators.collect(),
             rate: self.rate(),
+            entries: self.entries,
             latencies,
             timeouts: self.timeouts.iter().filter(|at| at.elapsed() <= TIMEOUT_SPAN).count(),
             waiting,

@@ -372,7 +372,7 @@ pub(super) async fn status(State(node): State<Arc<Node>>) -> Result<Answer<Order
         reachable: count(quorum.reachable.len()),
         has_quorum: quorum.holds,
         tps: (view.rate * 10.0).round() / 10.0,
-        commit_ms: latency(&view.latencies),
+        commit_ms: latency(&view),
         timeouts_last_hour: count(view.timeouts),
         waiting: count(view.waiting),
         validators: validator_rows(&node, &view, &quorum),
@@ -380,11 +380,8 @@ pub(super) async fn status(State(node): State<Arc<Node>>) -> Result<Answer<Order
     }))
 }
 
-fn latency(sorted: &[Duration]) -> Option<OrderLatency> {
-    let at = |percent: usize| {
-        let place = (sorted.len() * percent).div_ceil(100).saturating_sub(1);
-        sorted.get(place).copied().map(millis)
-    };
+fn latency(view: &View) -> Option<OrderLatency> {
+    let at = |percent| view.latency(percent).map(millis);
     Some(OrderLatency { p50: at(50)?, p99: at(99)? })
 }
 
@@ -407,6 +404,14 @@ fn validator_rows(node: &Node, view: &View, quorum: &Quorum) -> Vec<OrderValidat
         }
     };
     view.validators.iter().map(row).collect()
+}
+
+/// How the log does, and who could vote now; nothing when there is none.
+pub(super) async fn standing(node: &Node) -> Result<Option<(Box<View>, Quorum)>> {
+    let Some(log) = node.order.log() else { return Ok(None) };
+    let view = view(&log).await?;
+    let standing = quorum(node, &log, &view).await?;
+    Ok(Some((view, standing)))
 }
 
 /// The log at a glance, for the status of the node; nothing when there is none.

@@ -280,6 +280,9 @@ pub(super) async fn metrics(State(node): State<Arc<Node>>) -> Result<Response> {
     if let Some(health) = node.members.health().await {
         node.metrics.members(&health);
     }
+    if let Some((view, standing)) = order::standing(&node).await? {
+        node.metrics.order(&view, &standing);
+    }
     let text = node.metrics.text(&node.overlay.metrics().await?);
     Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
 }

@@ -189,6 +189,17 @@ fn who_was_away_catches_up_and_what_came_late_is_marked() {
 }
 
 #[test]
+fn as_many_of_the_newest_are_printed_as_were_asked_for_however_many_that_are() {
+    let home = together();
+    let said: Vec<String> = (0..620).map(|number| format!("message {number}")).collect();
+    home.pipe(&["-n", "alice", "chat", "send", "dev", "-q"], &said.join("\n"));
+    assert_eq!(texts(&home.tail("alice", 610)), said[10..]);
+    // Fewer than were asked for: what there is.
+    let all = home.ok(&["-n", "alice", "chat", "tail", "dev", "-c", "1000"]);
+    assert_eq!(all.lines().count(), said.len());
+}
+
+#[test]
 fn what_was_said_survives_kill_9() {
     let home = together();
     let said: Vec<String> = (0..30).map(|number| format!("message {number}")).collect();

@@ -29,7 +29,7 @@ use tokio::sync::mpsc;
 
 use super::client::{Client, cut_off, read_line};
 use super::errors::{Failure, advise};
-use super::room::{line_of, page, shown};
+use super::room::{line_of, newest, shown};
 use super::routes;
 use super::session::{Session, Shown};
 use super::table::tame;
@@ -213,8 +213,7 @@ async fn tail(session: &Session, args: &Tail) -> Result<(), Failure> {
     // Followed before the history is read: nothing is missed between.
     let path = routes::room(&args.room, "/follow");
     let mut lines = client.stream(Method::GET, &path, None::<&()>).await?;
-    let limit = args.count.unwrap_or(TAIL).clamp(1, wattle_chat::PAGE_MAX);
-    let history = page(&client, &args.room, limit, None).await?.messages;
+    let history = newest(&client, &args.room, args.count.unwrap_or(TAIL).max(1)).await?;
     let mut seen: BTreeSet<String> = BTreeSet::new();
     for message in &history {
         // A page holds one at the least; who wants none of what was said wants what comes.

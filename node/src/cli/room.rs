@@ -214,13 +214,19 @@ pub(super) async fn page(
 
 /// Every message of a room, in order.
 pub(super) async fn all(client: &Client, room: &str) -> Result<Vec<ChatMessage>, Failure> {
-    let mut pages = Vec::new();
+    newest(client, room, usize::MAX).await
+}
+
+/// The newest messages of a room, in order.
+pub(super) async fn newest(client: &Client, room: &str, count: usize) -> Result<Vec<ChatMessage>, Failure> {
+    let (mut pages, mut left) = (Vec::new(), count);
     let mut before: Option<String> = None;
     loop {
-        let page = page(client, room, PAGE, before.as_deref()).await?;
+        let page = page(client, room, left.min(PAGE), before.as_deref()).await?;
+        left = left.saturating_sub(page.messages.len());
         pages.push(page.messages);
         before = page.before;
-        if before.is_none() {
+        if before.is_none() || left == 0 {
             return Ok(pages.into_iter().rev().flatten().collect());
         }
     }

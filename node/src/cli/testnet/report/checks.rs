@@ -8,17 +8,16 @@ use wattle_types::NodeId;
 
 use super::{Found, Scene, timing};
 use crate::api::documents::{
-    Bytes, ChatMessage, DhtGetDocument, DhtPutDocument, DhtPutRequest, DocsDocument, MemberState,
-    MembersDocument, RoomMessagesDocument, RoomsDocument,
+    Bytes, DhtGetDocument, DhtPutDocument, DhtPutRequest, DocsDocument, MemberState, MembersDocument,
+    RoomsDocument,
 };
 use crate::cli::client::{Client, part};
 use crate::cli::documents::{TestnetCheck, TestnetStanding};
 use crate::cli::errors::Failure;
+use crate::cli::room;
 use crate::cli::routes;
 use crate::cli::values::bytes;
 
-/// Messages in one answer: the most that a node gives.
-const PAGE: usize = 500;
 /// Memory may grow by this, and to twice what it was, before it counts as not flat.
 const MEMORY_MORE_MAX: u64 = 64 << 20;
 /// The record that a report puts and asks for.
@@ -165,24 +164,6 @@ pub(super) async fn docs(scene: &Scene) -> Found {
     }
 }
 
-/// All messages of a room, oldest first.
-async fn messages(client: &Client, room: &str) -> Result<Vec<ChatMessage>, Failure> {
-    let mut pages: Vec<Vec<ChatMessage>> = Vec::new();
-    let mut before: Option<String> = None;
-    loop {
-        let mut path = format!("{}?limit={PAGE}", routes::room(room, "/messages"));
-        if let Some(before) = &before {
-            path.push_str(&format!("&before={}", part(before)));
-        }
-        let page = client.get::<RoomMessagesDocument>(&path).await?.document;
-        pages.push(page.messages);
-        match page.before {
-            Some(next) if before.as_ref() != Some(&next) => before = Some(next),
-            _ => return Ok(pages.into_iter().rev().flatten().collect()),
-        }
-    }
-}
-
 /// What one node shows of a room.
 pub(super) struct Shown {
     pub(super) node: String,
@@ -272,10 +253,10 @@ pub(super) async fn chat(scene: &Scene) -> Found {
 
 async fn shown_by(node: &str, client: &Client) -> Result<Vec<(String, String, Shown)>, Failure> {
     let mut all = Vec::new();
-    for room in client.get::<RoomsDocument>(routes::ROOMS).await?.document.rooms {
-        let messages = messages(client, &room.id).await?;
+    for held in client.get::<RoomsDocument>(routes::ROOMS).await?.document.rooms {
+        let messages = room::all(client, &held.id).await?;
         let messages = messages.into_iter().map(|message| (message.id, message.parents)).collect();
-        all.push((room.id, room.name, Shown { node: node.to_owned(), messages }));
+        all.push((held.id, held.name, Shown { node: node.to_owned(), messages }));
     }
     Ok(all)
 }

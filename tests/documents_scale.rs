@@ -311,7 +311,11 @@ fn types(api: &Api, doc: &str, author: usize, draw: &mut Draw) -> (String, Strin
     let at = draw.below(text.len() + 1);
     let removed = draw.below(4).min(text.len() - at);
     let own: Vec<char> = ALPHABETS[author].chars().collect();
-    let typed: Vec<char> = (0..1 + draw.below(5)).map(|_| own[draw.below(own.len())]).collect();
+    let mut typed: Vec<char> = (0..1 + draw.below(5)).map(|_| own[draw.below(own.len())]).collect();
+    // Typing what was there changes nothing, and is no change.
+    if text[at..at + removed] == typed {
+        typed.push(own[0]);
+    }
     text.splice(at..at + removed, typed);
     let text: String = text.into_iter().collect();
     let body = json!({ "at": content["heads"], "text_b64": BASE64.encode(text.as_bytes()) });

@@ -280,7 +280,8 @@ pub(super) async fn metrics(State(node): State<Arc<Node>>) -> Result<Response> {
     if let Some(health) = node.members.health().await {
         node.metrics.members(&health);
     }
-    if let Some((view, standing)) = order::standing(&node).await? {
+    // A log that stopped takes nothing else with it.
+    if let Ok(Some((view, standing))) = order::standing(&node).await {
         node.metrics.order(&view, &standing);
     }
     let text = node.metrics.text(&node.overlay.metrics().await?);

@@ -6,6 +6,8 @@
 mod apply;
 #[path = "testnet/bench.rs"]
 mod bench;
+#[path = "testnet/catching_up.rs"]
+mod catching_up;
 #[path = "testnet/inproc.rs"]
 mod inproc;
 #[path = "testnet/netns.rs"]
@@ -14,6 +16,8 @@ mod netns;
 mod node_faults;
 #[path = "testnet/order_soak.rs"]
 mod order_soak;
+#[path = "testnet/snapshots.rs"]
+mod snapshots;
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, UdpSocket};

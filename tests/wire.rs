@@ -285,6 +285,8 @@ fn frames_of_the_ordered_log_are_written_as_ever() {
         ("range", Ask::Range { chain, range: Range { epoch: Epoch(1), above: Height(411), count: 64 } }),
         ("batch", Ask::Batch { chain, batch: Digest::from_bytes([0xd1; 32]) }),
         ("submit", Ask::Submit { chain, entries: vec![ByteBuf::from(bytes.clone())] }),
+        ("snapshot", Ask::Snapshot { chain }),
+        ("piece", Ask::Piece { chain, piece: Digest::from_bytes([0xd2; 32]) }),
     ];
     for (name, ask) in asks {
         let bytes = ask.encode();
@@ -294,7 +296,11 @@ fn frames_of_the_ordered_log_are_written_as_ever() {
     let answers = [
         ("blocks", Answer::Blocks { blocks: Vec::new(), end: None, height: Height(411) }),
         ("range", Answer::Range(RangeAnswer { blocks: Vec::new(), end: None })),
-        ("batch", Answer::Batch(Some(vec![ByteBuf::from(bytes)]))),
+        ("batch", Answer::Batch(Some(vec![ByteBuf::from(bytes.clone())]))),
+        ("compacted", Answer::Compacted(Height(400))),
+        ("snapshot_none", Answer::Snapshot(None)),
+        ("piece", Answer::Piece(Some(ByteBuf::from(bytes)))),
+        ("piece_lacking", Answer::Piece(None)),
         ("batch_lacking", Answer::Batch(None)),
         ("taken", Answer::Taken),
         ("refused", Answer::Refused("this node does not vote".to_owned())),

@@ -264,6 +264,9 @@ async fn propose(
             Ok(Fate::Expired) => {
                 CallError::NotOrdered("it was not ordered in its time, and never will be".to_owned())
             }
+            Ok(Fate::Unknown) => CallError::NotOrdered(
+                "its time is over, and it may have been ordered before this node knew the log".to_owned(),
+            ),
             Err(_dropped) => CallError::NotOrdered("the node is stopping".to_owned()),
         },
         Err(SubmitError::NotTaken(NotTaken::Busy(_))) => CallError::Busy,

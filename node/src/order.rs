@@ -4,6 +4,7 @@
 //! any other node follows: it checks everything as a validator does, and says nothing.
 
 mod apply;
+mod archive;
 mod disk;
 mod driver;
 mod follow;
@@ -11,7 +12,9 @@ mod index;
 mod links;
 mod proofs;
 mod quorum;
+mod rebase;
 pub mod receipts;
+mod snapshots;
 mod view;
 mod writes;
 
@@ -24,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wattle_net::{AlreadyAccepted, Overlay};
 use wattle_order::catch_up::{self, CatchUp};
-use wattle_order::payloads::{self, NotTaken, Payloads};
+use wattle_order::payloads::{self, Below, NotTaken, Payloads};
 use wattle_order::{
     ChainId, Checked, Checker, Committee, Config, Core, Corrupt, Digest, Genesis, Height, InvalidEntry,
     Proposal, Receipt, Recovered, Round, Seat, Seen, Sound, Whole,
@@ -35,10 +38,13 @@ use wattle_weave::order::{Input, Machines};
 
 use crate::apps::Apps;
 
+pub use archive::{ArchiveError, Archived, BadArchive, FileOrDir, archives};
 pub use disk::{DiskError, Place};
 pub use driver::Fate;
 pub use links::Reach;
 pub use quorum::{Quorum, quorum, silenced};
+pub use rebase::RestoreError;
+pub use snapshots::CompactError;
 pub use view::{HighQc, ValidatorView, View};
 
 use apply::Apply;
@@ -47,6 +53,7 @@ use driver::{Before, Driver, Request, State};
 use follow::{Follower, Keeper};
 use links::Links;
 use proofs::Proofs;
+use rebase::Rebase;
 
 /// What waits for the machine; beyond it streams are not read.
 const HEARD_MAX: usize = 1024;
@@ -62,6 +69,8 @@ const LATELY: Duration = Duration::from_millis(20);
 /// How long a keeper has to answer for a range of blocks, and how long one that did not is not asked.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 const REST_AFTER: Duration = Duration::from_secs(2);
+/// Words of keepers that what is asked of them is not kept any more; what is beyond is said again.
+const BEHIND_MAX: usize = 16;
 
 /// What the task of the machine hears.
 enum Heard {
@@ -171,6 +180,8 @@ struct Start {
     started: Instant,
     stop: CancellationToken,
     tasks: TaskTracker,
+    /// Held by who begins a log, or has it go on from a snapshot.
+    changes: tokio::sync::Mutex<()>,
 }
 
 #[derive(Clone, Default)]
@@ -188,9 +199,13 @@ pub struct Log {
     committee: Arc<Committee>,
     seat: Option<Seat>,
     requests: mpsc::Sender<Request>,
+    heard: mpsc::Sender<Heard>,
     disk: Disk,
     asked: Asked,
     tip: watch::Receiver<Height>,
+    /// It ends with the node, or when it begins anew on a snapshot.
+    stop: CancellationToken,
+    tasks: TaskTracker,
 }
 
 /// What many callers ask for at once.
@@ -222,6 +237,7 @@ impl Order {
             started: Instant::now(),
             stop: stop.clone(),
             tasks: tasks.clone(),
+            changes: tokio::sync::Mutex::new(()),
         };
         let order = Self {
             start: Arc::new(start),
@@ -281,22 +297,13 @@ impl Order {
         if theirs != ours {
             return Err(JoinError::OtherNetwork { theirs, ours });
         }
+        let _alone = self.start.changes.lock().await;
         if let Some(log) = self.same(&genesis)? {
             return Ok(log);
         }
         self.start.store.commit(Disk::begin(&genesis)).await?;
-        let mut standing = self.lock();
-        // Two who join at once join the same, or the second learns of it.
-        if let Standing::Kept(log) = &*standing {
-            let ours = log.chain();
-            return if ours == genesis.chain() {
-                Ok(Arc::clone(log))
-            } else {
-                Err(JoinError::OtherLog { ours })
-            };
-        }
         let log = Arc::new(self.begin(genesis)?);
-        *standing = Standing::Kept(Arc::clone(&log));
+        *self.lock() = Standing::Kept(Arc::clone(&log));
         Ok(log)
     }
 
@@ -309,7 +316,8 @@ impl Order {
     }
 
     fn begin(&self, genesis: Genesis) -> Result<Log, JoinError> {
-        let Start { overlay, store, key, apps, config, started, stop, tasks } = &*self.start;
+        let Start { overlay, store, key, apps, config, started, stop, tasks: all_tasks, .. } = &*self.start;
+        let (stop, tasks) = (&stop.child_token(), &TaskTracker::new());
         let disk = Disk::new(store);
         let found = disk.load()?;
         if found.safety_damaged && found.records.is_empty() {
@@ -318,32 +326,23 @@ impl Order {
         let committee = Arc::new(Committee::genesis(&genesis));
         let tip_time = disk.block(found.told.height)?.map_or(genesis.created, |block| block.header().time);
         let recovered = Recovered::read(Arc::clone(&committee), &mut Seen::new(), found.records)?;
-        let first = disk.block(found.again_above.next())?;
+        let below = disk.below(found.again_above, &committee)?;
         let me = overlay.id();
-        let catching = catch_up::Config { me, answer_within: ANSWER_WITHIN, rest: REST_AFTER };
-        let machines = Machines {
-            core: Core::new(config.core.clone(), key.clone(), recovered),
-            payloads: Payloads::new((config.payloads)(me), Arc::clone(&committee), first.as_ref()),
-            catch_up: CatchUp::new(catching, Arc::clone(&committee)),
-        };
+        let machines = config.machines(me, key, recovered, &committee, &below);
         let (heard, hears) = mpsc::channel(HEARD_MAX);
         let (requests, asked) = mpsc::channel(REQUESTS_MAX);
         let (tip, height) = watch::channel(found.told.height);
         let (chain, checker) = (committee.chain(), Checker::new(Arc::clone(&committee)));
         let seat = committee.seat(&me);
-        let follower =
-            Follower::new(overlay, chain, checker.clone(), heard.clone(), height.clone(), stop, tasks);
+        let (compacted, behind) = mpsc::channel(BEHIND_MAX);
+        let tell = (heard.clone(), compacted);
+        let follower = Follower::new(overlay, chain, checker.clone(), tell, height.clone(), (stop, tasks));
         let links = links::Start { overlay, chain, checker, heard: heard.clone(), stop, tasks };
         let links = if seat.is_some() { Links::start(links)? } else { Links::none() };
-        let keeper = Keeper {
-            chain,
-            disk: disk.clone(),
-            tip: height.clone(),
-            heard: heard.clone(),
-            takes: seat.is_some(),
-        };
-        keeper.start(overlay, stop, tasks)?;
-        let apply = apps.as_ref().map(|apps| Apply::new(apps, &disk, &height, &heard));
+        let (takes, told) = (seat.is_some(), (height.clone(), heard.clone()));
+        Keeper { chain, disk: disk.clone(), tip: told.0, heard: told.1, takes }
+            .start(overlay, stop, tasks)?;
+        let apply = apps.as_ref().map(|apps| Apply::new(apps, &committee, &disk, &height, &heard));
         let (apply, handing) = apply.unzip();
         let known = handing.is_some().then(|| found.roots.into_iter().collect());
         let told = (found.told.height, found.told.root);
@@ -357,21 +356,28 @@ impl Order {
             follower: follower.clone(),
             tip,
             events: self.events.clone(),
-            heard,
+            heard: heard.clone(),
             apps: handing,
             pending: found.pending,
             tasks: tasks.clone(),
-            state: State::new(tip_time, found.index),
+            state: State::new(tip_time, below.unknown_until, found.index),
         };
         driver.begin(Before { again_above: found.again_above, free: found.free })?;
         if let Some(apply) = apply {
             tasks.spawn(stop.clone().run_until_cancelled_owned(apply.run()));
         }
         if seat.is_none() {
-            tasks.spawn(stop.clone().run_until_cancelled_owned(follower.follow()));
+            tasks.spawn(stop.clone().run_until_cancelled_owned(follower.clone().follow()));
         }
         tasks.spawn(driver.run(hears, asked, stop.clone()));
-        Ok(Log { genesis, committee, seat, requests, disk, asked: Asked::default(), tip: height })
+        tasks.close();
+        let (stop, tasks) = (stop.clone(), tasks.clone());
+        let (ending, asked) = (tasks.clone(), Asked::default());
+        all_tasks.spawn(async move { ending.wait().await });
+        let log = Log { genesis, committee, seat, requests, heard, disk, asked, tip: height, stop, tasks };
+        let rebase = Rebase::new(self, &log, follower, behind);
+        all_tasks.spawn(self.start.stop.clone().run_until_cancelled_owned(rebase.run()));
+        Ok(log)
     }
 }
 
@@ -484,7 +490,7 @@ impl Log {
         reading.unwrap_or(Err(DiskError::Damaged { what: "disk" }))
     }
 
-    /// Committed blocks above a height, so many at most, as far as all that they order is here.
+    /// Committed blocks above a height, so many at most, as far as they and all that they order are here.
     ///
     /// # Errors
     /// [`DiskError`].
@@ -512,8 +518,29 @@ impl Log {
     /// # Errors
     /// [`DiskError`].
     pub async fn block(&self, height: Height) -> Result<Option<WholeBlock>, DiskError> {
-        let above = Height(height.0.saturating_sub(1));
-        if height == Height(0) { Ok(None) } else { Ok(self.blocks_whole(above, 1).await?.pop()) }
+        if height == Height(0) {
+            return Ok(None);
+        }
+        let found = self.blocks_whole(Height(height.0.saturating_sub(1)), 1).await?.pop();
+        // Where the log was compacted the first block above is a later one.
+        Ok(found.filter(|found| found.block.header().height == height))
+    }
+
+    /// The height of the first block that is here; below it there is a snapshot only.
+    ///
+    /// # Errors
+    /// [`DiskError`].
+    pub async fn first(&self) -> Result<Height, DiskError> {
+        Ok(self.read(Disk::base_height).await?.next())
+    }
+
+    /// The height of the newest snapshot that a quorum vouches for, and the bytes of its state.
+    ///
+    /// # Errors
+    /// [`DiskError`].
+    pub async fn snapshot(&self) -> Result<Option<(Height, u64)>, DiskError> {
+        let certified = self.read(Disk::certified).await?;
+        Ok(certified.map(|certified| (certified.manifest.base.height(), certified.manifest.bytes)))
     }
 
     /// Where the entry with this hash stands, if it is ordered.
@@ -543,6 +570,24 @@ impl Log {
 pub struct Timing {
     core: Config,
     payloads: fn(NodeId) -> payloads::Config,
+}
+
+impl Timing {
+    fn machines(
+        &self,
+        me: NodeId,
+        key: &SecretKey,
+        recovered: Recovered,
+        committee: &Arc<Committee>,
+        below: &Below,
+    ) -> Machines {
+        let catching = catch_up::Config { me, answer_within: ANSWER_WITHIN, rest: REST_AFTER };
+        Machines {
+            core: Core::new(self.core.clone(), key.clone(), recovered),
+            payloads: Payloads::new((self.payloads)(me), Arc::clone(committee), below),
+            catch_up: CatchUp::new(catching, Arc::clone(committee)),
+        }
+    }
 }
 
 /// The machines' timing for a profile of the overlay.

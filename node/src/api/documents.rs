@@ -124,6 +124,12 @@ schemas! {
     OrderBlockSchema = "wattle.order_block/1",
     /// Names [`OrderVerifyDocument`].
     OrderVerifySchema = "wattle.order_verify/1",
+    /// Names [`OrderSnapshotDocument`].
+    OrderSnapshotSchema = "wattle.order_snapshot/1",
+    /// Names [`OrderSnapshotsDocument`].
+    OrderSnapshotsSchema = "wattle.order_snapshots/1",
+    /// Names [`OrderRestoreDocument`].
+    OrderRestoreSchema = "wattle.order_restore/1",
     /// Names [`RegistersDocument`].
     RegistersSchema = "wattle.registers/1",
     /// Names [`RegisterDocument`].

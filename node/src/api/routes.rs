@@ -14,6 +14,7 @@ pub(super) mod gate;
 pub(super) mod keys;
 pub(super) mod members;
 pub(super) mod order;
+mod order_snapshots;
 mod pad;
 mod past;
 mod peers;
@@ -176,6 +177,9 @@ fn order_routes() -> impl IntoIterator<Item = Route<Arc<Node>>> {
         order::status,
         order::validators,
         order::verify,
+        order_snapshots::list,
+        order_snapshots::create,
+        order_snapshots::restore,
         register::list,
         register::read,
         register::append,

@@ -2,6 +2,7 @@
 
 mod genesis;
 mod receipt;
+mod snapshot;
 
 pub(super) use genesis::read_genesis;
 
@@ -45,6 +46,7 @@ enum OrderCommand {
     Watch(Watch),
     Validators(Validators),
     Verify(receipt::Verify),
+    Snapshot(snapshot::Snapshot),
 }
 
 /// Append an entry; prints where it stands
@@ -119,6 +121,7 @@ pub(super) fn order(session: &Session, args: Order) -> Result<(), Failure> {
     match args.command {
         OrderCommand::Init(args) => genesis::init(session, &args),
         OrderCommand::Verify(args) => receipt::verify(session, &args),
+        OrderCommand::Snapshot(args) => session.block_on(snapshot::snapshot(session, args)),
         OrderCommand::Join(args) => session.block_on(genesis::join(session, &args)),
         OrderCommand::Submit(args) => session.block_on(submit(session, args)),
         OrderCommand::Status(Status {}) => session.block_on(status(session)),
@@ -220,6 +223,9 @@ fn screen(session: &Session, status: &OrderStatusDocument) -> Shown {
         (OrderRole::Broken, ..) => "none: the log on disk cannot be used",
     };
     text.push_str(&format!("this    {role}   log {}\n", status.chain.get(..16).unwrap_or_default()));
+    if status.first > 1 {
+        text.push_str(&format!("kept    from height {} on, and what it came to before\n", status.first));
+    }
     if !status.has_quorum {
         let line = format!(
             "!!  no quorum: {} of {} validators reachable ({} needed)",

@@ -1,23 +1,27 @@
 //! What is ordered goes to the apps, block by block, and what they come to goes to the machine: votes vouch for it.
 //!
 //! The task of the machine hands blocks over a bounded channel and never waits; what did not fit is read from the disk,
-//! as everything is that was ordered before the node started. The state of the apps is saved now and then, so that a
-//! start applies again what came since, and no more.
+//! as everything is that was ordered before the node started. Snapshots are taken where every node takes them
+//! ([`Pace`]); one that could not be saved for want of space is taken all the same, because votes name it. A start
+//! applies again what came since the last that was saved.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use wattle_app::{Ordered as AppEntry, OrderedBlock};
 use wattle_order::payloads::Ordered;
-use wattle_order::{Digest, Entry, Header, Height, Proposal, transaction_hash};
+use wattle_order::{
+    Base, Certified, Committee, Digest, Entry, Header, Height, Manifest, Pace, Proposal, apps_root,
+    transaction_hash,
+};
 use wattle_store::CommitError;
-use wattle_types::UnixTime;
 use wattle_weave::order::Input;
 
 use super::Heard;
-use super::disk::{Applied, Disk, DiskError, Place, ROOTS_KEPT};
+use super::disk::{Disk, DiskError, Place, ROOTS_KEPT};
+use super::snapshots::{Applied, Came};
 use crate::apps::Apps;
 
 /// Blocks that wait for the apps; what is beyond is read from the disk.
@@ -26,10 +30,6 @@ const WAITING_MAX: usize = 256;
 const READ_AT_ONCE: usize = 64;
 /// How long the disk has for what is decided, before it is looked again.
 const READ_AGAIN: Duration = Duration::from_millis(50);
-/// The state is saved after so many blocks,
-const SAVE_BLOCKS: u64 = 1024;
-/// or after so many bytes of entries, or as many as it has itself: to save it costs no more than to order.
-const SAVE_BYTES: usize = 1 << 20;
 
 /// Why apps stop to apply.
 #[derive(Debug, thiserror::Error)]
@@ -38,21 +38,33 @@ enum ApplyError {
     Disk(#[from] DiskError),
     #[error(transparent)]
     NotSaved(#[from] CommitError),
+    /// What the log came to cannot be used, and what led to it is gone.
+    #[error(
+        "their state on disk is damaged, and the log was compacted: begin with an empty data directory, or \
+         wattle order snapshot restore FILE"
+    )]
+    Lost,
     /// The node stops.
     #[error("the node stops")]
     Stopped,
 }
 
+/// A block that is decided, with what it orders for apps.
+pub(super) struct Handed {
+    block: Proposal,
+    entries: OrderedBlock,
+}
+
 /// Where the task of the machine hands blocks to.
 pub(super) struct Handing {
-    blocks: mpsc::Sender<OrderedBlock>,
+    blocks: mpsc::Sender<Handed>,
     apps: Arc<[&'static str]>,
 }
 
 impl Handing {
     /// Hands over a block that is decided.
-    pub(super) fn hand(&self, header: &Header, entries: &[Ordered]) {
-        let height = header.height;
+    pub(super) fn hand(&self, block: &Proposal, entries: &[Ordered]) {
+        let height = block.header().height;
         let for_apps =
             entries.iter().filter(|ordered| self.apps.contains(&ordered.whole.entry().app.as_str()));
         let entries = for_apps.map(|ordered| AppEntry {
@@ -61,39 +73,46 @@ impl Handing {
             index: u64::from(Place::new(height, ordered.batch, ordered.index).index),
             data: ordered.whole.entry().data.to_vec(),
         });
-        let block = block_of(height, header.time, entries.collect());
+        let entries = block_of(block.header(), entries.collect());
         // Ignored because what is not taken is read from the disk.
-        drop(self.blocks.try_send(block));
+        drop(self.blocks.try_send(Handed { block: block.clone(), entries }));
     }
 }
 
-fn block_of(height: Height, time: UnixTime, entries: Vec<AppEntry>) -> OrderedBlock {
-    OrderedBlock { height: wattle_app::Height(height.0), time, entries }
+fn block_of(header: &Header, entries: Vec<AppEntry>) -> OrderedBlock {
+    OrderedBlock { height: wattle_app::Height(header.height.0), time: header.time, entries }
 }
 
 /// The task that has the apps apply what is ordered.
 pub(super) struct Apply {
     apps: Apps,
     names: Arc<[&'static str]>,
+    committee: Arc<Committee>,
     disk: Disk,
     tip: watch::Receiver<Height>,
     heard: mpsc::Sender<Heard>,
-    blocks: mpsc::Receiver<OrderedBlock>,
-    done: Height,
-    root: Digest,
-    /// The digests behind the last blocks.
-    roots: VecDeque<(Height, Digest)>,
-    saved: Applied,
-    saved_bytes: usize,
-    /// Bytes of entries that were applied since.
-    since: usize,
-    /// There was no space for it, and it is tried again from there on.
-    not_before: Height,
+    blocks: mpsc::Receiver<Handed>,
+    /// What the log stands on behind the last block that was applied.
+    base: Base,
+    /// The digest of the apps' state there.
+    state: Digest,
+    /// What they came to behind the last blocks.
+    came: VecDeque<Came>,
+    pace: Pace,
+    /// The last snapshot.
+    last: Option<Manifest>,
+    /// It is saved, and no block is known yet that vouches for it.
+    unproven: bool,
+    /// What the last one needs that a quorum vouches for.
+    proven: BTreeSet<Digest>,
+    /// Pieces that are on disk, once it was looked for them.
+    pieces: Option<BTreeSet<Digest>>,
 }
 
 impl Apply {
     pub(super) fn new(
         apps: &Apps,
+        committee: &Arc<Committee>,
         disk: &Disk,
         tip: &watch::Receiver<Height>,
         heard: &mpsc::Sender<Heard>,
@@ -103,17 +122,19 @@ impl Apply {
         let apply = Self {
             apps: apps.clone(),
             names: Arc::clone(&names),
+            committee: Arc::clone(committee),
             disk: disk.clone(),
             tip: tip.clone(),
             heard: heard.clone(),
             blocks,
-            done: Height(0),
-            root: Digest::default(),
-            roots: VecDeque::new(),
-            saved: Applied::default(),
-            saved_bytes: 0,
-            since: 0,
-            not_before: Height(0),
+            base: Base::of_epoch(committee, Digest::default()),
+            state: Digest::default(),
+            came: VecDeque::new(),
+            pace: Pace::default(),
+            last: None,
+            unproven: false,
+            proven: BTreeSet::new(),
+            pieces: None,
         };
         (apply, Handing { blocks: handed, apps: names })
     }
@@ -126,12 +147,17 @@ impl Apply {
                 let what = format!(
                     "the apps stopped at height {} of the log: {error}. This node will vote no more: see to its disk, and \
                      start it again",
-                    self.done
+                    self.done()
                 );
                 // Ignored because the node stops.
                 drop(self.heard.send(Heard::Alarm(what)).await);
             }
         }
+    }
+
+    /// Up to where all is applied.
+    const fn done(&self) -> Height {
+        self.base.height()
     }
 
     async fn work(&mut self) -> Result<(), ApplyError> {
@@ -142,7 +168,7 @@ impl Apply {
                 Err(mpsc::error::TryRecvError::Disconnected) => return Ok(()),
                 Err(mpsc::error::TryRecvError::Empty) => {
                     let tip = *self.tip.borrow_and_update();
-                    if self.done < tip {
+                    if self.done() < tip {
                         self.read_up_to(tip).await?;
                         continue;
                     }
@@ -158,67 +184,85 @@ impl Apply {
         }
     }
 
-    /// Goes on from what was saved. What cannot be used is made again from the beginning of the log.
-    async fn begin(&mut self) -> Result<(), ApplyError> {
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Disk) -> Result<T, DiskError> + Send + 'static,
+    ) -> Result<T, ApplyError> {
         let disk = self.disk.clone();
-        let read = tokio::task::spawn_blocking(move || disk.applied()).await;
-        let saved = read.map_err(|_stopped| ApplyError::Stopped)?;
-        match saved {
-            Ok(Some((applied, state))) => {
-                let (bytes, last) = (state.len(), applied.roots.last().copied());
-                match self.apps.restore(state).await.ok_or(ApplyError::Stopped)? {
-                    Ok(root) if last == Some((applied.height, Digest::from_bytes(root))) => {
-                        self.done = applied.height;
-                        self.roots.extend(&applied.roots);
-                        (self.saved, self.saved_bytes) = (applied, bytes);
-                    }
-                    Ok(_) => tracing::warn!("the saved state of the apps is not the one that was agreed on"),
-                    Err(error) => tracing::warn!(%error, "the saved state of the apps cannot be used"),
-                }
-            }
+        let read = tokio::task::spawn_blocking(move || work(&disk)).await;
+        Ok(read.map_err(|_stopped| ApplyError::Stopped)??)
+    }
+
+    /// Goes on from the last snapshot that was saved. One that cannot be used is made again from the beginning of the
+    /// log, where that is here.
+    async fn begin(&mut self) -> Result<(), ApplyError> {
+        match self.read(Disk::applied).await {
+            Ok(Some((applied, state))) => match self.apps.restore(state).await.ok_or(ApplyError::Stopped)? {
+                Ok(root) if applied.manifest.apps == Digest::from_bytes(root) => self.go_on(applied).await?,
+                Ok(_) => tracing::warn!("the saved state of the apps is not the one that was agreed on"),
+                Err(error) => tracing::warn!(%error, "the saved state of the apps cannot be used"),
+            },
             Ok(None) => {}
+            Err(ApplyError::Stopped) => return Err(ApplyError::Stopped),
             Err(error) => tracing::warn!(%error, "the saved state of the apps cannot be read"),
         }
-        self.root = Digest::from_bytes(self.apps.log_root().await.ok_or(ApplyError::Stopped)?);
-        for (height, root) in self.roots.clone() {
-            self.report(height, root).await?;
+        let lowest = self.read(Disk::base_height).await?;
+        if self.done() < lowest {
+            return Err(ApplyError::Lost);
+        }
+        self.state = Digest::from_bytes(self.apps.log_root().await.ok_or(ApplyError::Stopped)?);
+        for came in self.came.clone() {
+            self.report(came).await?;
         }
         Ok(())
     }
 
-    async fn report(&self, height: Height, root: Digest) -> Result<(), ApplyError> {
-        let applied = Heard::Log(Input::Applied { height, root });
+    async fn go_on(&mut self, applied: Applied) -> Result<(), ApplyError> {
+        let Applied { manifest, came } = applied;
+        let certified = self.read(Disk::certified).await?;
+        let digest = manifest.digest();
+        self.unproven = certified.as_ref().is_none_or(|known| known.manifest.digest() != digest);
+        self.proven = certified.into_iter().flat_map(|known| known.manifest.pieces).collect();
+        self.base = manifest.base.clone();
+        self.came.extend(came);
+        self.pace = Pace { last: manifest.base.height(), state: manifest.bytes, since: 0 };
+        self.last = Some(manifest);
+        Ok(())
+    }
+
+    async fn report(&self, came: Came) -> Result<(), ApplyError> {
+        let root = apps_root(came.state, came.snapshot);
+        let applied = Heard::Log(Input::Applied { height: came.height, root });
         self.heard.send(applied).await.map_err(|_closed| ApplyError::Stopped)
     }
 
-    async fn on_block(&mut self, block: OrderedBlock) -> Result<(), ApplyError> {
-        let height = Height(block.height.0);
-        if height <= self.done {
+    async fn on_block(&mut self, handed: Handed) -> Result<(), ApplyError> {
+        let height = handed.block.header().height;
+        if height <= self.done() {
             // Told again after a start.
-            let known = self.roots.iter().find(|(at, _)| *at == height).copied();
+            let known = self.came.iter().find(|came| came.height == height).copied();
             return match known {
-                Some((height, root)) => self.report(height, root).await,
+                Some(came) => self.report(came).await,
                 None => Ok(()),
             };
         }
-        if height > self.done.next() {
+        if height > self.done().next() {
             self.read_up_to(Height(height.0.saturating_sub(1))).await?;
         }
-        self.apply(block).await
+        self.apply(handed).await
     }
 
     /// Applies what the disk has, up to a block; what it does not have yet it is waited for.
     async fn read_up_to(&mut self, upto: Height) -> Result<(), ApplyError> {
-        while self.done < upto {
-            let (disk, names, above) = (self.disk.clone(), Arc::clone(&self.names), self.done);
-            let read = move || -> Result<Vec<OrderedBlock>, DiskError> {
+        while self.done() < upto {
+            let (names, above) = (Arc::clone(&self.names), self.done());
+            let read = move |disk: &Disk| -> Result<Vec<Handed>, DiskError> {
                 let whole = disk.told()?.height.min(upto);
                 let left = usize::try_from(whole.0.saturating_sub(above.0)).unwrap_or(READ_AT_ONCE);
                 let blocks = disk.committed(above, left.min(READ_AT_ONCE))?;
-                blocks.iter().map(|block| for_apps(&disk, block, &names)).collect()
+                blocks.into_iter().map(|block| for_apps(disk, block, &names)).collect()
             };
-            let read = tokio::task::spawn_blocking(read).await;
-            let blocks = read.map_err(|_stopped| ApplyError::Stopped)??;
+            let blocks = self.read(read).await?;
             if blocks.is_empty() {
                 tokio::time::sleep(READ_AGAIN).await;
             }
@@ -229,54 +273,110 @@ impl Apply {
         Ok(())
     }
 
-    async fn apply(&mut self, block: OrderedBlock) -> Result<(), ApplyError> {
-        let height = Height(block.height.0);
-        if !block.entries.is_empty() {
-            self.since += block.entries.iter().map(|entry| entry.data.len()).sum::<usize>();
-            let root = self.apps.order(block).await.ok_or(ApplyError::Stopped)?;
-            self.root = Digest::from_bytes(root);
+    async fn apply(&mut self, handed: Handed) -> Result<(), ApplyError> {
+        let Handed { block, entries } = handed;
+        let next = self.base.after(&self.committee, &block);
+        self.base = next.ok_or(DiskError::Damaged { what: "chain of blocks" })?;
+        if !entries.entries.is_empty() {
+            let bytes: u64 = entries.entries.iter().map(|entry| entry.data.len() as u64).sum();
+            self.pace.since = self.pace.since.saturating_add(bytes);
+            let root = self.apps.order(entries).await.ok_or(ApplyError::Stopped)?;
+            self.state = Digest::from_bytes(root);
         }
-        self.done = height;
-        self.roots.push_back((height, self.root));
-        while self.roots.len() as u64 > ROOTS_KEPT {
-            self.roots.pop_front();
+        let state = if self.pace.is_due(self.done()) { Some(self.snapshot().await?) } else { None };
+        let came = Came {
+            height: self.done(),
+            ordered: self.base.ordered,
+            state: self.state,
+            snapshot: self.last.as_ref().map(Manifest::digest).unwrap_or_default(),
+        };
+        self.came.push_back(came);
+        while self.came.len() as u64 > ROOTS_KEPT {
+            self.came.pop_front();
         }
-        self.report(height, self.root).await?;
-        self.save_if_due().await
+        self.report(came).await?;
+        if let Some(state) = state {
+            self.save(state).await?;
+        }
+        self.prove(block.header()).await
     }
 
-    async fn save_if_due(&mut self) -> Result<(), ApplyError> {
-        let blocks = self.done.0.saturating_sub(self.saved.height.0);
-        let is_due = blocks >= SAVE_BLOCKS || self.since >= SAVE_BYTES.max(self.saved_bytes);
-        if !is_due || self.done < self.not_before {
-            return Ok(());
-        }
-        let state = if self.since > 0 || self.saved_bytes == 0 {
-            Some(self.apps.log_snapshot().await.ok_or(ApplyError::Stopped)?)
-        } else {
-            None
+    /// Takes a snapshot; gives the state.
+    async fn snapshot(&mut self) -> Result<Vec<u8>, ApplyError> {
+        let (base, apps) = (self.base.clone(), self.state);
+        let state = self.apps.log_snapshot().await.ok_or(ApplyError::Stopped)?;
+        let taking = move || (Manifest::new(base, apps, &state), state);
+        let taken = tokio::task::spawn_blocking(taking).await;
+        let (manifest, state) = taken.map_err(|_stopped| ApplyError::Stopped)?;
+        self.pace = Pace { last: manifest.base.height(), state: manifest.bytes, since: 0 };
+        self.last = Some(manifest);
+        self.unproven = false;
+        Ok(state)
+    }
+
+    /// Saves the last snapshot. One for which there is no space is left out: it can be made again from the log.
+    async fn save(&mut self, state: Vec<u8>) -> Result<(), ApplyError> {
+        let Some(manifest) = self.last.clone() else { return Ok(()) };
+        let pieces = match self.pieces.take() {
+            Some(pieces) => pieces,
+            None => self.read(Disk::pieces).await?,
         };
-        let upto = (self.done, self.roots.iter().copied().collect());
-        match self.disk.save_applied(&self.saved, upto, state.as_deref()).await {
-            Ok(saved) => self.saved = saved,
-            // It can be made again from the log, so it waits for space.
+        let applied = Applied { manifest, came: self.came.iter().copied().collect() };
+        match self.disk.save_applied(&applied, &state, &pieces).await {
+            Ok(()) => self.unproven = true,
             Err(CommitError::Full { .. }) => {
-                self.not_before = Height(self.done.0.saturating_add(SAVE_BLOCKS));
+                tracing::warn!(height = %self.done(), "there is no space for a snapshot of the log");
                 return Ok(());
             }
             Err(error) => return Err(error.into()),
         }
-        self.saved_bytes = state.map_or(self.saved_bytes, |state| state.len());
-        self.since = 0;
+        let mut pieces = pieces;
+        pieces.extend(&applied.manifest.pieces);
+        self.forget(pieces).await
+    }
+
+    /// Lets go pieces that are of neither snapshot.
+    async fn forget(&mut self, mut pieces: BTreeSet<Digest>) -> Result<(), ApplyError> {
+        let last: BTreeSet<&Digest> = self.last.iter().flat_map(|last| &last.pieces).collect();
+        let gone = |piece: &Digest| !last.contains(piece) && !self.proven.contains(piece);
+        let stale: Vec<Digest> = pieces.iter().copied().filter(gone).collect();
+        pieces.retain(|piece| !gone(piece));
+        if !stale.is_empty() {
+            self.disk.forget_pieces(stale).await?;
+        }
+        self.pieces = Some(pieces);
         Ok(())
+    }
+
+    /// If this committed block vouches for the last snapshot, that is the proof of it.
+    async fn prove(&mut self, header: &Header) -> Result<(), ApplyError> {
+        let Some(manifest) = self.last.as_ref().filter(|_| self.unproven) else { return Ok(()) };
+        let digest = manifest.digest();
+        let vouched = header.executed.height;
+        let came = self.came.iter().find(|came| came.height == vouched && came.snapshot == digest);
+        let Some(Came { ordered, state, .. }) = came.copied() else { return Ok(()) };
+        let height = header.height;
+        let (links, commit) = self.read(move |disk| disk.commit_of(height)).await?;
+        let (chain, manifest) = (self.committee.chain(), manifest.clone());
+        let (vouched, epochs, header) = ((ordered, state), Vec::new(), header.clone());
+        let certified = Certified { chain, manifest, vouched, epochs, header, links, commit };
+        match self.disk.save_certified(&certified).await {
+            Ok(()) => self.unproven = false,
+            Err(CommitError::Full { .. }) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        }
+        self.proven = certified.manifest.pieces.into_iter().collect();
+        match self.pieces.take() {
+            Some(pieces) => self.forget(pieces).await,
+            None => Ok(()),
+        }
     }
 }
 
 /// A block as the disk has it, with what it orders for apps.
-fn for_apps(disk: &Disk, block: &Proposal, names: &[&'static str]) -> Result<OrderedBlock, DiskError> {
-    let header = block.header();
+fn for_apps(disk: &Disk, block: Proposal, names: &[&'static str]) -> Result<Handed, DiskError> {
     let mut entries = Vec::new();
-    for (place, bytes) in disk.entries(block)? {
+    for (place, bytes) in disk.entries(&block)? {
         // What is no entry is in no block that was voted for.
         let Ok(entry) = Entry::decode(&bytes) else { continue };
         if names.contains(&entry.app.as_str()) {
@@ -288,5 +388,6 @@ fn for_apps(disk: &Disk, block: &Proposal, names: &[&'static str]) -> Result<Ord
             });
         }
     }
-    Ok(block_of(header.height, header.time, entries))
+    let entries = block_of(block.header(), entries);
+    Ok(Handed { block, entries })
 }

@@ -6,8 +6,7 @@
 //!                told    -> up to where everything that is ordered is here and indexed
 //!                root, height  -> the digest of everything ordered up to there, for the last few heights
 //!                free, digest  -> nothing: a batch that no block has ordered
-//!                applied       -> up to where the apps are, and what their state was behind the last blocks
-//!                part, number  -> a piece of their state there
+//!                base, applied, certified, part: see `snapshots`
 //! order_blocks   height, id -> block       up to the tip there is one for each height
 //! order_proofs   height     -> the certificate that commits the block there and all before it
 //! order_batches  digest     -> entries that blocks order by that digest
@@ -35,7 +34,7 @@ use wattle_order::{
     BlockId, ChainEnd, Committee, Digest, Genesis, Height, Payload, Position, Proposal, Qc, Record, Root,
     SafetyRecord, Tree, catch_up, transaction_hash,
 };
-use wattle_store::{CommitError, Failure, Store};
+use wattle_store::{Failure, Store};
 use wattle_types::{KeyRange, NodeId, Table, UnixTime, Write, cbor};
 use wattle_weave::order::{ANSWER_BLOCKS_MAX, ANSWER_BYTES_MAX};
 
@@ -46,12 +45,8 @@ const GENESIS: &[u8] = b"genesis";
 const SAFETY: &[u8] = b"safety";
 const TIP: &[u8] = b"tip";
 const TOLD: &[u8] = b"told";
-const ROOT: &[u8] = b"root";
-const FREE: &[u8] = b"free";
-const APPLIED: &[u8] = b"applied";
-const PART: &[u8] = b"part";
-/// Bytes of a piece of the apps' state.
-const PART_BYTES: usize = 512 * 1024;
+pub(super) const ROOT: &[u8] = b"root";
+pub(super) const FREE: &[u8] = b"free";
 /// Places of a block for each of its batches.
 pub(super) const BATCH_PLACES: u32 = 8 * 1024;
 const _: () = assert!(BATCH_PLACES as usize >= BATCH_COUNT_MAX, "places overlap");
@@ -113,6 +108,12 @@ pub(super) struct Told {
     pub(super) root: Digest,
 }
 
+impl Told {
+    pub(super) const fn new(height: Height, root: Digest) -> Self {
+        Self { height, root }
+    }
+}
+
 /// What the disk has when the node starts.
 pub(super) struct Found {
     /// As the machine reads them.
@@ -130,28 +131,6 @@ pub(super) struct Found {
     pub(super) again_above: Height,
     /// Batches that no block has ordered.
     pub(super) free: Vec<Batch>,
-}
-
-/// How far the apps are on disk.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(super) struct Applied {
-    pub(super) height: Height,
-    /// The digests of their state behind the last blocks.
-    pub(super) roots: Vec<(Height, Digest)>,
-    /// Which of the states that were saved it is.
-    generation: u64,
-    parts: u64,
-}
-
-impl Applied {
-    fn part_key(generation: u64, part: u64) -> Vec<u8> {
-        [PART, generation.to_be_bytes().as_slice(), &part.to_be_bytes()].concat()
-    }
-
-    fn keys(&self) -> impl Iterator<Item = Vec<u8>> + use<> {
-        let generation = self.generation;
-        (0..self.parts).map(move |part| Self::part_key(generation, part))
-    }
 }
 
 /// Committed blocks as they are told to others.
@@ -173,6 +152,16 @@ fn height_key(height: Height) -> Vec<u8> {
 
 fn block_key(height: Height, id: &BlockId) -> Vec<u8> {
     [height.0.to_be_bytes().as_slice(), id.as_bytes()].concat()
+}
+
+/// The key of the digest of everything ordered up to a height.
+pub(super) fn root_key(height: Height) -> Vec<u8> {
+    [ROOT, height.0.to_be_bytes().as_slice()].concat()
+}
+
+/// The keys of everything up to a height and with it.
+pub(super) fn up_to(height: Height) -> KeyRange {
+    KeyRange::between(&[], &height_key(height.next()))
 }
 
 /// The keys of the blocks above a height, up to another and with it.
@@ -243,10 +232,16 @@ impl Disk {
         let tip = self.tip()?;
         let height = tip.as_ref().map_or(Height(0), |tip| tip.height);
         if let Some(TipRow { height, root }) = tip {
-            let kept = Height(height.0.saturating_sub(KEPT_BLOCKS_MAX as u64));
+            let base = self.base()?;
+            let lowest = base.map_or(Height(0), |base| base.height);
+            let kept = Height(height.0.saturating_sub(KEPT_BLOCKS_MAX as u64)).max(lowest);
             let blocks = self.blocks(between(kept, height), usize::MAX)?;
-            let whole = blocks.last().is_some_and(|last| last.header().height == height)
-                && blocks.windows(2).all(|pair| pair[1].header().parent == pair[0].header().id());
+            let last = blocks.last().map_or(lowest, |last| last.header().height);
+            let on_base = base.is_none_or(|base| {
+                kept > base.height || blocks.first().is_none_or(|first| first.header().parent == base.id)
+            });
+            let linked = blocks.windows(2).all(|pair| pair[1].header().parent == pair[0].header().id());
+            let whole = last == height && on_base && linked;
             let proof = self.proof(height)?.filter(|(at, _)| *at == height);
             let (true, Some((_, proof))) = (whole, proof) else {
                 return Err(DiskError::Damaged { what: "chain of blocks" });
@@ -280,9 +275,9 @@ impl Disk {
         let Some(last) = self.block(tip)? else { return Ok(tip) };
         let time = last.header().time.as_millis();
         let least = UnixTime::from_millis(time.saturating_sub(ENTRY_LIFE_MAX_MS));
-        let mut upto = tip;
-        while upto > Height(0) {
-            let above = Height(upto.0.saturating_sub(KEPT_BLOCKS_MAX as u64));
+        let (lowest, mut upto) = (self.base_height()?, tip);
+        while upto > lowest {
+            let above = Height(upto.0.saturating_sub(KEPT_BLOCKS_MAX as u64)).max(lowest);
             let blocks = self.blocks(between(above, upto), usize::MAX)?;
             let over = |block: &&Proposal| block.header().time < least && block.header().height <= told;
             if let Some(block) = blocks.iter().rev().find(over) {
@@ -335,41 +330,6 @@ impl Disk {
         Ok(free)
     }
 
-    /// How far the apps are, and their state there.
-    pub(super) fn applied(&self) -> Result<Option<(Applied, Vec<u8>)>, DiskError> {
-        let damaged = || DiskError::Damaged { what: "state of the apps" };
-        let Some(row) = self.store.get(Table::Order, APPLIED)? else { return Ok(None) };
-        let applied: Applied = read("state of the apps", &row)?;
-        let mut state = Vec::new();
-        for key in applied.keys() {
-            state.extend(self.store.get(Table::Order, &key)?.ok_or_else(damaged)?);
-        }
-        Ok(Some((applied, state)))
-    }
-
-    /// Saves how far the apps are, and their state if it changed since: the pieces first, and what names them last.
-    pub(super) async fn save_applied(
-        &self,
-        before: &Applied,
-        (height, roots): (Height, Vec<(Height, Digest)>),
-        state: Option<&[u8]>,
-    ) -> Result<Applied, CommitError> {
-        let mut applied = Applied { height, roots, ..before.clone() };
-        let mut writes = Vec::new();
-        if let Some(state) = state {
-            (applied.generation, applied.parts) = (before.generation.saturating_add(1), 0);
-            for piece in state.chunks(PART_BYTES) {
-                let key = Applied::part_key(applied.generation, applied.parts);
-                self.store.commit(vec![put(Table::Order, key, piece.to_vec())]).await?;
-                applied.parts = applied.parts.saturating_add(1);
-            }
-            writes.extend(before.keys().map(|key| Write::Remove { table: Table::Order, key }));
-        }
-        writes.push(put(Table::Order, APPLIED.to_vec(), cbor::encode(&applied)));
-        self.store.commit(writes).await?;
-        Ok(applied)
-    }
-
     /// A batch, if it is here.
     pub(super) fn batch(&self, digest: &Digest) -> Result<Option<Batch>, DiskError> {
         let row = self.store.get(Table::OrderBatches, digest.as_bytes())?;
@@ -405,6 +365,7 @@ impl Disk {
 
     /// What is here of a range of committed blocks.
     pub(super) fn range(&self, range: &catch_up::Range) -> Result<catch_up::Answer, DiskError> {
+        debug_assert!(range.above >= self.base_height()?, "what is not kept is told otherwise");
         // One more, whose certificate proves the last.
         let most = usize::from(range.count).min(RANGE_BLOCKS_MAX).saturating_add(1);
         let blocks = self.committed(range.above, most)?;
@@ -423,7 +384,7 @@ impl Disk {
     }
 
     /// The certificate that commits a height, with the height of the last block that it commits.
-    fn proof(&self, height: Height) -> Result<Option<(Height, Qc)>, DiskError> {
+    pub(super) fn proof(&self, height: Height) -> Result<Option<(Height, Qc)>, DiskError> {
         let range = KeyRange::between(&height_key(height), &[0xff; 9]);
         let rows = self.store.range(Table::OrderProofs, &range, 1)?;
         let Some((key, row)) = rows.first() else { return Ok(None) };
@@ -460,12 +421,23 @@ impl Disk {
             (entries, tree)
         };
         let batches = self.batches(&block)?.into_iter().map(with_tree).collect();
-        let Some((last, commit)) = self.proof(height)? else {
-            return Err(DiskError::Damaged { what: "certificate" });
-        };
-        let links = self.blocks(between(height, last), usize::MAX)?;
-        let links = links.iter().map(|block| block.header().clone()).collect();
+        let (links, commit) = self.commit_of(height)?;
         Ok(Some(Proven { block, batches, links, commit }))
+    }
+
+    /// Committed blocks above a height, up to another and with it.
+    pub(super) fn committed_between(&self, above: Height, upto: Height) -> Result<Vec<Proposal>, DiskError> {
+        self.blocks(between(above, upto), usize::MAX)
+    }
+
+    /// The first blocks that are here up to a height, so many at most.
+    pub(super) fn blocks_up_to(&self, height: Height, limit: usize) -> Result<Vec<Proposal>, DiskError> {
+        self.blocks(up_to(height), limit)
+    }
+
+    /// Whether this key signed, or could have.
+    pub(super) fn has_safety(&self) -> Result<bool, DiskError> {
+        Ok(self.store.get(Table::Order, SAFETY)?.is_some())
     }
 
     /// Committed blocks above a height for somebody who follows, with what proves the last. Where they reach the tip,
@@ -525,6 +497,11 @@ pub(super) fn batch_rows(batch: &Batch) -> Vec<Write> {
     ]
 }
 
+/// The row of a batch that a block orders.
+pub(super) fn batch_of_block(batch: &Batch) -> Vec<Write> {
+    vec![put(Table::OrderBatches, batch.digest().as_bytes().to_vec(), batch.encode())]
+}
+
 /// Without a batch that no block will have.
 pub(super) fn forget_rows(batch: &Digest) -> Vec<Write> {
     let free = [FREE, batch.as_bytes()].concat();
@@ -548,7 +525,6 @@ pub(super) fn ordered_rows(
         let free = batches.iter().map(|part| [FREE, part.batch.as_bytes()].concat());
         last.extend(free.map(|key| Write::Remove { table: Table::Order, key }));
     }
-    let root_key = |height: Height| [ROOT, height.0.to_be_bytes().as_slice()].concat();
     last.push(put(Table::Order, root_key(height), cbor::encode(&root)));
     if let Some(old) = height.0.checked_sub(ROOTS_KEPT) {
         last.push(Write::Remove { table: Table::Order, key: root_key(Height(old)) });
@@ -558,21 +534,37 @@ pub(super) fn ordered_rows(
     parts
 }
 
+/// The row of what this key signed last.
+pub(super) fn safety_row(safety: &SafetyRecord) -> Write {
+    put(Table::Order, SAFETY.to_vec(), sealed(safety))
+}
+
+fn tip_rows(height: Height, root: &Root, proof: &Qc) -> Vec<Write> {
+    let tip = TipRow { height, root: root.clone() };
+    vec![
+        put(Table::Order, TIP.to_vec(), cbor::encode(&tip)),
+        put(Table::OrderProofs, height_key(height), cbor::encode(proof)),
+    ]
+}
+
+/// The rows of a log that stands on a block, with the certificate that commits it or one behind it.
+pub(super) fn stand_rows(root: &Root, proof: &Qc, told: Told) -> Vec<Write> {
+    let mut rows = tip_rows(root.tip().height, root, proof);
+    rows.push(put(Table::Order, TOLD.to_vec(), cbor::encode(&told)));
+    rows
+}
+
 /// The rows of a record. `pending` are the blocks above the committed height.
 pub(super) fn rows(record: &Record, pending: &mut BTreeMap<BlockId, Height>) -> Vec<Write> {
     match record {
-        Record::Safety(safety) => vec![put(Table::Order, SAFETY.to_vec(), sealed(safety))],
+        Record::Safety(safety) => vec![safety_row(safety)],
         Record::Block(block) => {
             let (id, height) = (block.header().id(), block.header().height);
             pending.insert(id, height);
             vec![put(Table::OrderBlocks, block_key(height, &id), cbor::encode(block))]
         }
         Record::Commit { blocks, height, proof, root } => {
-            let tip = TipRow { height: *height, root: (**root).clone() };
-            let mut writes = vec![
-                put(Table::Order, TIP.to_vec(), cbor::encode(&tip)),
-                put(Table::OrderProofs, height_key(*height), cbor::encode(proof)),
-            ];
+            let mut writes = tip_rows(*height, root, proof);
             for id in blocks {
                 pending.remove(id);
             }

@@ -55,6 +55,8 @@ pub enum Fate {
     Ordered(Place),
     /// The log went past its time: it never will be.
     Expired,
+    /// The same, but it may have been ordered before the snapshot on which all that is known here stands.
+    Unknown,
 }
 
 /// What the rest of the node asks.
@@ -111,13 +113,16 @@ pub(super) struct State {
     figures: Figures,
     alarms: Vec<String>,
     tip_time: UnixTime,
+    /// What may be ordered up to that time may have been ordered before what is known here.
+    unknown_until: UnixTime,
     expired_at: UnixTime,
     clock: Believed,
 }
 
 impl State {
-    /// `tip_time` is that of the committed tip.
-    pub(super) fn new(tip_time: UnixTime, index: Index) -> Self {
+    /// `tip_time` is that of the committed tip; what was ordered before what is known here could come again up to
+    /// `unknown_until`.
+    pub(super) fn new(tip_time: UnixTime, unknown_until: UnixTime, index: Index) -> Self {
         Self {
             recent: HashMap::new(),
             recent_order: VecDeque::new(),
@@ -130,6 +135,7 @@ impl State {
             figures: Figures::new(),
             alarms: Vec::new(),
             tip_time,
+            unknown_until,
             expired_at: tip_time,
             clock: Believed::now(UnixTime::from_millis(0)),
         }
@@ -393,7 +399,7 @@ impl Driver {
             self.expire();
         }
         if let Some(apps) = &self.apps {
-            apps.hand(header, entries);
+            apps.hand(block, entries);
         }
         self.tip.send_replace(header.height);
     }
@@ -423,8 +429,9 @@ impl Driver {
         state.waiters.retain(|_, waiters| {
             for waiter in waiters.extract_if(.., |waiter| waiter.until < over || waiter.fate.is_closed()) {
                 state.waiting = state.waiting.saturating_sub(1);
+                let known = waiter.until > state.unknown_until;
                 // Ignored because whoever asked has stopped waiting.
-                drop(waiter.fate.send(Fate::Expired));
+                drop(waiter.fate.send(if known { Fate::Expired } else { Fate::Unknown }));
             }
             !waiters.is_empty()
         });

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use serde_bytes::ByteBuf;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -18,7 +19,9 @@ use wattle_net::{
 };
 use wattle_order::catch_up::{self, AskId, Range, Unanswered};
 use wattle_order::limits::{HANDED_MAX, RANGE_BLOCKS_MAX};
-use wattle_order::{ChainEnd, ChainId, Checked, Checker, Height, Message, Proposal, Qc, Seen, payloads};
+use wattle_order::{
+    Certified, ChainEnd, ChainId, Checked, Checker, Digest, Height, Message, Proposal, Qc, Seen, payloads,
+};
 use wattle_types::NodeId;
 use wattle_weave::order::{Answer, Ask, Input};
 
@@ -49,12 +52,21 @@ pub(super) struct Follower {
     checker: Checker,
     seen: Arc<Mutex<Seen>>,
     heard: mpsc::Sender<Heard>,
+    compacted: mpsc::Sender<Behind>,
     tip: watch::Receiver<Height>,
     open: Arc<Mutex<BTreeMap<NodeId, Conversation>>>,
     /// Entries are handed on, as they are again and again until they are ordered.
     handed: Arc<Notify>,
     stop: CancellationToken,
     tasks: TaskTracker,
+}
+
+/// What a keeper says that kept nothing of what it was asked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Behind {
+    pub(super) keeper: NodeId,
+    /// Up to there it has a snapshot only.
+    pub(super) base: Height,
 }
 
 /// With one keeper, one question at a time: each has room for two channels of a node, and one is for the newest blocks.
@@ -92,12 +104,12 @@ impl Follower {
         overlay: &Overlay,
         chain: ChainId,
         checker: Checker,
-        heard: mpsc::Sender<Heard>,
+        (heard, compacted): (mpsc::Sender<Heard>, mpsc::Sender<Behind>),
         tip: watch::Receiver<Height>,
-        stop: &CancellationToken,
-        tasks: &TaskTracker,
+        (stop, tasks): (&CancellationToken, &TaskTracker),
     ) -> Self {
         Self {
+            compacted,
             overlay: overlay.clone(),
             chain,
             checker,
@@ -108,6 +120,30 @@ impl Follower {
             handed: Arc::default(),
             stop: stop.clone(),
             tasks: tasks.clone(),
+        }
+    }
+
+    /// A keeper kept nothing of what this node needs next.
+    fn tell_compacted(&self, keeper: NodeId, base: Height) {
+        // Ignored because it is said again as long as it is so.
+        self.compacted.try_send(Behind { keeper, base }).unwrap_or_default();
+    }
+
+    /// Asks a keeper for its newest snapshot.
+    pub(super) async fn snapshot(&self, keeper: NodeId) -> Result<Option<Certified>, String> {
+        match self.ask(keeper, &Ask::Snapshot { chain: self.chain }).await? {
+            Answer::Snapshot(certified) => Ok(certified.map(|certified| *certified)),
+            Answer::Refused(why) => Err(why.chars().take(200).collect()),
+            _ => Err("an answer to something else".to_owned()),
+        }
+    }
+
+    /// Asks a keeper for a piece of a snapshot.
+    pub(super) async fn piece(&self, keeper: NodeId, piece: Digest) -> Result<Option<Vec<u8>>, String> {
+        match self.ask(keeper, &Ask::Piece { chain: self.chain, piece }).await? {
+            Answer::Piece(bytes) => Ok(bytes.map(ByteBuf::into_vec)),
+            Answer::Refused(why) => Err(why.chars().take(200).collect()),
+            _ => Err("an answer to something else".to_owned()),
         }
     }
 
@@ -141,6 +177,10 @@ impl Follower {
                     this.check_range(blocks, end).await
                 }
                 Ok(Answer::Range(_) | Answer::Refused(_)) => Err(Unanswered::Nothing),
+                Ok(Answer::Compacted(base)) => {
+                    this.tell_compacted(keeper, base);
+                    Err(Unanswered::Nothing)
+                }
                 Ok(_) => Err(Unanswered::Malformed),
                 Err(why) => {
                     tracing::debug!(%keeper, why, "a range of the log is not told by a keeper");
@@ -211,7 +251,7 @@ impl Follower {
             let mut told = false;
             for keeper in &keepers {
                 match Asking::open(&self.overlay, *keeper).await {
-                    Ok(asking) => match self.follow_one(asking, &mut told).await {
+                    Ok(asking) => match self.follow_one(*keeper, asking, &mut told).await {
                         Ok(()) => {}
                         Err(why) => tracing::debug!(%keeper, why, "the log is not told by a keeper any more"),
                     },
@@ -228,7 +268,12 @@ impl Follower {
     }
 
     /// Follows what one keeper tells until it has nothing new. `told`: it told something, or that there is nothing.
-    async fn follow_one(&mut self, mut asking: Asking, told: &mut bool) -> Result<(), String> {
+    async fn follow_one(
+        &mut self,
+        keeper: NodeId,
+        mut asking: Asking,
+        told: &mut bool,
+    ) -> Result<(), String> {
         loop {
             let above = *self.tip.borrow_and_update();
             let wait_ms = u64::try_from(WAIT_MAX.as_millis()).unwrap_or(u64::MAX);
@@ -237,6 +282,10 @@ impl Follower {
                 answer = asking.ask(&ask, WAIT_MAX + ANSWER_MAX) => answer?,
                 () = self.in_vain() => return Ok(()),
             };
+            if let Answer::Compacted(base) = answer {
+                self.tell_compacted(keeper, base);
+                return Ok(());
+            }
             let news = self.take(answer).await?;
             *told = true;
             if !news {
@@ -279,7 +328,12 @@ impl Follower {
 }
 
 /// Every block of a stretch, and the certificate at its end, which may commit what no block in it does.
-fn check(checker: &Checker, seen: &mut Seen, blocks: Vec<Proposal>, end: ChainEnd) -> Result<Heard, String> {
+pub(super) fn check(
+    checker: &Checker,
+    seen: &mut Seen,
+    blocks: Vec<Proposal>,
+    end: ChainEnd,
+) -> Result<Heard, String> {
     let blocks = checker.check_chain(seen, blocks, &end).map_err(|why| why.to_string())?;
     let proof: Option<Qc> = match end {
         ChainEnd::Certified(qc) => Some(*qc),
@@ -357,7 +411,23 @@ impl Keeper {
         match ask {
             Ask::Blocks { above, wait_ms, .. } => self.blocks(above, wait_ms).await,
             Ask::Range { range, .. } => {
-                self.read(move |disk| disk.range(&range)).await.map_or_else(Answer::Refused, Answer::Range)
+                let told = move |disk: &Disk| {
+                    let base = disk.base_height()?;
+                    if range.above < base {
+                        Ok(Answer::Compacted(base))
+                    } else {
+                        disk.range(&range).map(Answer::Range)
+                    }
+                };
+                self.read(told).await.unwrap_or_else(Answer::Refused)
+            }
+            Ask::Snapshot { .. } => {
+                let certified = self.read(Disk::certified).await;
+                certified.map_or_else(Answer::Refused, |found| Answer::Snapshot(found.map(Box::new)))
+            }
+            Ask::Piece { piece, .. } => {
+                let found = self.read(move |disk| disk.piece(&piece)).await;
+                found.map_or_else(Answer::Refused, |found| Answer::Piece(found.map(ByteBuf::from)))
             }
             Ask::Batch { batch, .. } => {
                 let entries = |batch: payloads::Batch| batch.to_bytes();
@@ -395,6 +465,10 @@ impl Keeper {
         // Ignored because an answer without blocks says enough.
         drop(tokio::time::timeout(wait, self.tip.wait_for(|tip| *tip > above)).await);
         let told = self.read(move |disk| {
+            let base = disk.base_height()?;
+            if above < base {
+                return Ok(Answer::Compacted(base));
+            }
             if disk.height()?.0 > above.0.saturating_add(2 * RANGE_BLOCKS_MAX as u64)
                 && let Some(proof) = disk.tip_proof()?
             {

@@ -16,8 +16,9 @@ use wattle_store::Store;
 use wattle_types::{KeyRange, Table, Write, cbor};
 
 use super::disk::{DiskError, Place, put, read};
+use super::snapshots::CompactError;
 
-const RUN: &[u8] = b"run";
+pub(super) const RUN: &[u8] = b"run";
 /// Entries of a run. Fewer cost less to write, and more to look for.
 const RUN_ENTRIES: u64 = 4096;
 /// Rows of one write; a block with more entries is written in parts.
@@ -69,6 +70,29 @@ impl Index {
         parts.last_mut().into_iter().for_each(|last| last.push(run.clone()));
         parts
     }
+}
+
+/// The first run that began at a height or later.
+fn first_run(store: &Store, from: Height) -> Result<Option<Height>, DiskError> {
+    let from = from.0.to_be_bytes();
+    let rows = store.range(Table::OrderEntries, &KeyRange::between(&from, &[0xff; 9]), 1)?;
+    let began = |(key, _): &(Vec<u8>, Vec<u8>)| key.first_chunk().copied().map(u64::from_be_bytes);
+    let damaged = DiskError::Damaged { what: "index of entries" };
+    rows.first().map(|row| began(row).map(Height).ok_or(damaged)).transpose()
+}
+
+/// Removes the runs of which all entries stand at or below a height.
+pub(super) async fn compact(store: &Store, upto: Height) -> Result<(), CompactError> {
+    while let Some(run) = first_run(store, Height(0))? {
+        match first_run(store, run.next())? {
+            Some(next) if next <= upto.next() => {
+                let range = KeyRange::prefix(&run.0.to_be_bytes());
+                store.commit(vec![Write::RemoveRange { table: Table::OrderEntries, range }]).await?;
+            }
+            _ => break,
+        }
+    }
+    Ok(())
 }
 
 /// Where an entry stands, if it is ordered.

@@ -402,7 +402,7 @@ pub trait App: Send {
         0
     }
 
-    /// Its state in the log.
+    /// Its state in the log: the same bytes on every replica behind the same block (O4).
     fn snapshot(&self) -> Vec<u8> {
         Vec::new()
     }

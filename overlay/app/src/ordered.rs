@@ -9,7 +9,8 @@
 //! * **O3, order.** Blocks are applied ascending, each once; one that comes again is left out. A block without entries
 //!   for apps changes nothing, and need not be told.
 //! * **O4, restore.** A snapshot that was taken behind a block makes the state behind that block, root and all; bytes
-//!   that do not are refused, and nothing changed.
+//!   that do not are refused, and nothing changed. Behind the same block it has the same bytes on every replica, also
+//!   on one that was restored: validators vouch for them.
 
 use serde::{Deserialize, Serialize};
 use wattle_types::UnixTime;

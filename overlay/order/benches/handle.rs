@@ -22,6 +22,8 @@ mod judge;
 mod liars;
 #[path = "../tests/simulated/ranges.rs"]
 mod ranges;
+#[path = "../tests/simulated/saved.rs"]
+mod saved;
 #[path = "../tests/simulated/world.rs"]
 mod world;
 

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::block::Proposal;
 use crate::certificate::{Qc, Tc, Timeout, Vote};
+use crate::committee::Committee;
 use crate::epoch::EpochProof;
 use crate::ids::{BlockId, Epoch, Height, Round, Seq};
 use crate::limits::UNPERSISTED_MAX;
@@ -34,6 +35,24 @@ pub struct SafetyRecord {
     /// Rule K: this key signed in that round of the epoch, and nothing here knows of it. It signs nothing more in it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renounced: Option<Round>,
+}
+
+impl SafetyRecord {
+    /// The record of a key that signed nothing in this epoch.
+    #[must_use]
+    pub fn fresh(committee: &Committee) -> Self {
+        Self {
+            epoch: committee.epoch(),
+            last_round: Round(0),
+            last_vote: None,
+            last_timeout: None,
+            last_proposal: None,
+            high_qc: Qc::genesis(committee),
+            high_tc: None,
+            highest_timeout_round: Round(0),
+            renounced: None,
+        }
+    }
 }
 
 /// What goes to disk.

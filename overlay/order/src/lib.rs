@@ -36,6 +36,9 @@
 //!   rules M1 to M6 in [`payloads`], a machine of its own beside the core.
 //! * **F, fetch by height.** What is far behind is fetched from several at once, each answer proven by itself: rules F1
 //!   to F5 in [`catch_up`].
+//! * **B, base.** Who begins from a snapshot ([`Certified`]) has all that is to be known of what was before it but the
+//!   entries that were ordered last: it calls nothing valid, so that it neither votes nor leads, before the log's time
+//!   is so far behind the snapshot's that none of them could come again.
 //! * **K, one key, one record.** After a start a validator signs nothing new before it heard from so many that they and
 //!   it are a quorum; who signed nothing yet in a log that is under way, not before the round after the one in which it
 //!   asked is certified. It tells that it started until it may, and who leads meanwhile does not rest. If anybody
@@ -63,7 +66,7 @@
 //!
 //! # Not here
 //!
-//! Signatures on a pool (the edge), disk and streams, snapshots of the application, order votes.
+//! Signatures on a pool (the edge), disk and streams, the state of the application, order votes.
 
 mod block;
 pub mod catch_up;
@@ -85,6 +88,7 @@ mod message;
 pub mod payloads;
 mod receipt;
 mod safety;
+mod snapshot;
 mod tree;
 
 pub use block::{BatchRef, Block, BlockInfo, Executed, Header, Left, Payload, Proposal, batch_digest};
@@ -102,4 +106,5 @@ pub use merkle::{Path, Tree, transaction_hash, tree_root};
 pub use message::Message;
 pub use receipt::{Format, InvalidReceipt, Position, Receipt};
 pub use safety::Refusal;
+pub use snapshot::{Base, Certified, Manifest, Pace, apps_root, ordered_after, piece_digest, state_root};
 pub use tree::{Root, Verdict};

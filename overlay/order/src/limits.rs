@@ -151,3 +151,15 @@ pub const RANGE_BLOCKS_MAX: usize = 64;
 
 /// Such ranges ahead of the first missing block: with full payloads 40 MiB.
 pub const RANGES_MAX: usize = 8;
+
+/// Bytes of a piece of a snapshot: half of a message, so that it is not a long one's turn that a vote waits for.
+pub const PIECE_BYTES_MAX: usize = 512 * 1024;
+
+/// Pieces of a snapshot: a state of 1 GiB.
+pub const PIECES_MAX: usize = 2048;
+
+/// Blocks after which a snapshot is due: to apply them again takes a second or two.
+pub const SNAPSHOT_BLOCKS: u64 = 4096;
+
+/// Bytes of entries before which none is due for their sake.
+pub const SNAPSHOT_BYTES_MIN: u64 = 1 << 20;

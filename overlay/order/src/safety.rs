@@ -77,26 +77,11 @@ impl Safety {
         trusted: bool,
     ) -> Self {
         let record = record.filter(|record| record.epoch == committee.epoch());
-        let record = record.unwrap_or_else(|| Self::fresh(committee));
+        let record = record.unwrap_or_else(|| SafetyRecord::fresh(committee));
         let seat = committee.seat(&key.node_id()).filter(|_| trusted && record.renounced.is_none());
         let mut safety = Self { key, seat, before: Round(0), first: None, record };
         safety.before = safety.last();
         safety
-    }
-
-    /// The record of one that signed nothing in this epoch.
-    fn fresh(committee: &Committee) -> SafetyRecord {
-        SafetyRecord {
-            epoch: committee.epoch(),
-            last_round: Round(0),
-            last_vote: None,
-            last_timeout: None,
-            last_proposal: None,
-            high_qc: Qc::genesis(committee),
-            high_tc: None,
-            highest_timeout_round: Round(0),
-            renounced: None,
-        }
     }
 
     /// Where this node sits, if it may sign.
@@ -111,7 +96,7 @@ impl Safety {
     /// A new epoch: what was signed in the old one does not count in it.
     pub(crate) fn enter(&mut self, committee: &Committee) {
         self.seat = committee.seat(&self.key.node_id());
-        self.record = Self::fresh(committee);
+        self.record = SafetyRecord::fresh(committee);
         (self.before, self.first) = (Round(0), None);
     }
 

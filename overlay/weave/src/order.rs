@@ -9,7 +9,7 @@ mod log;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 use wattle_order::limits::MESSAGE_BYTES_MAX;
-use wattle_order::{ChainEnd, ChainId, Digest, Height, Message, Proposal, Qc, catch_up, payloads};
+use wattle_order::{Certified, ChainEnd, ChainId, Digest, Height, Message, Proposal, Qc, catch_up, payloads};
 use wattle_types::cbor;
 
 pub use log::{Input, Log, Machines, Output};
@@ -63,6 +63,18 @@ pub enum Ask {
         /// Which.
         entries: Vec<ByteBuf>,
     },
+    /// The newest snapshot.
+    Snapshot {
+        /// Of which log.
+        chain: ChainId,
+    },
+    /// A piece of a snapshot.
+    Piece {
+        /// Of which log.
+        chain: ChainId,
+        /// Its digest.
+        piece: Digest,
+    },
 }
 
 impl Ask {
@@ -73,7 +85,9 @@ impl Ask {
             Self::Blocks { chain, .. }
             | Self::Range { chain, .. }
             | Self::Batch { chain, .. }
-            | Self::Submit { chain, .. } => *chain,
+            | Self::Submit { chain, .. }
+            | Self::Snapshot { chain }
+            | Self::Piece { chain, .. } => *chain,
         }
     }
 }
@@ -100,6 +114,12 @@ pub enum Answer {
     Taken,
     /// No, and why.
     Refused(String),
+    /// What was asked for begins before all that is kept there: up to that height there is only a snapshot.
+    Compacted(Height),
+    /// The newest snapshot there, if there is one.
+    Snapshot(Option<Box<Certified>>),
+    /// The piece, if it is there.
+    Piece(Option<ByteBuf>),
 }
 
 macro_rules! travels {

@@ -49,7 +49,11 @@ impl Keeper {
         let catching = catch_up::Config { me, answer_within: span, rest: span };
         let machines = Machines {
             core: Core::new(Config::lan(), key(who), Recovered::none(Arc::clone(committee))),
-            payloads: Payloads::new(payloads::Config::lan(me), Arc::clone(committee), None),
+            payloads: Payloads::new(
+                payloads::Config::lan(me),
+                Arc::clone(committee),
+                &payloads::Below::epoch(committee),
+            ),
             catch_up: catch_up::CatchUp::new(catching, Arc::clone(committee)),
         };
         let start = (committee.anchor().height, Digest::default());
@@ -212,7 +216,7 @@ pub(super) fn log_ask(bytes: &[u8]) {
             keeper.step(Input::Payloads(payloads::Input::Received { from: key(9).node_id(), message }));
             keeper.live_on();
         }
-        Ask::Blocks { .. } | Ask::Batch { .. } => {}
+        Ask::Blocks { .. } | Ask::Batch { .. } | Ask::Snapshot { .. } | Ask::Piece { .. } => {}
     }
 }
 
@@ -235,7 +239,17 @@ pub(super) fn log_answer(bytes: &[u8]) {
             }
             return;
         }
-        Answer::Batch(None) | Answer::Taken | Answer::Refused(_) => return,
+        Answer::Snapshot(Some(certified)) => {
+            let holds = certified.check(&COMMITTEE, &mut keeper.seen);
+            assert!(holds.is_err() || certified.chain == COMMITTEE.chain(), "it is of this log");
+            return;
+        }
+        Answer::Batch(None)
+        | Answer::Taken
+        | Answer::Refused(_)
+        | Answer::Compacted(_)
+        | Answer::Snapshot(None)
+        | Answer::Piece(_) => return,
     };
     let heights: Vec<Height> = blocks.iter().map(|block: &Proposal| block.header().height).collect();
     let Some(end) = end else { return };

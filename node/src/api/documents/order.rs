@@ -6,8 +6,9 @@ use utoipa::ToSchema;
 use wattle_types::NodeId;
 
 use super::{
-    Bytes, ErrorDocument, OrderBlockSchema, OrderJoinSchema, OrderLogSchema, OrderStatusSchema,
-    OrderSubmitSchema, OrderValidatorsSchema, OrderVerifySchema,
+    Bytes, ErrorDocument, OrderBlockSchema, OrderJoinSchema, OrderLogSchema, OrderRestoreSchema,
+    OrderSnapshotSchema, OrderSnapshotsSchema, OrderStatusSchema, OrderSubmitSchema, OrderValidatorsSchema,
+    OrderVerifySchema,
 };
 
 /// What this node does for the log.
@@ -215,6 +216,9 @@ pub struct OrderStatusDocument {
     pub view_age_ms: u64,
     /// How far the log is.
     pub height: u64,
+    /// The height of the first block that this node keeps; it began on a snapshot, or the log was compacted, where that
+    /// is not 1.
+    pub first: u64,
     /// Whose turn it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
@@ -389,4 +393,108 @@ pub struct OrderVerifyDocument {
     /// The digest of the apps' state that the block vouches for, and at which height; absent where it vouches for none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state_root: Option<String>,
+}
+
+/// Write the log into a file.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OrderSnapshotRequest {
+    /// Which file, on the machine of the node; one in its data directory when absent. What is there is replaced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// Then remove the blocks that nobody needs who has the newest snapshot.
+    #[serde(default)]
+    pub compact: bool,
+}
+
+/// A log in a file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct OrderArchive {
+    /// The file.
+    pub file: String,
+    /// How large it is.
+    pub bytes: u64,
+    /// What names the log.
+    pub chain: String,
+    /// The height of its last block.
+    pub height: u64,
+    /// The height of the state in it; every block behind it is in the file. 0: all blocks are.
+    pub state_height: u64,
+    /// The time of its last block.
+    #[schema(value_type = String)]
+    pub time: Timestamp,
+}
+
+/// The log was written into a file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct OrderSnapshotDocument {
+    /// `wattle.order_snapshot/1`.
+    pub schema: OrderSnapshotSchema,
+    /// The file.
+    pub snapshot: OrderArchive,
+    /// How many blocks were removed.
+    pub removed: u64,
+    /// The height of the first block that this node keeps.
+    pub first: u64,
+}
+
+/// A file that is called like one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum OrderArchiveRow {
+    /// A log.
+    Archive(OrderArchive),
+    /// Something else.
+    Damaged {
+        /// The file.
+        file: String,
+        /// Why it is none.
+        why: String,
+    },
+}
+
+/// The newest state for which a quorum vouches: what nodes are given that begin without the blocks before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct OrderCertified {
+    /// At which height.
+    pub height: u64,
+    /// How large it is.
+    pub bytes: u64,
+}
+
+/// The logs in files that this node wrote.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct OrderSnapshotsDocument {
+    /// `wattle.order_snapshots/1`.
+    pub schema: OrderSnapshotsSchema,
+    /// The files in its data directory, the newest last.
+    pub snapshots: Vec<OrderArchiveRow>,
+    /// The state that others are given, if there is one yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certified: Option<OrderCertified>,
+    /// The height of the first block that this node keeps.
+    pub first: u64,
+}
+
+/// Go on from a file.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OrderRestoreRequest {
+    /// Which, on the machine of the node.
+    pub file: String,
+}
+
+/// The log goes on from a file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct OrderRestoreDocument {
+    /// `wattle.order_restore/1`.
+    pub schema: OrderRestoreSchema,
+    /// What names the log.
+    pub chain: String,
+    /// What this node does for it.
+    pub role: OrderRole,
+    /// How far the log is here.
+    pub height: u64,
+    /// The height of the first block that this node keeps.
+    pub first: u64,
 }

@@ -92,11 +92,11 @@ pub(super) async fn check_quorum(node: &Node, nothing: &str) -> Result<()> {
     if standing.holds { Ok(()) } else { Err(no_quorum(node, &standing).detail("", nothing)) }
 }
 
-fn disk_failure(error: DiskError) -> ApiFailure {
+pub(super) fn disk_failure(error: DiskError) -> ApiFailure {
     ApiFailure::new(ErrorCode::Failed, error.to_string())
 }
 
-const fn role(log: &Log) -> OrderRole {
+pub(super) const fn role(log: &Log) -> OrderRole {
     if log.seat().is_some() { OrderRole::Validator } else { OrderRole::Follower }
 }
 
@@ -134,7 +134,7 @@ pub(super) async fn join(
     }))
 }
 
-fn join_failure(error: JoinError) -> ApiFailure {
+pub(super) fn join_failure(error: JoinError) -> ApiFailure {
     let code = match &error {
         JoinError::OtherNetwork { .. } => ErrorCode::Invalid,
         JoinError::OtherLog { .. } => ErrorCode::Conflict,
@@ -300,6 +300,13 @@ impl Waiting<'_> {
                 fate = &mut fate => return match fate {
                     Ok(Fate::Ordered(place)) => Ok(place),
                     Ok(Fate::Expired) => Err(self.expired()),
+                    Ok(Fate::Unknown) => {
+                        let message = "the entry was not ordered since this node went on from a snapshot";
+                        let failure = ApiFailure::new(ErrorCode::Timeout, message);
+                        Err(failure
+                            .detail("", "whether it was ordered before that is NOT KNOWN here")
+                            .detail("find out", format!("wattle order get {}, on another node", self.hash)))
+                    }
                     Err(_dropped) => Err(wattle_net::Stopped.into()),
                 },
                 () = &mut ends => {
@@ -348,6 +355,7 @@ pub(super) async fn status(State(node): State<Arc<Node>>) -> Result<Answer<Order
     let view = view(&log).await?;
     let quorum = quorum(&node, &log, &view).await?;
     let of = count(view.validators.len());
+    let first = log.first().await.map_err(disk_failure)?.0;
     let status = &view.status;
     Ok(Answer(OrderStatusDocument {
         schema: OrderStatusSchema::V1,
@@ -360,6 +368,7 @@ pub(super) async fn status(State(node): State<Arc<Node>>) -> Result<Answer<Order
         view: status.round.0,
         view_age_ms: whole_millis(view.round_age),
         height: log.tip().borrow().0,
+        first,
         leader: status.leader,
         high_qc: view.high_qc.map(|qc| OrderHighQc {
             view: qc.round.0,
@@ -603,8 +612,15 @@ pub(super) async fn get(State(node): State<Arc<Node>>, Part(at): Part) -> Result
         At::Block(height) => (height, None),
         At::Entry(place) => (place.height, Some(place.index)),
     };
+    let first = log.first().await.map_err(disk_failure)?;
     let absent = || {
-        let message = format!("nothing stands at {at}; the log is at height {}", *log.tip().borrow());
+        let message = if Height(0) < height && height < first {
+            format!(
+                "{at} is not kept here: this node begins at height {first}, with a snapshot of what was before"
+            )
+        } else {
+            format!("nothing stands at {at}; the log is at height {}", *log.tip().borrow())
+        };
         ApiFailure::new(ErrorCode::NotFound, message).hint("wattle order log")
     };
     let block = log.block(height).await.map_err(disk_failure)?.ok_or_else(absent)?;

@@ -87,6 +87,33 @@ pub(super) const PAGES: &[Page] = &[
         ],
     ),
     live(
+        "order snapshot create",
+        document("wattle.order_snapshot/1"),
+        &[Usage, NoNode, NotFound, Failed],
+        [
+            ("wattle order snapshot create -o log.snapshot", "the log in a file"),
+            ("wattle order snapshot create --compact", "and forget the blocks before its state"),
+        ],
+    ),
+    live(
+        "order snapshot list",
+        document("wattle.order_snapshots/1"),
+        &[NoNode, NotFound, Failed],
+        [
+            ("wattle order snapshot list", "the files that this node wrote"),
+            ("wattle order snapshot list -q", "only where they are"),
+        ],
+    ),
+    live(
+        "order snapshot restore",
+        document("wattle.order_restore/1"),
+        &[Usage, NoNode, NotFound, Conflict, Invalid, Failed],
+        [
+            ("wattle order snapshot restore log.snapshot", "go on from it"),
+            ("wattle -n bob order snapshot restore log.snapshot", "on another node"),
+        ],
+    ),
+    live(
         "register append",
         document("wattle.register_append/1"),
         &[NoNode, NotFound, Timeout, Denied, NoQuorum, Failed],

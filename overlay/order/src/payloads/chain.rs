@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use wattle_types::{NodeId, UnixTime};
 
+use super::Below;
 use crate::block::Proposal;
 use crate::check::Checked;
 use crate::entry::{Key, Whole};
@@ -80,12 +81,20 @@ pub(crate) struct Chain {
     pub(crate) height: Height,
     pub(crate) time: UnixTime,
     window: Window,
+    /// Rule B: up to that time something could come again that the window does not have.
+    pub(crate) unknown_until: UnixTime,
     pub(crate) blocks: BTreeMap<BlockId, Known>,
 }
 
 impl Chain {
-    pub(crate) fn new(tip: BlockId, height: Height, time: UnixTime) -> Self {
-        Self { tip, height, time, window: Window::default(), blocks: BTreeMap::new() }
+    pub(crate) fn new(below: &Below) -> Self {
+        let Below { block: tip, height, time, unknown_until } = *below;
+        Self { tip, height, time, window: Window::default(), unknown_until, blocks: BTreeMap::new() }
+    }
+
+    /// Rule B: whether all is known that could stand in a block of that time and below it.
+    pub(crate) fn knows_at(&self, time: UnixTime) -> bool {
+        time > self.unknown_until
     }
 
     /// A block that is looked at, or committed. At the cap the lowest goes that nothing stands on.

@@ -48,15 +48,16 @@ pub use batch::{Batch, InvalidBatch};
 pub use mempool::{Bounds, Busy, Mempool, NotTaken, Room, Submitter};
 pub use message::Message;
 
-use crate::block::Proposal;
+use crate::block::Payload;
+use crate::block::{BlockInfo, Proposal};
 use crate::certificate::Qc;
 use crate::check::Checked;
 use crate::committee::Committee;
 use crate::core::To;
+use crate::entry::Key;
 use crate::entry::Whole;
 use crate::ids::{BlockId, Digest, Height, Round, Seat, Seq};
 use crate::tree::Verdict;
-use crate::{block::Payload, entry::Key};
 use batch::Store;
 use chain::Chain;
 
@@ -110,6 +111,46 @@ impl Config {
         let least = Duration::from_millis(1);
         let (fetch_retry, tell_retry) = (self.fetch_retry.max(least), self.tell_retry.max(least));
         Self { fetch_retry, tell_retry, ..self }
+    }
+}
+
+/// The block below the first that the machine will be told of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Below {
+    /// The block.
+    pub block: BlockId,
+    /// Its height.
+    pub height: Height,
+    /// Its time, as far as it is known.
+    pub time: UnixTime,
+    /// What was ordered at or below it, and is not told of, could stand again in blocks up to that time (rule B).
+    pub unknown_until: UnixTime,
+}
+
+impl Below {
+    /// Where an epoch begins.
+    #[must_use]
+    pub const fn epoch(committee: &Committee) -> Self {
+        let crate::committee::Anchor { block, height, time, .. } = *committee.anchor();
+        Self { block, height, time, unknown_until: UnixTime::from_millis(0) }
+    }
+
+    /// Below a block before which nothing was ordered that could come again.
+    #[must_use]
+    pub fn first(first: &Proposal) -> Self {
+        let header = first.header();
+        let height = Height(header.height.0.saturating_sub(1));
+        // No time is known yet: the block says its own.
+        let none = UnixTime::from_millis(0);
+        Self { block: header.parent, height, time: none, unknown_until: none }
+    }
+
+    /// On a block of which only a snapshot is here.
+    #[must_use]
+    pub fn snapshot(tip: &BlockInfo) -> Self {
+        let life = Duration::from_millis(crate::limits::ENTRY_LIFE_MAX_MS);
+        let BlockInfo { id: block, height, time, .. } = *tip;
+        Self { block, height, time, unknown_until: time.after(life) }
     }
 }
 
@@ -319,25 +360,15 @@ pub struct Payloads {
 }
 
 impl Payloads {
-    /// Empty, below the first block that it will be told of: the first that the host reads from its disk, or none
-    /// where the epoch has no block yet.
+    /// Empty, on the block below the first that it will be told of.
     #[must_use]
-    pub fn new(config: Config, committee: Arc<Committee>, first: Option<&Proposal>) -> Self {
-        let anchor = committee.anchor();
+    pub fn new(config: Config, committee: Arc<Committee>, below: &Below) -> Self {
         let start = Time::ZERO;
-        let chain = match first.map(Proposal::header) {
-            // No time is known yet: the block says its own.
-            Some(first) => {
-                let below = Height(first.height.0.saturating_sub(1));
-                Chain::new(first.parent, below, UnixTime::from_millis(0))
-            }
-            None => Chain::new(anchor.block, anchor.height, anchor.time),
-        };
         Self {
             seat: committee.seat(&config.me),
-            clock: (anchor.time, start),
+            clock: (committee.anchor().time, start),
             mempool: Mempool::new(config.bounds),
-            chain,
+            chain: Chain::new(below),
             config: config.clamped(),
             committee,
             store: Store::default(),

@@ -89,15 +89,19 @@ impl Payloads {
     /// When a block's time is no longer ahead of the clock.
     pub(super) fn judges_at(&self) -> Option<Time> {
         let waits = self.chain.blocks.values().filter(|known| known.asked && known.looked.is_some());
-        waits.map(|known| self.when(early(known.block.header().time))).min()
+        let times = waits.map(|known| known.block.header().time).filter(|time| self.chain.knows_at(*time));
+        times.map(|time| self.when(early(time))).min()
     }
 
-    /// V7: of a block that is far ahead of the clock nothing is said until the clock is there.
+    /// V7: of a block that is far ahead of the clock nothing is said until the clock is there. B: nor of one that may
+    /// order again what was ordered before all that is known here; a quorum that commits it says enough.
     fn tell_verdicts(&mut self, now: Time, out: &mut Outbox<Output>) {
-        let wall = self.wall(now);
+        let (wall, unknown_until) = (self.wall(now), self.chain.unknown_until);
         for (id, known) in &mut self.chain.blocks {
+            let time = known.block.header().time;
             if let Some(verdict) = known.verdict().filter(|_| known.asked)
-                && early(known.block.header().time) <= wall
+                && early(time) <= wall
+                && time > unknown_until
             {
                 known.asked = false;
                 out.push(Output::Judged { block: *id, verdict });

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_bytes::ByteBuf;
 use wattle_order::payloads::{
-    self, Batch, Bounds, Config, Input, Message, NotTaken, Output, Payloads, SubmitId, Submitter,
+    self, Batch, Below, Bounds, Config, Input, Message, NotTaken, Output, Payloads, SubmitId, Submitter,
 };
 use wattle_order::{
     BatchRef, BlockId, Checked, Checker, Digest, Entry, Payload, Proposal, Record, Seq, Sound, To, Whole,
@@ -124,7 +124,7 @@ impl World {
 
     /// What a host finds on its disk at the start: the committed blocks, which must be those it told of.
     pub(crate) fn apply_log(&mut self, place: usize, records: &[Record]) -> Vec<Checked<Proposal>> {
-        let told = self.places[place].chain.len();
+        let told = self.places[place].chain.len() - self.places[place].disk.base;
         let mut blocks: BTreeMap<BlockId, Proposal> = BTreeMap::new();
         let (mut committee, mut found) = (Arc::clone(&self.committee), Vec::new());
         for record in records {
@@ -160,8 +160,9 @@ impl World {
         ids: &[BlockId],
         found: &mut Vec<Checked<Proposal>>,
     ) {
+        let base = self.places[place].disk.base;
         for id in ids {
-            if let Some(applied) = self.places[place].chain.get(found.len()) {
+            if let Some(applied) = self.places[place].chain.get(base + found.len()) {
                 assert_eq!(applied.block.id(), *id, "the disk forgot");
             }
             let message = wattle_order::Message::Proposal(blocks.get(id).unwrap().clone());
@@ -180,8 +181,13 @@ impl World {
         }
         let config = self.payload_config(self.places[place].id);
         let committee = Arc::clone(self.places[place].checker.committee());
-        let first = committed.first().map(|block| &**block);
-        let machine = Payloads::new(config, committee, first);
+        let here = &self.places[place];
+        let below = match (here.disk.base.checked_sub(1), committed.first()) {
+            (Some(last), _) => Below::snapshot(&here.chain[last].block.info()),
+            (None, Some(first)) => Below::first(first),
+            (None, None) => Below::epoch(&committee),
+        };
+        let machine = Payloads::new(config, committee, &below);
         self.places[place].carried.machine = Some(machine);
         self.tell_payloads(place, Input::Clock(wall(self.now)));
         if !committed.is_empty() {

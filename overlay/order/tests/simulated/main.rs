@@ -21,6 +21,8 @@ mod ranges;
 mod receipts;
 mod replay;
 mod rules;
+mod saved;
+mod snapshots;
 mod twins;
 mod world;
 

@@ -18,6 +18,7 @@ use crate::carry::{Carried, Event};
 use crate::judge::Judge;
 use crate::liars::Liar;
 use crate::ranges::{self, Ranged};
+use crate::saved::Saved;
 
 /// SplitMix64.
 #[derive(Clone, Debug)]
@@ -134,6 +135,8 @@ pub(crate) struct Disk {
     pub(crate) broken: bool,
     /// The last safety record of each epoch that is on disk.
     pub(crate) safety: BTreeMap<Epoch, SafetyRecord>,
+    /// Up to this height it has a snapshot and no blocks.
+    pub(crate) base: usize,
 }
 
 impl Disk {
@@ -187,6 +190,8 @@ pub(crate) struct Place {
     pub(crate) fuse: Option<u64>,
     pub(crate) carried: Carried,
     pub(crate) ranged: Ranged,
+    /// What its apps are saved as, if they are.
+    pub(crate) saved: Option<Saved>,
 }
 
 impl Place {
@@ -311,6 +316,7 @@ impl World {
             fuse: None,
             carried: Carried::default(),
             ranged: Ranged::default(),
+            saved: None,
         });
         self.places.len() - 1
     }
@@ -764,7 +770,7 @@ impl World {
         if here.wrong_from.is_some_and(|from| from <= block.header().height.0) {
             leaf.push(1);
         }
-        let root = wattle_order::transaction_hash(&leaf);
+        let root = crate::saved::vouch(here, &block, wattle_order::transaction_hash(&leaf));
         for tx in transactions {
             here.ordered.insert(*tx);
             here.mempool.remove(tx);

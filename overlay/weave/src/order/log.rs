@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use wattle_order::{
     Alarm, Checked, Committee, Core, Digest, EpochProof, Evidence, Height, Message, Proposal, Qc, Record,
-    Seq, To, Verdict, catch_up, payloads, tree_root,
+    Seq, To, Verdict, catch_up, ordered_after, payloads, state_root,
 };
 use wattle_types::{Machine, NodeId, Outbox, Time};
 
@@ -26,7 +26,7 @@ pub enum Input {
     Applied {
         /// The block.
         height: Height,
-        /// The digest of their state.
+        /// What they came to: [`wattle_order::apps_root`].
         root: Digest,
     },
     /// The deadline has come. The first starts all three.
@@ -244,17 +244,13 @@ impl Log {
         }
     }
 
-    /// What every node computes of the same log: a digest over what each block orders. Blocks that order nothing leave
-    /// it as it is.
+    /// What every node computes of the same log: a digest over what each block orders.
     fn count(&mut self, block: &Proposal, queue: &mut VecDeque<Input>) {
-        let header = block.header();
-        let height = header.height;
+        let height = block.header().height;
         if height <= self.root.0 {
             return;
         }
-        let root = self.root.1;
-        let empty = block.block.payload.is_empty();
-        self.root = (height, if empty { root } else { tree_root(&[root, header.payload]) });
+        self.root = (height, ordered_after(self.root.1, block));
         match &mut self.unapplied {
             Some(unapplied) => {
                 unapplied.insert(height, self.root.1);
@@ -294,7 +290,7 @@ impl Log {
 
 /// What votes vouch for: everything that is ordered up to a block, and what the apps made of it.
 fn executed(height: Height, ordered: Digest, apps: Digest) -> Input {
-    Input::Core(wattle_order::Input::Executed { height, root: tree_root(&[ordered, apps]) })
+    Input::Core(wattle_order::Input::Executed { height, root: state_root(ordered, apps) })
 }
 
 impl Machine for Log {

@@ -20,7 +20,7 @@ use crate::exit::ErrorCode;
 const EVENTS: &str = "/api/v1/events?topics=order&since=0";
 
 /// What one node shows of the log.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Tip {
     pub(super) node: String,
     pub(super) height: u64,
@@ -30,6 +30,8 @@ pub(super) struct Tip {
     pub(super) there: String,
     /// Where the entry stands that was ordered first.
     pub(super) first: Option<u64>,
+    /// From which height on it keeps blocks.
+    pub(super) kept_from: u64,
 }
 
 pub(super) async fn check(scene: &Scene) -> TestnetCheck {
@@ -59,45 +61,51 @@ async fn block(client: &Client, at: &str) -> Result<OrderBlockDocument, Failure>
     Ok(client.get::<OrderBlockDocument>(&path).await?.document)
 }
 
+/// What one node shows; its name is left out.
+async fn tip(
+    client: &Client,
+    kept: &Kept,
+    (height, kept_from): (u64, u64),
+    (longest, longest_from): (&Client, u64),
+) -> Result<Tip, Failure> {
+    let nothing = Tip { height, kept_from, ..Tip::default() };
+    if height < kept_from {
+        // No block stands there: the log begins, here at least.
+        return Ok(nothing);
+    }
+    let at = height.to_string();
+    let first = match block(client, &kept.entry).await {
+        Ok(found) => Some(found.block.height),
+        Err(Failure::Error(error)) if error.code == ErrorCode::NotFound => None,
+        Err(failure) => return Err(failure),
+    };
+    let here = block(client, &at).await?.block.block;
+    // Who is behind may be where the longest one has only a snapshot.
+    let there = if height < longest_from { here.clone() } else { block(longest, &at).await?.block.block };
+    Ok(Tip { block: here, there, first, ..nothing })
+}
+
 async fn look(scene: &Scene, kept: &Kept, wanted: u64) -> Found {
     let statuses =
         scene.running.iter().map(|(row, client)| async move { (row, client, status(client).await) });
     let (mut heights, mut evidence) = (Vec::new(), Vec::new());
     for (row, client, status) in futures::future::join_all(statuses).await {
         match status {
-            Ok(status) if status.chain == kept.chain => heights.push((row, client, status.height)),
+            Ok(status) if status.chain == kept.chain => {
+                heights.push((row, client, (status.height, status.first)));
+            }
             Ok(_other) => evidence.push((row.name.clone(), json!("it keeps another log"))),
             Err(failure) => evidence.push((row.name.clone(), json!(checks::words(&failure)))),
         }
     }
-    let Some((_, longest, _)) = heights.iter().max_by_key(|(.., height)| *height).copied() else {
+    let Some((_, longest, (_, longest_from))) =
+        heights.iter().max_by_key(|(.., (height, _))| *height).copied()
+    else {
         return Found { holds: Some(false), summary: "no node keeps the log".to_owned(), evidence };
     };
-    let tips = heights.iter().map(|(row, client, height)| async move {
-        if *height == 0 {
-            // Nothing stands there.
-            let none = String::new();
-            return Ok(Tip {
-                node: row.name.clone(),
-                height: 0,
-                block: none.clone(),
-                there: none,
-                first: None,
-            });
-        }
-        let at = height.to_string();
-        let first = match block(client, &kept.entry).await {
-            Ok(found) => Some(found.block.height),
-            Err(Failure::Error(error)) if error.code == ErrorCode::NotFound => None,
-            Err(failure) => return Err((row.name.clone(), failure)),
-        };
-        Ok::<Tip, (String, Failure)>(Tip {
-            node: row.name.clone(),
-            height: *height,
-            block: block(client, &at).await.map_err(|failure| (row.name.clone(), failure))?.block.block,
-            there: block(longest, &at).await.map_err(|failure| (row.name.clone(), failure))?.block.block,
-            first,
-        })
+    let tips = heights.iter().map(|(row, client, reach)| async move {
+        let tip = tip(client, kept, *reach, (longest, longest_from)).await;
+        tip.map(|tip| Tip { node: row.name.clone(), ..tip }).map_err(|failure| (row.name.clone(), failure))
     });
     let mut known = Vec::new();
     for tip in futures::future::join_all(tips).await {
@@ -109,7 +117,10 @@ async fn look(scene: &Scene, kept: &Kept, wanted: u64) -> Found {
     let unanswered = evidence.len();
     let found = judge(&known, kept.height, wanted);
     for tip in &known {
-        evidence.push((tip.node.clone(), json!({ "height": tip.height, "block": tip.block })));
+        evidence.push((
+            tip.node.clone(),
+            json!({ "height": tip.height, "block": tip.block, "kept_from": tip.kept_from }),
+        ));
     }
     evidence.push(("forks".to_owned(), json!(found.forks)));
     evidence.push(("lost".to_owned(), json!(found.lost)));
@@ -142,7 +153,8 @@ pub(super) fn judge(tips: &[Tip], first: u64, wanted: u64) -> Wrong {
     };
     Wrong {
         forks: named(&|tip| tip.block != tip.there),
-        lost: named(&|tip| tip.height >= first && tip.first != Some(first)),
+        // Where the log was compacted it is in the snapshot's state, or nowhere: that is what was asked for.
+        lost: named(&|tip| tip.kept_from <= first && first <= tip.height && tip.first != Some(first)),
         behind: named(&|tip| tip.height < wanted),
         height: tips.iter().map(|tip| tip.height).min().unwrap_or_default(),
     }
@@ -226,6 +238,7 @@ mod tests {
             block: block.to_owned(),
             there: block.to_owned(),
             first: Some(1),
+            kept_from: 1,
         }
     }
 
@@ -242,5 +255,8 @@ mod tests {
         assert_eq!(judge(&moved, 1, 7).lost, ["one"], "it stands elsewhere now");
         let fresh = [Tip { first: None, ..tip("two", 0, "a") }];
         assert_eq!(judge(&fresh, 1, 0).lost, [""; 0], "it may still come");
+        let compacted = [Tip { first: None, kept_from: 5, ..tip("two", 7, "a") }];
+        assert_eq!(judge(&compacted, 4, 7).lost, [""; 0], "it is not kept");
+        assert_eq!(judge(&compacted, 5, 7).lost, ["two"], "it is kept from there on");
     }
 }

@@ -8,7 +8,7 @@ use wattle_order::limits::{
     AUTHOR_BATCHES_MAX, BATCH_COUNT_MAX, ENTRY_BYTES_MAX, ENTRY_LIFE_MAX_MS, HANDED_MAX, INLINE_BYTES_MAX,
 };
 use wattle_order::payloads::{
-    Batch, Bounds, Busy, Config, Input, Message, NotTaken, Output, Payloads, Room, SubmitId, Submitter,
+    Batch, Below, Bounds, Busy, Config, Input, Message, NotTaken, Output, Payloads, Room, SubmitId, Submitter,
 };
 use wattle_order::{
     BatchRef, Checked, Digest, Entry, InvalidEntry, Left, Payload, Proposal, Qc, Round, Seat, Sound, Verdict,
@@ -51,7 +51,8 @@ impl Path {
     fn with(config: impl Fn(NodeId) -> Config) -> Self {
         let bench = Bench::new(0);
         let me = bench.committee.id(Seat(0)).unwrap();
-        let machine = Payloads::new(config(me), Arc::clone(&bench.committee), None);
+        let machine =
+            Payloads::new(config(me), Arc::clone(&bench.committee), &Below::epoch(&bench.committee));
         let qc = bench.genesis();
         let mut path = Self {
             bench,

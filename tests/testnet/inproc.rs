@@ -70,7 +70,18 @@ fn fifty_nodes_in_one_process_find_each_other_and_all_hear_what_one_says() {
     let found = check(&report, "dht");
     assert!(found["summary"].as_str().unwrap().contains("49 of 49"), "{found}");
     for (kind, what) in [("dht", "of lookups"), ("gossip", "of messages, each heard by 49")] {
-        let load = net.machine.json(&["-t", "demo/7", "bench", kind, "--for", "3s", "--rate", "10"]);
+        let load = net.machine.json(&[
+            "-t",
+            "demo/7",
+            "bench",
+            kind,
+            "--for",
+            "3s",
+            "--rate",
+            "10",
+            "--clients",
+            "4",
+        ]);
         eprintln!("{} of {} {what}", load["ok"], load["sent"]);
         assert!(load["sent"].as_u64() >= Some(10) && load["ok"] == load["sent"], "{kind}: {load:#}");
         assert_eq!(load["env"]["nodes"], 50);

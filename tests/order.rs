@@ -154,6 +154,62 @@ fn nothing_that_was_acknowledged_is_lost_when_nodes_are_killed_and_nothing_forks
     assert_eq!(distinct.len(), log.len(), "an entry stands twice");
 }
 
+/// Many entries for one request.
+fn many(texts: impl IntoIterator<Item = String>) -> Value {
+    let entry = |text: String| json!({ "data_b64": BASE64.encode(text.as_bytes()) });
+    json!({ "entries": texts.into_iter().map(entry).collect::<Vec<_>>() })
+}
+
+#[test]
+fn many_entries_of_one_request_stand_each_at_its_place_or_it_is_said_why_not() {
+    let machine = Machine::new(None);
+    let (mut nodes, _) = four(&machine);
+    let request = many((0..500).map(|number| format!("many {number}")));
+    let answer = nodes[1].api().ok("POST /api/v1/order/submissions", &request);
+    let submitted = answer["entries"].as_array().unwrap();
+    assert_eq!((submitted.len(), &answer["failed"]), (500, &json!(0)), "{}", answer["took_ms"]);
+    let log = agree(&nodes.iter().collect::<Vec<_>>());
+    for (number, entry) in submitted.iter().enumerate() {
+        let place = (entry["height"].as_u64().unwrap(), entry["index"].as_u64().unwrap());
+        assert_eq!(log[&place].1, format!("many {number}"));
+        assert_eq!(log[&place].0, entry["entry"].as_str().unwrap());
+    }
+
+    // Each line of a pipe is an entry, and what is empty is none.
+    let lines: String = (0..700).map(|number| format!("line {number}\n\n")).collect();
+    let mut pipe = machine.command(&["-n", "cleo", "order", "submit-lines", "--json"]);
+    let mut pipe = pipe.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut stdin = pipe.stdin.take().unwrap();
+    let writing = std::thread::spawn(move || std::io::Write::write_all(&mut stdin, lines.as_bytes()));
+    let output = pipe.wait_with_output().unwrap();
+    writing.join().unwrap().unwrap();
+    let printed = ok(&output);
+    let log = agree(&nodes.iter().collect::<Vec<_>>());
+    assert_eq!((printed.lines().count(), log.len()), (700, 1200));
+    for (number, line) in printed.lines().enumerate() {
+        let entry: Value = serde_json::from_str(line).unwrap();
+        let place = (entry["height"].as_u64().unwrap(), entry["index"].as_u64().unwrap());
+        assert_eq!(log[&place].1, format!("line {number}"));
+    }
+
+    // One that can be none: nothing of the request is kept.
+    let refused =
+        nodes[0].api().ask("POST /api/v1/order/submissions", &many(["fine".to_owned(), String::new()]));
+    let (status, error) = refused.unwrap();
+    assert!(status == 400 && error["details"].to_string().contains("number 1"), "{status} {error}");
+    assert_eq!(nodes[0].api().ask("POST /api/v1/order/submissions", &many([])).unwrap().0, 400);
+    nodes[2].kill();
+    nodes[3].kill();
+    wait_for("it is noticed", PATIENCE, || reachable(&nodes[0]) == 2);
+    let (_, error) =
+        nodes[0].api().ask("POST /api/v1/order/submissions", &many(["late".to_owned()])).unwrap();
+    assert_eq!(error["code"], "no_quorum", "{error}");
+    nodes[2].run();
+    nodes[3].run();
+    let log = agree(&nodes.iter().collect::<Vec<_>>());
+    assert!(log.values().all(|(_, text)| text != "fine" && text != "late") && log.len() == 1200);
+}
+
 #[test]
 fn without_a_quorum_that_is_said_at_once_with_who_is_missing_and_commits_resume_with_it() {
     let machine = Machine::new(None);

@@ -73,6 +73,7 @@ pub struct Apps {
     heard: mpsc::Sender<Heard>,
     events: broadcast::Sender<Told>,
     in_log: Arc<[&'static str]>,
+    unapplied: Arc<[u8]>,
 }
 
 /// Where what apps propose is handed in. Apart from [`Apps`], which the log has: neither may keep the other alive.
@@ -110,6 +111,7 @@ impl Apps {
         let events = broadcast::Sender::new(EVENTS_MAX);
         let order = Arc::<OnceLock<Order>>::default();
         let in_log = host.apps_in_log().collect();
+        let unapplied = host.snapshot().into();
         let lane = HostLane {
             documents: documents.clone(),
             order: Arc::clone(&order),
@@ -123,7 +125,7 @@ impl Apps {
         let happened = stream::poll_fn(move |cx| happens.poll_recv(cx).map(|it| it.map(Heard::Input)));
         let inbox = stream::select(happened, stream::poll_fn(move |cx| hears.poll_recv(cx)));
         tasks.spawn(drive(lane, host, inbox, Instant::now(), stop.clone()));
-        Ok((Self { heard, events, in_log }, Proposals(order)))
+        Ok((Self { heard, events, in_log, unapplied }, Proposals(order)))
     }
 
     /// The apps that have a state in the ordered log.
@@ -138,9 +140,17 @@ impl Apps {
         self.heard.send(Heard::Order { block, reply }).await.ok()?;
         match answer.await.ok()? {
             Ok(executed) => Some(executed.root),
-            // The state that was restored may reach further than the row beside it says.
-            Err(NotNext { .. }) => self.log_root().await,
+            Err(NotNext { got, applied }) => {
+                tracing::error!(got = got.0, applied = applied.0, "the apps are ahead of the log");
+                None
+            }
         }
+    }
+
+    /// The state of the apps before any block, to begin with again.
+    #[must_use]
+    pub fn unapplied(&self) -> Vec<u8> {
+        self.unapplied.to_vec()
     }
 
     /// The root of what apps made of the log so far.
@@ -265,9 +275,12 @@ async fn propose(
                 CallError::NotOrdered("it was not ordered in its time, and never will be".to_owned())
             }
             Ok(Fate::Unknown) => CallError::NotOrdered(
-                "its time is over, and it may have been ordered before this node knew the log".to_owned(),
+                "its time is over, and whether it was ordered before this node knew the log is NOT KNOWN"
+                    .to_owned(),
             ),
-            Err(_dropped) => CallError::NotOrdered("the node is stopping".to_owned()),
+            Err(_dropped) => CallError::NotOrdered(
+                "the log begins anew here, or the node stops: whether it is ordered is NOT KNOWN".to_owned(),
+            ),
         },
         Err(SubmitError::NotTaken(NotTaken::Busy(_))) => CallError::Busy,
         Err(why) => CallError::Refused(why.to_string()),

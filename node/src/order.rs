@@ -316,8 +316,18 @@ impl Order {
     }
 
     fn begin(&self, genesis: Genesis) -> Result<Log, JoinError> {
-        let Start { overlay, store, key, apps, config, started, stop, tasks: all_tasks, .. } = &*self.start;
-        let (stop, tasks) = (&stop.child_token(), &TaskTracker::new());
+        let stop = self.start.stop.child_token();
+        let begun = self.begin_until(&stop, genesis);
+        if begun.is_err() {
+            // What began already ends.
+            stop.cancel();
+        }
+        begun
+    }
+
+    fn begin_until(&self, stop: &CancellationToken, genesis: Genesis) -> Result<Log, JoinError> {
+        let Start { overlay, store, key, apps, config, started, tasks: all_tasks, .. } = &*self.start;
+        let tasks = &TaskTracker::new();
         let disk = Disk::new(store);
         let found = disk.load()?;
         if found.safety_damaged && found.records.is_empty() {
@@ -404,6 +414,14 @@ pub enum SubmitError {
     Stopped,
 }
 
+/// The fate of what is known to stand there.
+fn known(place: Place) -> oneshot::Receiver<Fate> {
+    let (fate, told) = oneshot::channel();
+    // Ignored because it is received by whoever is given the other end.
+    drop(fate.send(Fate::Ordered(place)));
+    told
+}
+
 impl Log {
     /// What names it.
     #[must_use]
@@ -461,24 +479,38 @@ impl Log {
     /// # Errors
     /// [`SubmitError`].
     pub async fn submit(&self, entry: Arc<Whole>) -> Result<oneshot::Receiver<Fate>, SubmitError> {
-        let hash = entry.transaction();
-        let ((fate, told), (taken, answer)) = (oneshot::channel(), oneshot::channel());
-        let request = Request::Submit { entry, taken, fate };
+        let taken = self.submit_all(vec![entry]).await?.pop().ok_or(SubmitError::Stopped)?;
+        Ok(taken?)
+    }
+
+    /// Submits entries, each for itself: what is given back tells the fate of those that are taken, and
+    /// why others are not.
+    ///
+    /// # Errors
+    /// [`SubmitError`], where nothing is known of any.
+    pub async fn submit_all(
+        &self,
+        entries: Vec<Arc<Whole>>,
+    ) -> Result<Vec<Result<oneshot::Receiver<Fate>, NotTaken>>, SubmitError> {
+        let hashes: Vec<Digest> = entries.iter().map(|entry| entry.transaction()).collect();
+        let (fates, told): (Vec<_>, Vec<_>) = entries.iter().map(|_| oneshot::channel()).unzip();
+        let entries = entries.into_iter().zip(fates).collect();
+        let (taken, answer) = oneshot::channel();
+        let request = Request::Submit { entries, taken };
         self.requests.send(request).await.map_err(|_closed| SubmitError::Stopped)?;
-        let why = match answer.await.map_err(|_closed| SubmitError::Stopped)? {
-            Ok(()) => return Ok(told),
-            Err(why) => why,
-        };
-        // What is over its time may have been ordered before; only the disk remembers it for so long.
-        if let NotTaken::Invalid(InvalidEntry::Expired { .. }) = why
-            && let Some(place) = self.read(move |disk| disk.place(&hash)).await?
-        {
-            let (fate, told) = oneshot::channel();
-            // Ignored because it is received by whoever is given the other end.
-            drop(fate.send(Fate::Ordered(place)));
-            return Ok(told);
+        let taken = answer.await.map_err(|_closed| SubmitError::Stopped)?;
+        let mut fates = Vec::new();
+        for ((hash, told), taken) in hashes.into_iter().zip(told).zip(taken) {
+            fates.push(match taken {
+                // What is over its time may have been ordered before; only the disk remembers it for so long.
+                Err(why @ NotTaken::Invalid(InvalidEntry::Expired { .. })) => {
+                    let place = self.read(move |disk| disk.place(&hash)).await?;
+                    place.map(known).ok_or(why)
+                }
+                taken => taken.map(|()| told),
+            });
         }
-        Err(why.into())
+        Ok(fates)
     }
 
     async fn read<T: Send + 'static>(

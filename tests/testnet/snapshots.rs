@@ -35,14 +35,26 @@ fn grown(megabytes: usize) -> Net {
             });
         }
     });
-    // A few blocks, of which one vouches for the snapshot.
-    for number in 0..12 {
+    // Blocks until one vouches for a snapshot, here and everywhere.
+    let has_one = |node: &&str| {
+        let spot = format!("demo/{node}");
+        net.machine.json(&["-t", &spot, "order", "snapshot", "list"])["certified"].is_object()
+    };
+    let mut number = 0;
+    wait_for("there is a snapshot", PATIENCE, || {
+        number += 1;
         net.at("1", &["order", "submit", &format!("entry {number}"), "--timeout", "30s"]);
-    }
+        ["1", "2", "3", "4"].iter().all(has_one)
+    });
     net.ok(&["testnet", "clock", "3m"]);
-    for number in 0..4 {
-        net.at("2", &["order", "submit", &format!("later {number}"), "--timeout", "30s"]);
-    }
+    // The newest blocks are kept in any case.
+    let carol = api(&net, "carol");
+    let (from, mut number) = (height(&carol), 0);
+    wait_for("there is more", PATIENCE, || {
+        number += 1;
+        assert!(matches!(carol.submit(&format!("later {number}")), Some((200, _))));
+        height(&carol) > from + 80
+    });
     net
 }
 
@@ -224,4 +236,31 @@ fn one_that_gives_wrong_pieces_and_a_kill_in_the_middle_keep_no_newcomer_from_a_
     assert!(log.contains("a piece that is another"), "{log}");
     let status = net.machine.json(&["testnet", "status"]);
     println!("resident {}", status["nodes"][0]["rss_bytes"]);
+}
+
+#[test]
+fn a_validator_that_goes_on_from_a_file_computes_what_the_others_do_and_votes_again() {
+    let net = Net::up(&["4", "--validators", "4"]);
+    let append = |text: &str| net.at("1", &["register", "append", "births", text, "--timeout", "30s"]);
+    (0..5).for_each(|number| drop(append(&format!("early {number}"))));
+    let dave = api(&net, "dave");
+    wait_for("dave has them", PATIENCE, || register(&dave)[2] == 5);
+    net.ok(&["testnet", "partition", "3", "0,1,2"]);
+    (0..5).for_each(|number| drop(append(&format!("late {number}"))));
+    let file = net.machine.home().join("young.snapshot").display().to_string();
+    let made = net.machine.json(&["-t", "demo/1", "order", "snapshot", "create", "-o", &file]);
+    assert_eq!(made["snapshot"]["state_height"], 0, "a young log is there with every block: {made}");
+    let restored = net.machine.json(&["-t", "demo/3", "order", "snapshot", "restore", &file]);
+    assert_eq!((&restored["role"], &restored["height"]), (&json!("validator"), &made["snapshot"]["height"]));
+    wait_for("its apps are as far", PATIENCE, || register(&dave)[2] == 10);
+    assert_eq!(register(&dave), register(&api(&net, "bob")));
+    net.ok(&["testnet", "heal"]);
+    // Without it there is no quorum now.
+    net.ok(&["testnet", "kill", "2"]);
+    append("with dave");
+    let status = dave.get("/api/v1/order/status");
+    assert_eq!((&status["alarms"], &status["signs"]), (&json!([]), &json!(true)), "{status}");
+    net.ok(&["testnet", "restart", "2"]);
+    let (exit, report) = net.report("60s");
+    assert_eq!((exit, &report["pass"]), (0, &true.into()), "{report:#}");
 }

@@ -124,6 +124,8 @@ schemas! {
     OrderBlockSchema = "wattle.order_block/1",
     /// Names [`OrderVerifyDocument`].
     OrderVerifySchema = "wattle.order_verify/1",
+    /// Names [`OrderSubmissionsDocument`].
+    OrderSubmissionsSchema = "wattle.order_submissions/1",
     /// Names [`OrderSnapshotDocument`].
     OrderSnapshotSchema = "wattle.order_snapshot/1",
     /// Names [`OrderSnapshotsDocument`].

@@ -259,6 +259,7 @@ const USES: &[&str] = &[
     "/rooms/{room}/typing",
     "/rooms/{room}/leave",
     "/order/entries",
+    "/order/submissions",
     "/order/verify",
     "/registers/{register}",
 ];

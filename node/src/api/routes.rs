@@ -15,6 +15,7 @@ pub(super) mod keys;
 pub(super) mod members;
 pub(super) mod order;
 mod order_snapshots;
+mod order_submissions;
 mod pad;
 mod past;
 mod peers;
@@ -177,6 +178,7 @@ fn order_routes() -> impl IntoIterator<Item = Route<Arc<Node>>> {
         order::status,
         order::validators,
         order::verify,
+        order_submissions::submit,
         order_snapshots::list,
         order_snapshots::create,
         order_snapshots::restore,

@@ -96,6 +96,9 @@ struct Doc {
 struct Order {
     #[command(flatten)]
     much: MuchOfSize,
+    /// So many in one request
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    together: u32,
 }
 
 pub(super) async fn bench(session: &Session, args: Bench) -> Result<(), Failure> {
@@ -108,8 +111,9 @@ pub(super) async fn bench(session: &Session, args: Bench) -> Result<(), Failure>
     };
     let shows = !much.no_progress && !session.out.json && session.out.can_draw_over();
     let clients = usize::try_from(much.clients).unwrap_or(1);
-    let load =
-        Load { out: session.out, word: kind.word(), span: much.span.0, rate: much.rate, clients, shows };
+    let together = if let BenchCommand::Order(args) = &args.command { args.together } else { 1 };
+    let (word, span, rate) = (kind.word(), much.span.0, much.rate);
+    let load = Load { out: session.out, word, span, rate, clients, together, shows };
     let least = if kind == BenchKind::Gossip { kinds::KEY_BYTES } else { 0 };
     let bytes = usize::try_from(bytes).unwrap_or(0).max(least);
     let scene = kinds::Scene::of(session).await?;
@@ -125,6 +129,7 @@ pub(super) async fn bench(session: &Session, args: Bench) -> Result<(), Failure>
         cores: std::thread::available_parallelism().map_or(1, std::num::NonZero::get) as u64,
         bytes: bytes as u64,
         clients: clients as u64,
+        together: u64::from(together),
         listeners: scene.others() as u64,
         validators: scene.validators(),
     };
@@ -179,6 +184,9 @@ fn text_of(document: &BenchDocument) -> String {
     }
     if env.clients > 1 {
         about.push(format!("{} at the same time", env.clients));
+    }
+    if env.together > 1 {
+        about.push(format!("{} in a request", env.together));
     }
     let about = about.join(", ");
     let whole = document.latency_ms.iter().map(|latency| ("latency ms", latency));

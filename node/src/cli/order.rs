@@ -1,6 +1,7 @@
 //! The ordered log: begin one, join it, append to it, read it, prove what stands in it.
 
 mod genesis;
+mod lines;
 mod receipt;
 mod snapshot;
 
@@ -40,6 +41,7 @@ enum OrderCommand {
     Init(genesis::Init),
     Join(genesis::Join),
     Submit(Submit),
+    SubmitLines(lines::SubmitLines),
     Status(Status),
     Log(Log),
     Get(Get),
@@ -124,6 +126,7 @@ pub(super) fn order(session: &Session, args: Order) -> Result<(), Failure> {
         OrderCommand::Snapshot(args) => session.block_on(snapshot::snapshot(session, args)),
         OrderCommand::Join(args) => session.block_on(genesis::join(session, &args)),
         OrderCommand::Submit(args) => session.block_on(submit(session, args)),
+        OrderCommand::SubmitLines(args) => session.block_on(lines::submit(session, &args)),
         OrderCommand::Status(Status {}) => session.block_on(status(session)),
         OrderCommand::Log(args) => session.block_on(log(session, &args)),
         OrderCommand::Get(args) => session.block_on(get(session, &args)),

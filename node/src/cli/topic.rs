@@ -167,7 +167,7 @@ async fn publish_stdin(
         session.out.note("one message a line; Ctrl-D ends it");
     }
     let end = if args.null { 0 } else { b'\n' };
-    let mut messages = stdin_messages(end);
+    let mut messages = stdin_messages(end, AHEAD);
     while let Some(message) = messages.recv().await {
         let message = message
             .map_err(|error| ErrorDocument::new(ErrorCode::Failed, format!("cannot read stdin: {error}")))?;
@@ -176,10 +176,13 @@ async fn publish_stdin(
     Ok(())
 }
 
+/// Messages that are read ahead.
+const AHEAD: usize = 16;
+
 /// The messages on stdin, read by a thread of its own: a read cannot be cancelled, and Ctrl-C must not wait
-/// for one. The channel is bounded, so that a fast pipe waits for the network.
-fn stdin_messages(end: u8) -> mpsc::Receiver<std::io::Result<Vec<u8>>> {
-    let (sender, messages) = mpsc::channel(16);
+/// for one. So many are read ahead, so that a fast pipe waits for the network.
+pub(super) fn stdin_messages(end: u8, ahead: usize) -> mpsc::Receiver<std::io::Result<Vec<u8>>> {
+    let (sender, messages) = mpsc::channel(ahead);
     std::thread::spawn(move || {
         for message in std::io::stdin().lock().split(end) {
             if sender.blocking_send(message).is_err() {

@@ -39,10 +39,7 @@ enum ApplyError {
     #[error(transparent)]
     NotSaved(#[from] CommitError),
     /// What the log came to cannot be used, and what led to it is gone.
-    #[error(
-        "their state on disk is damaged, and the log was compacted: begin with an empty data directory, or \
-         wattle order snapshot restore FILE"
-    )]
+    #[error("their state on disk is damaged, and the log was compacted: begin with an empty data directory")]
     Lost,
     /// The node stops.
     #[error("the node stops")]
@@ -196,15 +193,26 @@ impl Apply {
     /// Goes on from the last snapshot that was saved. One that cannot be used is made again from the beginning of the
     /// log, where that is here.
     async fn begin(&mut self) -> Result<(), ApplyError> {
-        match self.read(Disk::applied).await {
-            Ok(Some((applied, state))) => match self.apps.restore(state).await.ok_or(ApplyError::Stopped)? {
-                Ok(root) if applied.manifest.apps == Digest::from_bytes(root) => self.go_on(applied).await?,
-                Ok(_) => tracing::warn!("the saved state of the apps is not the one that was agreed on"),
-                Err(error) => tracing::warn!(%error, "the saved state of the apps cannot be used"),
-            },
-            Ok(None) => {}
+        let saved = match self.read(Disk::applied).await {
+            Ok(saved) => saved,
             Err(ApplyError::Stopped) => return Err(ApplyError::Stopped),
-            Err(error) => tracing::warn!(%error, "the saved state of the apps cannot be read"),
+            Err(error) => {
+                tracing::warn!(%error, "the saved state of the apps cannot be read");
+                None
+            }
+        };
+        let mut agreed = None;
+        if let Some((applied, state)) = saved {
+            let root = self.restore(state).await?;
+            agreed = Some(applied).filter(|applied| root == Some(applied.manifest.apps));
+            if agreed.is_none() {
+                tracing::warn!("the saved state of the apps is not the one that was agreed on");
+            }
+        }
+        match agreed {
+            Some(applied) => self.go_on(applied).await?,
+            // Of a log that ran in this process before nothing is left.
+            None => drop(self.restore(self.apps.unapplied()).await?),
         }
         let lowest = self.read(Disk::base_height).await?;
         if self.done() < lowest {
@@ -217,9 +225,27 @@ impl Apply {
         Ok(())
     }
 
+    /// The root of a state from which the apps go on, if it is one.
+    async fn restore(&self, state: Vec<u8>) -> Result<Option<Digest>, ApplyError> {
+        match self.apps.restore(state).await.ok_or(ApplyError::Stopped)? {
+            Ok(root) => Ok(Some(Digest::from_bytes(root))),
+            Err(error) => {
+                tracing::warn!(%error, "a state of the apps cannot be used");
+                Ok(None)
+            }
+        }
+    }
+
     async fn go_on(&mut self, applied: Applied) -> Result<(), ApplyError> {
         let Applied { manifest, came } = applied;
-        let certified = self.read(Disk::certified).await?;
+        let certified = match self.read(Disk::certified).await {
+            Ok(certified) => certified,
+            Err(ApplyError::Stopped) => return Err(ApplyError::Stopped),
+            Err(error) => {
+                tracing::warn!(%error, "the proof of the last snapshot cannot be read: the next one has its own");
+                None
+            }
+        };
         let digest = manifest.digest();
         self.unproven = certified.as_ref().is_none_or(|known| known.manifest.digest() != digest);
         self.proven = certified.into_iter().flat_map(|known| known.manifest.pieces).collect();
@@ -341,8 +367,11 @@ impl Apply {
         let gone = |piece: &Digest| !last.contains(piece) && !self.proven.contains(piece);
         let stale: Vec<Digest> = pieces.iter().copied().filter(gone).collect();
         pieces.retain(|piece| !gone(piece));
-        if !stale.is_empty() {
-            self.disk.forget_pieces(stale).await?;
+        match self.disk.forget_pieces(stale.clone()).await {
+            Ok(()) => {}
+            // They go with the next.
+            Err(CommitError::Full { .. }) => pieces.extend(stale),
+            Err(error) => return Err(error.into()),
         }
         self.pieces = Some(pieces);
         Ok(())

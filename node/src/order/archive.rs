@@ -244,7 +244,9 @@ impl Sink {
 
 /// Writes a log into a file: beside it first, so that a file that is there is whole.
 pub(super) fn write(disk: &Disk, path: &Path) -> Result<Head, ArchiveError> {
-    let beside = path.with_extension("part");
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".part");
+    let beside = PathBuf::from(beside);
     let written = write_to(disk, &beside);
     if written.is_err() {
         // Ignored because why it failed says more.

@@ -61,12 +61,12 @@ pub enum Fate {
 
 /// What the rest of the node asks.
 pub(super) enum Request {
-    /// Order this.
+    /// Order these.
     Submit {
-        entry: Arc<Whole>,
-        taken: oneshot::Sender<Result<(), NotTaken>>,
-        /// Told when its fate is known.
-        fate: oneshot::Sender<Fate>,
+        /// Each with whom to tell when its fate is known.
+        entries: Vec<(Arc<Whole>, oneshot::Sender<Fate>)>,
+        /// Whether each is taken.
+        taken: oneshot::Sender<Vec<Result<(), NotTaken>>>,
     },
     /// Where does this stand, if it was ordered a moment ago?
     Recent(Digest, oneshot::Sender<Option<Place>>),
@@ -462,10 +462,11 @@ impl Driver {
 
     fn on_request(&mut self, request: Request) {
         match request {
-            Request::Submit { entry, taken, fate } => {
-                let outcome = self.submit(entry, fate);
+            Request::Submit { entries, taken } => {
+                let outcomes = entries.into_iter().map(|(entry, fate)| self.submit(entry, fate));
+                let outcomes = outcomes.collect();
                 // Ignored because whoever asked has stopped waiting.
-                drop(taken.send(outcome));
+                drop(taken.send(outcomes));
             }
             Request::Recent(hash, reply) => {
                 // Ignored because whoever asked has stopped waiting.

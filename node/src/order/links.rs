@@ -170,7 +170,7 @@ impl Links {
         let reading = read_all(
             listener,
             Reading { links: links.clone(), chain, checker, seen: Arc::default(), heard },
-            tasks.clone(),
+            (stop.clone(), tasks.clone()),
         );
         tasks.spawn(stop.clone().run_until_cancelled_owned(reading));
         tasks.spawn(stop.clone().run_until_cancelled_owned(links.clone().welcome(overlay.clone())));
@@ -293,21 +293,25 @@ struct Reading {
     heard: mpsc::Sender<Heard>,
 }
 
-async fn read_all(mut listener: ChannelListener, reading: Reading, tasks: TaskTracker) {
+async fn read_all(
+    mut listener: ChannelListener,
+    reading: Reading,
+    (stop, tasks): (CancellationToken, TaskTracker),
+) {
     while let Some(channel) = listener.next().await {
         let peer = channel.peer();
         // Who is no validator has nothing to say here; it asks over a channel of the other kind.
         let Some(seat) = reading.checker.committee().seat(&peer) else { continue };
         let reading = reading.clone();
         // As many as there are validators, and two of each: the overlay sees to that.
-        tasks.spawn(async move {
+        tasks.spawn(stop.clone().run_until_cancelled_owned(async move {
             let (_sender, receiver) = channel.split();
             if let Err(why) = reading.read(peer, seat, receiver).await {
                 tracing::warn!(%peer, why, "a validator broke the protocol: its channel is closed");
                 // Ignored because the node stops.
                 drop(reading.heard.send(Heard::Misbehaved { peer }).await);
             }
-        });
+        }));
     }
 }
 

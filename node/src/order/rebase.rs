@@ -33,6 +33,9 @@ const READ_AHEAD: usize = 2;
 const TAKE_MAX: Duration = Duration::from_secs(10);
 /// So many blocks before the last may not be committed before the next come.
 const NEAR: u64 = 3;
+/// How often a log is begun whose streams are not free yet, and how long after each time.
+const ATTEMPTS: usize = 40;
+const SOON: Duration = Duration::from_millis(25);
 /// How long to wait before it is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -83,11 +86,13 @@ impl Rebase {
             match self.fetch(tip).await {
                 Ok(certified) => {
                     let height = certified.manifest.base.height();
-                    match self.order.go_on_from(&certified).await {
-                        Ok(_) => tracing::info!(%height, "the log goes on from a snapshot"),
+                    match self.order.go_on_from(&certified, &self.stop).await {
+                        Ok(true) => tracing::info!(%height, "the log goes on from a snapshot"),
+                        Ok(false) => {}
                         Err(error) => tracing::error!(%error, "the log does not go on from a snapshot"),
                     }
-                    return;
+                    // Where the log runs on it is asked for again when it is needed.
+                    said.clear();
                 }
                 Err(why) => {
                     tracing::warn!(why, "no snapshot of the log could be had: it is tried again");
@@ -193,18 +198,26 @@ async fn fetch_from(follower: &Follower, disk: &Disk, keeper: NodeId, wanted: &W
 }
 
 impl Order {
-    /// Ends the log that runs and goes on with it from a snapshot whose pieces are on disk.
+    /// Ends the log that runs and goes on with it from a snapshot whose pieces are on disk, if it is still that log and
+    /// did not come as far by itself.
     ///
     /// # Errors
     /// [`JoinError`]; the log is then what it was.
-    async fn go_on_from(&self, certified: &Certified) -> Result<Arc<Log>, JoinError> {
+    async fn go_on_from(&self, certified: &Certified, ended: &CancellationToken) -> Result<bool, JoinError> {
         let _alone = self.start.changes.lock().await;
-        let Some(log) = self.log() else { return Err(JoinError::Stopped) };
+        let Some(log) = self.log().filter(|_| !ended.is_cancelled()) else { return Ok(false) };
+        if certified.manifest.base.height() <= *log.tip.borrow() {
+            return Ok(false);
+        }
         log.end().await;
         let saved = self.stand_on(&log.genesis, certified).await;
+        if saved.is_err() {
+            // What failed once fails at once again: others are kept waiting meanwhile, and not asked.
+            tokio::time::sleep(AGAIN).await;
+        }
         // Whatever happens the log goes on, from the snapshot or from where it was.
-        let again = self.restart(log.genesis.clone());
-        saved.and(again)
+        self.restart(log.genesis.clone()).await?;
+        saved.map(|()| true)
     }
 
     /// Has the log on disk, which does not run, stand on a snapshot whose pieces are there.
@@ -212,18 +225,33 @@ impl Order {
         let (disk, genesis, certified) = (Disk::new(&self.start.store), genesis.clone(), certified.clone());
         let rows = tokio::task::spawn_blocking(move || {
             let rows = disk.begin_on(&genesis, &Committee::genesis(&genesis), &certified)?;
+            let (here, needed) = (disk.pieces()?, certified.manifest.pieces.iter().copied().collect());
+            if !here.is_superset(&needed) {
+                return Err(DiskError::Damaged { what: "snapshot" });
+            }
             // Pieces of snapshots that nobody needs any more.
-            let kept: BTreeSet<Digest> = certified.manifest.pieces.iter().copied().collect();
-            Ok::<_, DiskError>((rows, disk.pieces()?.difference(&kept).copied().collect::<Vec<_>>()))
+            Ok((rows, here.difference(&needed).copied().collect::<Vec<Digest>>()))
         });
         let (rows, stale) = rows.await.map_err(|_stopped| JoinError::Stopped)??;
         self.start.store.commit(rows).await?;
-        Ok(Disk::new(&self.start.store).forget_pieces(stale).await?)
+        if let Err(error) = Disk::new(&self.start.store).forget_pieces(stale).await {
+            tracing::warn!(%error, "pieces of older snapshots are left on the disk");
+        }
+        Ok(())
     }
 
     /// Begins with what is on disk, in the place of what ran before.
-    fn restart(&self, genesis: Genesis) -> Result<Arc<Log>, JoinError> {
-        let begun = self.begin(genesis).map(Arc::new);
+    async fn restart(&self, genesis: Genesis) -> Result<Arc<Log>, JoinError> {
+        let mut begun = self.begin(genesis.clone());
+        // What accepted streams before may be about to end.
+        for _ in 0..ATTEMPTS {
+            if !matches!(&begun, Err(JoinError::Stopped)) || self.start.stop.is_cancelled() {
+                break;
+            }
+            tokio::time::sleep(SOON).await;
+            begun = self.begin(genesis.clone());
+        }
+        let begun = begun.map(Arc::new);
         *self.lock() = match &begun {
             Ok(log) => Standing::Kept(Arc::clone(log)),
             Err(error) => Standing::Broken(error.to_string()),
@@ -258,7 +286,7 @@ impl Order {
         tokio::task::spawn_blocking(move || read_frames(&file, &frames));
         let begun = self.take_snapshot(&head, here, &mut read).await;
         // One that ran before goes on, whatever came of it.
-        let log = if begun.is_ok() || ran { Some(self.restart(head.genesis.clone())) } else { None };
+        let log = if begun.is_ok() || ran { Some(self.restart(head.genesis.clone()).await) } else { None };
         let (first, Some(log)) = (begun?, log.transpose()?) else { return Err(JoinError::Stopped.into()) };
         self.take_blocks(&log, &head, first, &mut read).await?;
         Ok(log)

@@ -129,6 +129,9 @@ impl Disk {
 
     /// Removes pieces that are of no snapshot any more.
     pub(super) async fn forget_pieces(&self, pieces: Vec<Digest>) -> Result<(), CommitError> {
+        if pieces.is_empty() {
+            return Ok(());
+        }
         let remove = |piece: &Digest| Write::Remove { table: Table::Order, key: part_key(piece) };
         self.store().commit(pieces.iter().map(remove).collect()).await
     }

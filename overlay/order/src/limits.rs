@@ -161,5 +161,8 @@ pub const PIECES_MAX: usize = 2048;
 /// Blocks after which a snapshot is due: to apply them again takes a second or two.
 pub const SNAPSHOT_BLOCKS: u64 = 4096;
 
+/// Blocks before which none is due: the last one is proven by then.
+pub const SNAPSHOT_BLOCKS_MIN: u64 = 32;
+
 /// Bytes of entries before which none is due for their sake.
 pub const SNAPSHOT_BYTES_MIN: u64 = 1 << 20;

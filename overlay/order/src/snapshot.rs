@@ -20,7 +20,8 @@ use crate::committee::Committee;
 use crate::epoch::EpochProof;
 use crate::ids::{ChainId, Digest, Height, hash, hash_bytes};
 use crate::limits::{
-    EPOCH_LINKS_MAX, EPOCH_PROOFS_MAX, PIECE_BYTES_MAX, PIECES_MAX, SNAPSHOT_BLOCKS, SNAPSHOT_BYTES_MIN,
+    EPOCH_LINKS_MAX, EPOCH_PROOFS_MAX, PIECE_BYTES_MAX, PIECES_MAX, SNAPSHOT_BLOCKS, SNAPSHOT_BLOCKS_MIN,
+    SNAPSHOT_BYTES_MIN,
 };
 use crate::merkle::tree_root;
 use crate::tree::{Root, Tree};
@@ -91,11 +92,13 @@ pub struct Pace {
 
 impl Pace {
     /// Whether one is due behind the block of this height: after as many bytes of entries as the state had, so that to
-    /// take it costs no more than to order, or after so many blocks that to apply them again would take long.
+    /// take it costs no more than to order, or after so many blocks that to apply them again would take long; but not
+    /// before a block could vouch for the last one.
     #[must_use]
     pub const fn is_due(&self, height: Height) -> bool {
         let bytes = if self.state > SNAPSHOT_BYTES_MIN { self.state } else { SNAPSHOT_BYTES_MIN };
-        self.since >= bytes || height.0.saturating_sub(self.last.0) >= SNAPSHOT_BLOCKS
+        let blocks = height.0.saturating_sub(self.last.0);
+        blocks >= SNAPSHOT_BLOCKS || (blocks >= SNAPSHOT_BLOCKS_MIN && self.since >= bytes)
     }
 }
 
@@ -202,10 +205,12 @@ mod tests {
     fn a_snapshot_is_due_after_as_many_bytes_as_the_state_has_or_after_many_blocks() {
         let pace = Pace { last: Height(10), state: 0, since: 0 };
         assert!(!pace.is_due(Height(10 + SNAPSHOT_BLOCKS - 1)) && pace.is_due(Height(10 + SNAPSHOT_BLOCKS)));
-        assert!(!Pace { since: SNAPSHOT_BYTES_MIN - 1, ..pace }.is_due(Height(11)));
-        assert!(Pace { since: SNAPSHOT_BYTES_MIN, ..pace }.is_due(Height(11)));
+        let soon = Height(10 + SNAPSHOT_BLOCKS_MIN);
+        assert!(!Pace { since: SNAPSHOT_BYTES_MIN - 1, ..pace }.is_due(soon));
+        assert!(Pace { since: SNAPSHOT_BYTES_MIN, ..pace }.is_due(soon));
+        assert!(!Pace { since: u64::MAX, ..pace }.is_due(Height(soon.0 - 1)), "the last one can be proven");
         let large = Pace { state: 3 * SNAPSHOT_BYTES_MIN, ..pace };
-        assert!(!Pace { since: 3 * SNAPSHOT_BYTES_MIN - 1, ..large }.is_due(Height(11)));
-        assert!(Pace { since: 3 * SNAPSHOT_BYTES_MIN, ..large }.is_due(Height(11)));
+        assert!(!Pace { since: 3 * SNAPSHOT_BYTES_MIN - 1, ..large }.is_due(soon));
+        assert!(Pace { since: 3 * SNAPSHOT_BYTES_MIN, ..large }.is_due(soon));
     }
 }

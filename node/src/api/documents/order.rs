@@ -7,8 +7,8 @@ use wattle_types::NodeId;
 
 use super::{
     Bytes, ErrorDocument, OrderBlockSchema, OrderJoinSchema, OrderLogSchema, OrderRestoreSchema,
-    OrderSnapshotSchema, OrderSnapshotsSchema, OrderStatusSchema, OrderSubmitSchema, OrderValidatorsSchema,
-    OrderVerifySchema,
+    OrderSnapshotSchema, OrderSnapshotsSchema, OrderStatusSchema, OrderSubmissionsSchema, OrderSubmitSchema,
+    OrderValidatorsSchema, OrderVerifySchema,
 };
 
 /// What this node does for the log.
@@ -497,4 +497,80 @@ pub struct OrderRestoreDocument {
     pub height: u64,
     /// The height of the first block that this node keeps.
     pub first: u64,
+}
+
+/// One of many entries.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OrderSubmission {
+    /// For which app; `note/1`, which nobody reads, when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub app: Option<String>,
+    /// What it says.
+    pub data_b64: Bytes,
+    /// As of a single entry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub salt: Option<u64>,
+    /// As of a single entry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until_ms: Option<u64>,
+}
+
+/// Many entries.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OrderSubmissionsRequest {
+    /// The entries, 1024 at the most.
+    pub entries: Vec<OrderSubmission>,
+    /// How long to wait.
+    #[serde(default)]
+    pub wait: OrderWait,
+    /// When to give up; 30 s when absent, 0 = never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+}
+
+/// How far one of many entries is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OrderSubmissionState {
+    /// It stands in the log for ever.
+    Ordered,
+    /// It waits to be ordered.
+    Accepted,
+    /// It was not taken, or its time is over: it is not in the log, and never will be unless it is submitted again.
+    Refused,
+    /// Nobody knows yet how it ends.
+    Unknown,
+}
+
+/// What became of one of many entries.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct OrderSubmitted {
+    /// How far it is.
+    pub state: OrderSubmissionState,
+    /// The hash that names the entry.
+    pub entry: String,
+    /// The block it stands in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub height: Option<u64>,
+    /// Its place there, from 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub index: Option<u64>,
+    /// Why it is not ordered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+}
+
+/// What became of many entries.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct OrderSubmissionsDocument {
+    /// `wattle.order_submissions/1`.
+    pub schema: OrderSubmissionsSchema,
+    /// Each, as they were given.
+    pub entries: Vec<OrderSubmitted>,
+    /// How many are not ordered, or not accepted where that was asked for.
+    pub failed: u64,
+    /// How long it took.
+    pub took_ms: u64,
 }

@@ -9,7 +9,7 @@ use axum::response::Response;
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_bytes::ByteBuf;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use utoipa::IntoParams;
 use wattle_order::limits::ENTRY_LIFE_MAX_MS;
 use wattle_order::payloads::NotTaken;
@@ -70,12 +70,12 @@ async fn view(log: &Log) -> Result<Box<View>> {
     log.view().await.ok_or_else(|| wattle_net::Stopped.into())
 }
 
-async fn lately(log: &Log) -> Result<Arc<View>> {
+pub(super) async fn lately(log: &Log) -> Result<Arc<View>> {
     log.lately().await.ok_or_else(|| wattle_net::Stopped.into())
 }
 
 /// Who could vote now, as far as this node can tell.
-async fn quorum(node: &Node, log: &Log, view: &View) -> Result<Quorum> {
+pub(super) async fn quorum(node: &Node, log: &Log, view: &View) -> Result<Quorum> {
     let mut connected = Vec::new();
     if log.seat().is_none() {
         connected.extend(node.overlay.status().await?.peers.iter().map(|peer| peer.peer));
@@ -190,9 +190,7 @@ pub(super) async fn submit(
     if request.wait == OrderWait::Accept {
         return Ok(Answer(submitted));
     }
-    let limit = timeout(request.timeout_ms, Duration::from_secs(30));
-    let waiting = Waiting { node: &node, log: &log, hash, until, limit };
-    let place = waiting.wait(fate).await?;
+    let place = Waiting { hash, until }.wait(Patience::new(&node, &log, request.timeout_ms), fate).await?;
     let receipt = log.receipt(place).await.map_err(disk_failure)?;
     Ok(Answer(OrderSubmitDocument {
         state: OrderEntryState::Ordered,
@@ -205,14 +203,25 @@ pub(super) async fn submit(
 }
 
 fn read_entry(request: &OrderSubmitRequest) -> Result<Whole> {
+    let OrderSubmitRequest { app, data_b64, salt, until_ms, .. } = request;
+    entry(app.clone(), &data_b64.0, *salt, *until_ms)
+}
+
+/// An entry for the log, if it can be one.
+pub(super) fn entry(
+    app: Option<String>,
+    data: &[u8],
+    salt: Option<u64>,
+    until_ms: Option<u64>,
+) -> Result<Whole> {
     let now = unix_now();
-    let until = request.until_ms.map_or_else(|| now.after(LIFE), UnixTime::from_millis);
-    let salt = match request.salt {
+    let until = until_ms.map_or_else(|| now.after(LIFE), UnixTime::from_millis);
+    let salt = match salt {
         Some(salt) => salt,
         None => getrandom::u64().map_err(|error| ApiFailure::new(ErrorCode::Failed, error.to_string()))?,
     };
-    let app = request.app.clone().unwrap_or_else(|| NOTE.to_owned());
-    let entry = Entry { app, data: ByteBuf::from(request.data_b64.0.clone()), until, salt };
+    let app = app.unwrap_or_else(|| NOTE.to_owned());
+    let entry = Entry { app, data: ByteBuf::from(data.to_vec()), until, salt };
     let entry = Whole::read(entry.encode().into()).map_err(ApiFailure::usage)?;
     let most = Duration::from_millis(ENTRY_LIFE_MAX_MS);
     if until < now || until > now.after(most) {
@@ -222,7 +231,7 @@ fn read_entry(request: &OrderSubmitRequest) -> Result<Whole> {
     Ok(entry)
 }
 
-fn submit_failure(error: SubmitError) -> ApiFailure {
+pub(super) fn submit_failure(error: SubmitError) -> ApiFailure {
     let message = error.to_string();
     match error {
         SubmitError::NotTaken(NotTaken::Busy(_)) => {
@@ -247,7 +256,7 @@ fn submit_failure(error: SubmitError) -> ApiFailure {
 
 /// An entry whose time is over by the clock of the log, while this node's says that it has just begun: no block will
 /// ever have it.
-fn behind_the_log(view: &View, until: UnixTime) -> Option<ApiFailure> {
+pub(super) fn behind_the_log(view: &View, until: UnixTime) -> Option<ApiFailure> {
     let tip = view.tip_time.filter(|tip| *tip > until)?;
     let behind = words(tip.since(unix_now()));
     let message = format!("the clock of this node is {behind} behind that of the log");
@@ -257,7 +266,7 @@ fn behind_the_log(view: &View, until: UnixTime) -> Option<ApiFailure> {
 }
 
 /// Says who is missing.
-fn no_quorum(node: &Node, quorum: &Quorum) -> ApiFailure {
+pub(super) fn no_quorum(node: &Node, quorum: &Quorum) -> ApiFailure {
     let all = quorum.reachable.len() + quorum.missing.len();
     let message = format!(
         "no quorum: {} of {all} validators reachable ({} needed)",
@@ -281,49 +290,66 @@ fn shown(node: &Node, id: NodeId) -> String {
     called(node, id).unwrap_or_else(|| format!("..{}", id.short()))
 }
 
-/// One who waits for an entry.
-struct Waiting<'a> {
+/// How long whoever submitted waits, and whether there is hope.
+pub(super) struct Patience<'a> {
     node: &'a Node,
     log: &'a Log,
-    hash: Digest,
-    until: UnixTime,
     limit: Duration,
+    ends: tokio::time::Instant,
+    /// So often in a row there was no quorum.
+    without: u32,
 }
 
-impl Waiting<'_> {
-    async fn wait(&self, mut fate: tokio::sync::oneshot::Receiver<Fate>) -> Result<Place> {
-        let ends = tokio::time::sleep(self.limit);
-        tokio::pin!(ends);
-        let mut without = 0;
+impl<'a> Patience<'a> {
+    pub(super) fn new(node: &'a Node, log: &'a Log, timeout_ms: Option<u64>) -> Self {
+        let limit = timeout(timeout_ms, Duration::from_secs(30));
+        Self { node, log, limit, ends: tokio::time::Instant::now() + limit, without: 0 }
+    }
+
+    /// The fate of an entry, or why nobody waits for it any more.
+    pub(super) async fn fate(&mut self, fate: &mut oneshot::Receiver<Fate>) -> Result<Fate> {
         loop {
             tokio::select! {
-                fate = &mut fate => return match fate {
-                    Ok(Fate::Ordered(place)) => Ok(place),
-                    Ok(Fate::Expired) => Err(self.expired()),
-                    Ok(Fate::Unknown) => {
-                        let message = "the entry was not ordered since this node went on from a snapshot";
-                        let failure = ApiFailure::new(ErrorCode::Timeout, message);
-                        Err(failure
-                            .detail("", "whether it was ordered before that is NOT KNOWN here")
-                            .detail("find out", format!("wattle order get {}, on another node", self.hash)))
-                    }
-                    Err(_dropped) => Err(wattle_net::Stopped.into()),
-                },
-                () = &mut ends => {
+                biased;
+                fate = &mut *fate => return fate.map_err(|_dropped| {
+                    ApiFailure::new(ErrorCode::Failed, "the log begins anew here, or the node stops")
+                }),
+                () = tokio::time::sleep_until(self.ends) => {
                     let message = format!("timed out after {} waiting for the commit", words(self.limit));
-                    return Err(self.unknown(ApiFailure::new(ErrorCode::Timeout, message)));
+                    return Err(ApiFailure::new(ErrorCode::Timeout, message));
                 }
-                () = self.node.stop.cancelled() => {
-                    return Err(self.unknown(wattle_net::Stopped.into()));
-                }
+                () = self.node.stop.cancelled() => return Err(wattle_net::Stopped.into()),
                 () = tokio::time::sleep(LOOK_EVERY) => {
                     let standing = quorum(self.node, self.log, &*lately(self.log).await?).await?;
-                    without = if standing.holds { 0 } else { without + 1 };
-                    if without >= LOOKS {
-                        return Err(self.unknown(no_quorum(self.node, &standing)));
+                    self.without = if standing.holds { 0 } else { self.without + 1 };
+                    if self.without >= LOOKS {
+                        return Err(no_quorum(self.node, &standing));
                     }
                 }
             }
+        }
+    }
+}
+
+/// One who waits for an entry.
+struct Waiting {
+    hash: Digest,
+    until: UnixTime,
+}
+
+impl Waiting {
+    async fn wait(&self, mut patience: Patience<'_>, mut fate: oneshot::Receiver<Fate>) -> Result<Place> {
+        match patience.fate(&mut fate).await {
+            Ok(Fate::Ordered(place)) => Ok(place),
+            Ok(Fate::Expired) => Err(self.expired()),
+            Ok(Fate::Unknown) => {
+                let message = "the entry was not ordered since this node went on from a snapshot";
+                let failure = ApiFailure::new(ErrorCode::Timeout, message);
+                Err(failure
+                    .detail("", "whether it was ordered before that is NOT KNOWN here")
+                    .detail("find out", format!("wattle order get {}, on another node", self.hash)))
+            }
+            Err(failure) => Err(self.unknown(failure)),
         }
     }
 
@@ -585,9 +611,13 @@ async fn read_at(log: &Log, text: &str) -> Result<At> {
     if text.len() == 64 {
         let hash: Digest = serde_json::from_value(text.into()).map_err(|_not_hex| usage())?;
         let place = log.place(hash).await.map_err(disk_failure)?;
+        let first = log.first().await.map_err(disk_failure)?;
         let height = log.tip().borrow().0;
         return place.map(At::Entry).ok_or_else(|| {
-            let message = format!("no entry {text} is ordered, up to height {height}");
+            let message = match first.0 {
+                1 => format!("no entry {text} is ordered, up to height {height}"),
+                first => format!("no entry {text} is ordered from height {first} to {height}; what was before is not kept here"),
+            };
             ApiFailure::new(ErrorCode::NotFound, message)
                 .detail("maybe", "it waits; a minute after it was submitted it is ordered or never will be")
                 .hint("wattle order status")

@@ -21,6 +21,11 @@ use crate::order::{ArchiveError, Archived, BadArchive, CompactError, FileOrDir, 
 
 type Result<T> = std::result::Result<T, ApiFailure>;
 
+/// What is begun is done, also when whoever asked has gone: half of it would be worse.
+async fn to_its_end<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> Result<T> {
+    tokio::spawn(work).await.map_err(|_stopped| wattle_net::Stopped.into())
+}
+
 fn dir(node: &Node) -> PathBuf {
     node.paths.data_dir.join("snapshots")
 }
@@ -78,9 +83,12 @@ pub(super) async fn create(
         Some(file) => FileOrDir::File(absolute(file)?),
         None => FileOrDir::Dir(dir(&node)),
     };
-    let archived = node.order.archive(&log, to).await.map_err(archive_failure)?;
+    let (order, of) = (node.order.clone(), Arc::clone(&log));
+    let archived = to_its_end(async move { order.archive(&of, to).await }).await?.map_err(archive_failure)?;
     let removed = if request.compact {
-        node.order.compact(&log).await.map_err(|error: CompactError| {
+        let (order, of) = (node.order.clone(), Arc::clone(&log));
+        let compacted = to_its_end(async move { order.compact(&of).await }).await?;
+        compacted.map_err(|error: CompactError| {
             ApiFailure::new(ErrorCode::Failed, error.to_string())
                 .detail("the file", format!("{} is whole", archived.file.display()))
         })?
@@ -112,7 +120,8 @@ pub(super) async fn restore(
     Json(request): Json<OrderRestoreRequest>,
 ) -> Result<Answer<OrderRestoreDocument>> {
     let file = absolute(&request.file)?;
-    let restored = node.order.restore(file.clone()).await;
+    let (order, from) = (node.order.clone(), file.clone());
+    let restored = to_its_end(async move { order.restore(from).await }).await?;
     let log = restored.map_err(|error| restore_failure(&file, error))?;
     let first = log.first().await.map_err(disk_failure)?;
     Ok(Answer(OrderRestoreDocument {

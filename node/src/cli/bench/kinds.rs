@@ -10,8 +10,9 @@ use super::load::{Done, Load, Tally};
 use crate::api::documents::{
     Bytes, DhtGetDocument, DhtPutDocument, DhtPutRequest, DocDocument, DocDoneDocument, DocEditDocument,
     DocFieldRequest, DocJoinRequest, DocLine, DocNewRequest, DocRole, DocShareRequest, DocTicketDocument,
-    ErrorDocument, OrderStatusDocument, OrderSubmitDocument, OrderSubmitRequest, OrderWait, PeersDocument,
-    PingLine, PingRequest, StatusDocument, TopicLine,
+    ErrorDocument, OrderStatusDocument, OrderSubmission, OrderSubmissionsDocument, OrderSubmissionsRequest,
+    OrderSubmitDocument, OrderSubmitRequest, OrderWait, PeersDocument, PingLine, PingRequest, StatusDocument,
+    TopicLine,
 };
 use crate::cli::client::{Client, Lines, cut_off, part, read_line};
 use crate::cli::errors::Failure;
@@ -317,6 +318,9 @@ async fn edit(scene: &Scene, shared: &Shared, number: u64, bytes: usize) -> Resu
 pub(super) async fn order(scene: &Scene, load: &Load, bytes: usize) -> Result<Tally, Failure> {
     let tally = load
         .run(async |_: usize, number: u64| -> Result<Done, Failure> {
+            if load.together > 1 {
+                return submit_all(scene, number, load.together, bytes).await;
+            }
             let request = OrderSubmitRequest {
                 data_b64: Bytes(payload(&format!("bench {} {number}", scene.nonce), bytes)),
                 wait: OrderWait::Commit,
@@ -328,6 +332,24 @@ pub(super) async fn order(scene: &Scene, load: &Load, bytes: usize) -> Result<Ta
         })
         .await;
     Ok(tally)
+}
+
+/// A request of many entries. It is done when all of them are ordered.
+async fn submit_all(scene: &Scene, number: u64, together: u32, bytes: usize) -> Result<Done, Failure> {
+    let entry = |one: u32| OrderSubmission {
+        data_b64: Bytes(payload(&format!("bench {} {number} {one}", scene.nonce), bytes)),
+        ..OrderSubmission::default()
+    };
+    let request = OrderSubmissionsRequest {
+        entries: (0..together).map(entry).collect(),
+        wait: OrderWait::Commit,
+        timeout_ms: scene.timeout_ms,
+    };
+    let answer = scene.client.post::<OrderSubmissionsDocument>(routes::ORDER_SUBMISSIONS, &request).await?;
+    match answer.document.entries.into_iter().find_map(|entry| entry.why) {
+        None => Ok(Done::default()),
+        Some(why) => Err(ErrorDocument::new(ErrorCode::Failed, why).into()),
+    }
 }
 
 #[cfg(test)]

@@ -23,6 +23,8 @@ pub(super) struct Load {
     /// So many a second in all.
     pub(super) rate: Option<u32>,
     pub(super) clients: usize,
+    /// So many in one operation; the rate counts each.
+    pub(super) together: u32,
     /// Whether the progress is drawn.
     pub(super) shows: bool,
 }
@@ -97,11 +99,11 @@ impl Samples {
 }
 
 impl Tally {
-    fn add(&mut self, late: Duration, took: Duration, done: Result<Done, Failure>) {
-        self.ended += 1;
+    fn add(&mut self, count: u64, late: Duration, took: Duration, done: Result<Done, Failure>) {
+        self.ended += count;
         match done {
             Ok(done) => {
-                self.ok += 1;
+                self.ok += count;
                 self.whole.add(as_millis(done.took.unwrap_or(took) + late));
                 for (name, took) in done.parts {
                     self.parts.entry(name).or_default().add(as_millis(took));
@@ -112,7 +114,7 @@ impl Tally {
                 if self.why.len() >= REASONS_MAX && !self.why.contains_key(&why) {
                     "other reasons".clone_into(&mut why);
                 }
-                *self.why.entry(why).or_default() += 1;
+                *self.why.entry(why).or_default() += count;
                 self.first.get_or_insert(failure);
             }
         }
@@ -135,10 +137,12 @@ impl Load {
         let begun = Instant::now();
         let end = begun + self.span;
         let (counts, numbers, operation) = (&tally, &next, &operation);
+        let together = u64::from(self.together);
         let client = |index: usize| async move {
             loop {
                 let number = numbers.get();
-                let due = self.rate.map(|rate| Duration::from_secs_f64(number as f64 / f64::from(rate)));
+                let before = number as f64 * f64::from(self.together);
+                let due = self.rate.map(|rate| Duration::from_secs_f64(before / f64::from(rate)));
                 let due = due.map(|due| begun + due);
                 // The first is done in any case, however short the time.
                 if number > 0 && (due.is_some_and(|due| due >= end) || Instant::now() >= end) {
@@ -150,9 +154,9 @@ impl Load {
                 }
                 let started = Instant::now();
                 let late = due.map(|due| started.saturating_duration_since(due)).unwrap_or_default();
-                counts.borrow_mut().sent += 1;
+                counts.borrow_mut().sent += together;
                 let done = operation(index, number).await;
-                counts.borrow_mut().add(late, started.elapsed(), done);
+                counts.borrow_mut().add(together, late, started.elapsed(), done);
             }
         };
         let all = futures::future::join_all((0..self.clients).map(client));
@@ -205,9 +209,9 @@ mod tests {
     fn what_had_no_outcome_is_an_error_and_no_latency() {
         let mut tally = Tally::default();
         let ms = Duration::from_millis;
-        tally.add(ms(5), ms(20), Ok(Done::default()));
-        tally.add(ms(0), ms(20), Ok(Done { took: Some(ms(3)), parts: vec![("put", ms(2))] }));
-        tally.add(ms(0), ms(9000), Err(ErrorDocument::new(ErrorCode::Timeout, "too late").into()));
+        tally.add(1, ms(5), ms(20), Ok(Done::default()));
+        tally.add(1, ms(0), ms(20), Ok(Done { took: Some(ms(3)), parts: vec![("put", ms(2))] }));
+        tally.add(1, ms(0), ms(9000), Err(ErrorDocument::new(ErrorCode::Timeout, "too late").into()));
         assert_eq!((tally.ended, tally.ok, tally.why.get("too late")), (3, 2, Some(&1)));
         let latency = tally.whole.latency().unwrap();
         assert_eq!((latency.p50, latency.max), (3.0, 25.0), "what begins late is late");
@@ -222,7 +226,7 @@ mod tests {
             globals: crate::cli::session::Globals,
         }
         let out = Output::new(&Cli::parse_from(["wattle"]).globals);
-        Load { out, word: "test", span, rate, clients, shows: false }
+        Load { out, word: "test", span, rate, clients, together: 1, shows: false }
     }
 
     #[tokio::test]
@@ -243,5 +247,8 @@ mod tests {
         assert!((2..=4).contains(&busy.get().1), "{} at the same time", busy.get().1);
         let once = load(None, 4, Duration::ZERO).run(&operation).await;
         assert_eq!(once.sent, 1);
+        let many = Load { together: 50, ..load(Some(1000), 2, Duration::from_millis(200)) };
+        let tally = many.run(&operation).await;
+        assert_eq!((tally.sent, tally.ok), (200, 200), "four times fifty, one each 50 ms");
     }
 }

@@ -73,6 +73,8 @@ pub struct BenchEnvironment {
     pub bytes: u64,
     /// How many at the same time.
     pub clients: u64,
+    /// How many in one operation.
+    pub together: u64,
     /// Other nodes of this machine, where outcomes were looked for.
     pub listeners: u64,
     /// Who keeps the log; absent without one.

@@ -33,6 +33,15 @@ pub(super) const PAGES: &[Page] = &[
         ],
     ),
     live(
+        "order submit-lines",
+        Json::Lines(&["OrderSubmitted"]),
+        &[Usage, NoNode, NotFound, Timeout, Denied, NoQuorum, Failed],
+        [
+            ("wattle order submit-lines", "each line of stdin is an entry; prints where each stands"),
+            ("wattle order submit-lines --app register/1 --json", "what came of each, for a script"),
+        ],
+    ),
+    live(
         "order status",
         document("wattle.order_status/1"),
         &[NoNode, NotFound, NoQuorum],

@@ -109,8 +109,11 @@ impl Payloads {
         chosen
     }
 
-    /// A batch without what stands on the chain already; none if nothing is left.
+    /// A batch without what stands on the chain already; none if nothing is left, or if its time has not come.
     fn refer(batch: &Batch, fresh: &mut Fresh<'_>) -> Option<BatchRef> {
+        if batch.entries.iter().any(|whole| fresh.is_early(&whole.key)) {
+            return None;
+        }
         let (mut skip, mut left) = (Vec::new(), Vec::new());
         for (place, whole) in (0u16..).zip(&batch.entries) {
             if fresh.take(whole.key) {
@@ -198,7 +201,7 @@ fn look_batches(batches: &[BatchRef], content: &[Arc<Batch>], fresh: &mut Fresh<
         let mut left = Vec::new();
         for (place, whole) in batch.entries.iter().enumerate() {
             let taken = fresh.take(whole.key);
-            valid &= taken != part.skips(place);
+            valid &= taken != part.skips(place) && !fresh.is_early(&whole.key);
             if !part.skips(place) {
                 left.push(whole.transaction);
             }

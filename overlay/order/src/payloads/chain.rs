@@ -211,6 +211,12 @@ impl Fresh<'_> {
         key.lives_at(self.time) && !self.window.has(key) && !self.path.iter().any(|keys| keys.contains(key))
     }
 
+    /// M1: it may stand in later blocks, and not in this one. A batch with such a one waits: so a batch stands in one
+    /// block only, and can go with it.
+    pub(crate) fn is_early(&self, key: &Key) -> bool {
+        key.until >= self.time && !key.lives_at(self.time)
+    }
+
     /// M1: an entry that may stand in this block, and does not yet.
     pub(crate) fn admits(&self, key: &Key) -> bool {
         self.is_new(key) && !self.own.contains(key)

@@ -15,8 +15,9 @@
 //! # Rules
 //!
 //! * **M1, once.** An entry stands in a block iff it lives at the block's time and stands nowhere before on that
-//!   block's chain. Every voter checks it, against what is committed and the blocks above. It says itself until when
-//!   it lives, so what is remembered is bounded, and the bound is a rule of the chain too.
+//!   block's chain. A batch stands in one block: it waits until none of its entries is too far ahead of its time. Every
+//!   voter checks it, against what is committed and the blocks above. An entry says itself until when it lives, so what
+//!   is remembered is bounded, and the bound is a rule of the chain too.
 //! * **M2, room.** The mempool has a bound in entries and bytes, and each submitter a share. What is over it is
 //!   refused with the reason. First come, first served; what an abandoned block had waits as before.
 //! * **M3, availability (OptQS).** "Have" is said, and a block's payload called valid, only when every batch in it is

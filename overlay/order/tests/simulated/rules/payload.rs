@@ -320,6 +320,23 @@ fn m1_a_leader_leaves_out_what_stands_on_its_chain() {
     assert_eq!(path.build(), Payload::empty(), "nothing is left of it on top of that");
 }
 
+/// So it stands in one block: whoever removes the blocks before a snapshot removes what they order.
+#[test]
+fn m1_a_batch_waits_whole_until_all_of_it_may_stand_in_a_block() {
+    let mut path = Path::new();
+    let early = entry(99, 2_000, UnixTime::from_millis(NOW + ENTRY_LIFE_MAX_MS + 500));
+    let mut batch: Vec<Entry> = (0..40).map(|number| sized(number, 2_000)).collect();
+    batch[7] = early;
+    path.hear(1, Message::Batch(bytes(&batch)));
+    assert!(matches!(path.build(), Payload::Inline(_)), "no leader orders a part of it");
+    for payload in [part(&batch, &[7]), by_batch(&batch)] {
+        let block = path.propose(payload);
+        assert_eq!(path.judge(&block), Some(Verdict::Invalid), "its time has not come");
+    }
+    let block = path.propose_at(by_batch(&batch), NOW + 500);
+    assert_eq!(path.judge(&block), Some(Verdict::Valid));
+}
+
 #[test]
 fn m1_a_batch_in_a_second_spelling_is_no_payload() {
     let well = |skip: Vec<u16>, same: bool| {

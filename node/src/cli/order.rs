@@ -175,6 +175,15 @@ async fn status(session: &Session) -> Result<(), Failure> {
     if answer.document.has_quorum { Ok(()) } else { Err(ErrorCode::NoQuorum.into()) }
 }
 
+/// What this node does for which log.
+fn keeps(role: OrderRole, chain: &str) -> String {
+    let role = match role {
+        OrderRole::Validator => "votes in",
+        OrderRole::Follower | OrderRole::Broken => "follows",
+    };
+    format!("this node {role} log {}", chain.get(..16).unwrap_or_default())
+}
+
 /// Its name here, else the end of its id.
 fn label(validator: &OrderValidator) -> String {
     let name = validator.name.as_deref().map(tame).unwrap_or_else(|| format!("..{}", validator.id.short()));

@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use wattle_order::{Genesis, Rules, Validator, Validators};
 use wattle_types::{NetworkName, NodeId};
 
-use crate::api::documents::{ErrorDocument, OrderJoinDocument, OrderJoinRequest, OrderRole, VersionDocument};
+use crate::api::documents::{ErrorDocument, OrderJoinDocument, OrderJoinRequest, VersionDocument};
 use crate::cli::documents::{OrderInitDocument, OrderInitSchema};
 use crate::cli::errors::{Failure, of_io};
 use crate::cli::files;
@@ -164,15 +164,8 @@ pub(super) async fn join(session: &Session, args: &Join) -> Result<(), Failure> 
     let request = OrderJoinRequest { genesis: value };
     let answer = client.post::<OrderJoinDocument>(routes::ORDER_JOIN, &request).await?;
     session.show(&answer, |answer| {
-        let role = match answer.role {
-            OrderRole::Validator => "votes in",
-            OrderRole::Follower | OrderRole::Broken => "follows",
-        };
-        let chain = answer.chain.get(..16).unwrap_or_default();
-        let text = format!(
-            "this node {role} log {chain} of {} validators, at height {}\n",
-            answer.validators, answer.height
-        );
+        let keeps = super::keeps(answer.role, &answer.chain);
+        let text = format!("{keeps} of {} validators, at height {}\n", answer.validators, answer.height);
         Shown { text, ids: vec![answer.chain.clone()] }
     })
 }

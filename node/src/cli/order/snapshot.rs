@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 
 use crate::api::documents::{
-    ErrorDocument, OrderArchive, OrderArchiveRow, OrderRestoreDocument, OrderRestoreRequest, OrderRole,
+    ErrorDocument, OrderArchive, OrderArchiveRow, OrderRestoreDocument, OrderRestoreRequest,
     OrderSnapshotDocument, OrderSnapshotRequest, OrderSnapshotsDocument, VersionDocument,
 };
 use crate::cli::errors::{Failure, of_io};
@@ -136,13 +136,9 @@ async fn restore(session: &Session, args: &Restore) -> Result<(), Failure> {
     let request = OrderRestoreRequest { file: whole(&args.file)? };
     let answer = client.post::<OrderRestoreDocument>(routes::ORDER_RESTORE, &request).await?;
     session.show(&answer, |answer| {
-        let role = match answer.role {
-            OrderRole::Validator => "votes in",
-            OrderRole::Follower | OrderRole::Broken => "follows",
-        };
-        let chain = answer.chain.get(..16).unwrap_or_default();
+        let keeps = super::keeps(answer.role, &answer.chain);
         let text = format!(
-            "this node {role} log {chain}, at height {}; blocks are kept from height {} on\n",
+            "{keeps}, at height {}; blocks are kept from height {} on\n",
             answer.height, answer.first
         );
         Shown { text, ids: vec![answer.chain.clone()] }

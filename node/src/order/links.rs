@@ -328,7 +328,11 @@ impl Reading {
                 Ok(_) => return Err("it does not say hello".to_owned()),
                 Err(error) => return Err(error.to_string()),
             },
-            Some(Err(error)) => return Err(error.to_string()),
+            Some(Err(error)) => {
+                // Who is cut off or killed before its first word said nothing wrong.
+                tracing::debug!(%peer, %error, "the channel of a validator broke");
+                return Ok(());
+            }
             None => return Ok(()),
         }
         loop {

@@ -293,10 +293,6 @@ impl Order {
     /// # Errors
     /// [`JoinError`].
     pub async fn join(&self, genesis: Genesis) -> Result<Arc<Log>, JoinError> {
-        let (theirs, ours) = (genesis.network.to_string(), self.start.overlay.network().to_string());
-        if theirs != ours {
-            return Err(JoinError::OtherNetwork { theirs, ours });
-        }
         let _alone = self.start.changes.lock().await;
         if let Some(log) = self.same(&genesis)? {
             return Ok(log);
@@ -307,7 +303,12 @@ impl Order {
         Ok(log)
     }
 
+    /// The log that runs, if it is the one of this genesis, which is of this node's network.
     fn same(&self, genesis: &Genesis) -> Result<Option<Arc<Log>>, JoinError> {
+        let (theirs, ours) = (genesis.network.to_string(), self.start.overlay.network().to_string());
+        if theirs != ours {
+            return Err(JoinError::OtherNetwork { theirs, ours });
+        }
         let known = Disk::new(&self.start.store).genesis()?;
         match known {
             Some(known) if known != *genesis => Err(JoinError::OtherLog { ours: known.chain() }),

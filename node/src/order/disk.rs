@@ -365,10 +365,13 @@ impl Disk {
 
     /// What is here of a range of committed blocks.
     pub(super) fn range(&self, range: &catch_up::Range) -> Result<catch_up::Answer, DiskError> {
-        debug_assert!(range.above >= self.base_height()?, "what is not kept is told otherwise");
         // One more, whose certificate proves the last.
         let most = usize::from(range.count).min(RANGE_BLOCKS_MAX).saturating_add(1);
-        let blocks = self.committed(range.above, most)?;
+        let mut blocks = self.committed(range.above, most)?;
+        if blocks.first().is_some_and(|first| !first.header().height.follows(range.above)) {
+            // They were removed a moment ago: another range would be a lie (F2).
+            blocks.clear();
+        }
         Ok(catch_up::Answer::of(range, &blocks, None))
     }
 

@@ -269,10 +269,6 @@ impl Order {
         let path = file.clone();
         let checked = tokio::task::spawn_blocking(move || archive::check(&path)).await;
         let head = checked.map_err(|_stopped| JoinError::Stopped)??;
-        let (theirs, ours) = (head.genesis.network.to_string(), self.start.overlay.network().to_string());
-        if theirs != ours {
-            return Err(JoinError::OtherNetwork { theirs, ours }.into());
-        }
         let log = self.same(&head.genesis)?;
         let here = log.as_ref().map_or(Height(0), |log| *log.tip.borrow());
         if head.height <= here {
@@ -336,7 +332,8 @@ impl Order {
         while let Some(frame) = next {
             match frame {
                 Frame::Batch(bytes) => {
-                    let batch = Batch::decode(&bytes).map_err(|_damaged| BadArchive::CutOff)?;
+                    let batch =
+                        Batch::decode(&bytes).map_err(|error| BadArchive::Malformed(error.to_string()))?;
                     let saved = self.start.store.commit(disk::batch_of_block(&batch)).await;
                     saved.map_err(JoinError::from)?;
                 }

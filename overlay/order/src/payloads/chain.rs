@@ -92,11 +92,6 @@ impl Chain {
         Self { tip, height, time, window: Window::default(), unknown_until, blocks: BTreeMap::new() }
     }
 
-    /// Rule B: whether all is known that could stand in a block of that time and below it.
-    pub(crate) fn knows_at(&self, time: UnixTime) -> bool {
-        time > self.unknown_until
-    }
-
     /// A block that is looked at, or committed. At the cap the lowest goes that nothing stands on.
     pub(crate) fn insert(&mut self, block: &Checked<Proposal>) -> Option<&mut Known> {
         if block.header().height <= self.height {

@@ -89,7 +89,8 @@ impl Payloads {
     /// When a block's time is no longer ahead of the clock.
     pub(super) fn judges_at(&self) -> Option<Time> {
         let waits = self.chain.blocks.values().filter(|known| known.asked && known.looked.is_some());
-        let times = waits.map(|known| known.block.header().time).filter(|time| self.chain.knows_at(*time));
+        let times =
+            waits.map(|known| known.block.header().time).filter(|time| *time > self.chain.unknown_until);
         times.map(|time| self.when(early(time))).min()
     }
 

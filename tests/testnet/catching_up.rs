@@ -34,6 +34,13 @@ fn spoil_blocks(net: &Net, name: &str, upto: u64) -> usize {
     spoiled
 }
 
+/// What alice's log says of whoever broke a rule.
+fn blamed_by_alice(net: &Net) -> Vec<String> {
+    let log =
+        std::fs::read_to_string(net.directory().join("state/nodes/alice/wattle.log")).unwrap_or_default();
+    log.lines().filter(|line| line.contains("broke a rule of the log")).map(str::to_owned).collect()
+}
+
 /// The writers end with the test, also when it fails.
 struct Ending<'a>(&'a AtomicBool);
 
@@ -95,7 +102,11 @@ fn who_was_away_for_long_is_soon_as_far_as_the_others_though_one_of_them_lies() 
         let flow = ordered.load(Ordering::Relaxed);
         wait_for("entries flow", PATIENCE, || ordered.load(Ordering::Relaxed) > flow + 50);
         let before = rate(Duration::from_secs(2));
+        // She hears of it from dave alone first, so that he is asked at all.
+        net.ok(&["testnet", "partition", "0,3", "1,2"]);
         net.ok(&["testnet", "restart", "0"]);
+        wait_for("alice found out that dave lies", PATIENCE, || !blamed_by_alice(&net).is_empty());
+        net.ok(&["testnet", "heal"]);
         let (begun, had, goal) = (Instant::now(), height(&apis[0]), height(&apis[1]));
         wait_for("alice has the log", 4 * PATIENCE, || height(&apis[0]) >= goal);
         let took = begun.elapsed();
@@ -107,10 +118,8 @@ fn who_was_away_for_long_is_soon_as_far_as_the_others_though_one_of_them_lies() 
         );
     });
     agreed(&apis, PATIENCE);
-    let log = std::fs::read_to_string(net.directory().join("state/nodes/alice/wattle.log")).unwrap();
-    let blamed: Vec<&str> = log.lines().filter(|line| line.contains("broke a rule of the log")).collect();
-    let dave = dave.as_str().unwrap();
-    assert!(!blamed.is_empty() && blamed.iter().all(|line| line.contains(dave)), "{blamed:?}");
+    let (blamed, dave) = (blamed_by_alice(&net), dave.as_str().unwrap());
+    assert!(blamed.iter().all(|line| line.contains(dave)), "{blamed:?}");
     let (_, report) = net.report("60s");
     assert_eq!(check(&report, "order")["pass"], true, "{report:#}");
 }

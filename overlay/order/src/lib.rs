@@ -34,6 +34,9 @@
 //!   on a certificate of round q, and a timeout of that round or later that claims less than q.
 //! * **M, payload.** What a block orders stands nowhere before on its chain, and is on the disk of who votes for it:
 //!   rules M1 to M6 in [`payloads`], a machine of its own beside the core.
+//! * **N, next validators.** They are agreed on in the log: by approvals that stand in it, live for as long as an entry
+//!   does, and are of the epoch. When a quorum approves one set, each its last, and so does everybody in the set, the
+//!   next block names it, and is the last of its epoch; a block that names another, or none, is invalid.
 //! * **F, fetch by height.** What is far behind is fetched from several at once, each answer proven by itself: rules F1
 //!   to F5 in [`catch_up`].
 //! * **B, base.** Who begins from a snapshot ([`Certified`]) has all that is to be known of what was before it but the
@@ -68,6 +71,7 @@
 //!
 //! Signatures on a pool (the edge), disk and streams, the state of the application, order votes.
 
+mod approval;
 mod block;
 pub mod catch_up;
 mod certificate;
@@ -91,6 +95,7 @@ mod safety;
 mod snapshot;
 mod tree;
 
+pub use approval::{APPROVALS_APP, Approval, Change};
 pub use block::{BatchRef, Block, BlockInfo, Executed, Header, Left, Payload, Proposal, batch_digest};
 pub use certificate::{Claim, CommitInfo, Qc, Signers, Tc, Timeout, TimeoutData, Vote, VoteData};
 pub use check::{ChainEnd, Checked, Checker, Rejected, Seen, Sound};

@@ -121,6 +121,10 @@ pub const BEHIND_MAX: u64 = 32;
 /// Signatures and certificates that were checked lately, 100 bytes each.
 pub const CHECKED_MAX: usize = 64 * 1024;
 
+/// Approvals of next validators that count in one block: each costs a signature, so a block full of them is checked in
+/// milliseconds.
+pub const APPROVALS_PER_BLOCK_MAX: usize = 2 * VALIDATORS_MAX;
+
 /// Epochs that one receipt leads through.
 pub const EPOCH_PROOFS_MAX: usize = 1024;
 

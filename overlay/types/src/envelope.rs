@@ -32,6 +32,8 @@ pub enum Domain {
     OrderTimeout,
     /// A leader's block of the ordered log.
     OrderProposal,
+    /// A node's word that others are to keep the ordered log from its next epoch on.
+    OrderApproval,
 }
 
 impl Domain {
@@ -48,6 +50,7 @@ impl Domain {
             Self::OrderVote => "wattle order vote v1",
             Self::OrderTimeout => "wattle order timeout v1",
             Self::OrderProposal => "wattle order proposal v1",
+            Self::OrderApproval => "wattle order approval v1",
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What a block orders: put together as leader, looked at as voter (rules M1 and M3).
+//! What a block orders: put together as leader, looked at as voter (rules M1, M3 and N).
 
 use std::sync::Arc;
 
@@ -8,6 +8,7 @@ use wattle_types::{Outbox, Time, UnixTime};
 use super::batch::Batch;
 use super::chain::{Fresh, Known, Looked};
 use super::{Ordered, Output, Payloads};
+use crate::approval::approved;
 use crate::block::{BatchRef, Left, Payload, Proposal};
 use crate::entry::{Key, Whole};
 use crate::ids::{BlockId, Digest, Round};
@@ -28,7 +29,8 @@ impl Payloads {
             self.mempool.offer(offered);
             self.offered_until = Some(now.after(self.config.tell_retry));
         }
-        out.push(Output::Built { round, payload, time });
+        let next = self.chain.next_validators(&self.committee, parent, time).flatten();
+        out.push(Output::Built { round, payload, time, next });
     }
 
     /// M2: what was offered and is in no block that is under way waits as ever. A block may never have been made of it,
@@ -134,15 +136,24 @@ impl Payloads {
     pub(super) fn look_at(&self, block: &Proposal) -> Option<Looked> {
         let header = block.header();
         let mut fresh = self.chain.on(&header.parent, header.time)?;
-        let (valid, inline) = match &block.block.payload {
-            Payload::Inline(transactions) => look_inline(transactions, &mut fresh),
+        let (valid, inline, approved) = match &block.block.payload {
+            Payload::Inline(transactions) => {
+                let (valid, inline) = look_inline(transactions, &mut fresh);
+                let approved = approved(&self.committee, inline.iter());
+                (valid, inline, approved)
+            }
             Payload::Batches(batches) => {
-                (look_batches(batches, &self.content(batches)?, &mut fresh), Vec::new())
+                let content = self.content(batches)?;
+                let valid = look_batches(batches, &content, &mut fresh);
+                let parts = batches.iter().zip(&content);
+                let entries = parts.flat_map(|(part, batch)| part.select(&batch.entries));
+                (valid, Vec::new(), approved(&self.committee, entries))
             }
         };
-        let valid = valid && fresh.has_room_for(0);
+        let next = self.chain.next_validators(&self.committee, &header.parent, header.time)?;
+        let valid = valid && fresh.has_room_for(0) && block.block.next == next;
         let verdict = if valid { Verdict::Valid } else { Verdict::Invalid };
-        Some(Looked { keys: fresh.taken(), inline, verdict })
+        Some(Looked { keys: fresh.taken(), inline, approved, verdict })
     }
 
     /// The batches of a block, if all are on disk here (M3).

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use wattle_types::{NodeId, UnixTime};
 
 use super::Below;
+use crate::approval::{Approvals, Approved, Change};
 use crate::block::Proposal;
 use crate::check::Checked;
+use crate::committee::{Committee, Validators};
 use crate::entry::{Key, Whole};
 use crate::ids::{BlockId, Height};
 use crate::limits::{KNOWN_BLOCKS_MAX, LIVE_ENTRIES_MAX};
@@ -56,6 +58,8 @@ pub(crate) struct Looked {
     pub(crate) keys: BTreeSet<Key>,
     /// The entries that are in the block itself.
     pub(crate) inline: Vec<Arc<Whole>>,
+    /// The approvals among what it orders.
+    pub(crate) approved: Vec<Approved>,
     pub(crate) verdict: Verdict,
 }
 
@@ -63,6 +67,10 @@ impl Known {
     /// What it orders, if it was looked at.
     pub(crate) fn keys(&self) -> Option<&BTreeSet<Key>> {
         self.looked.as_ref().map(|looked| &looked.keys)
+    }
+
+    fn approved(&self) -> &[Approved] {
+        self.looked.as_ref().map_or(&[], |looked| &looked.approved)
     }
 
     pub(crate) fn verdict(&self) -> Option<Verdict> {
@@ -81,6 +89,8 @@ pub(crate) struct Chain {
     pub(crate) height: Height,
     pub(crate) time: UnixTime,
     window: Window,
+    /// N: what of what was told of is approved.
+    approvals: Approvals,
     /// Rule B: up to that time something could come again that the window does not have.
     pub(crate) unknown_until: UnixTime,
     pub(crate) blocks: BTreeMap<BlockId, Known>,
@@ -89,7 +99,14 @@ pub(crate) struct Chain {
 impl Chain {
     pub(crate) fn new(below: &Below) -> Self {
         let Below { block: tip, height, time, unknown_until } = *below;
-        Self { tip, height, time, window: Window::default(), unknown_until, blocks: BTreeMap::new() }
+        let (window, approvals, blocks) = (Window::default(), Approvals::default(), BTreeMap::new());
+        Self { tip, height, time, window, approvals, unknown_until, blocks }
+    }
+
+    /// An epoch begins: what was approved in the one before counts for nothing.
+    pub(crate) fn enter_epoch(&mut self) {
+        self.approvals = Approvals::default();
+        self.blocks.retain(|_, known| known.committed);
     }
 
     /// A block that is looked at, or committed. At the cap the lowest goes that nothing stands on.
@@ -134,6 +151,42 @@ impl Chain {
         Some(Fresh { window: &self.window, path, time, live, own: BTreeSet::new() })
     }
 
+    /// N: the validators that a block on top of this one has to name; none within if it names none. None as long as it
+    /// is not known what stands below.
+    pub(crate) fn next_validators(
+        &self,
+        committee: &Committee,
+        parent: &BlockId,
+        time: UnixTime,
+    ) -> Option<Option<Validators>> {
+        let path = self.path(parent)?;
+        let ended = |known: &&Known| {
+            known.block.block.next.is_some() && known.block.header().epoch == committee.epoch()
+        };
+        let nothing = self.approvals.is_empty() && path.iter().all(|known| known.approved().is_empty());
+        if nothing || path.iter().any(ended) {
+            return Some(None);
+        }
+        let mut approvals = self.approvals.clone();
+        for known in path.iter().rev() {
+            approvals.add(committee, known.block.header().time, known.approved());
+        }
+        Some(approvals.decided(committee, time))
+    }
+
+    /// N: whether the next block is to end the epoch.
+    pub(crate) fn is_to_end(&self, committee: &Committee) -> bool {
+        let newest = self.blocks.iter().max_by_key(|(_, known)| known.block.header().round);
+        let (parent, time) = newest
+            .map_or((&self.tip, self.time), |(id, known)| (id, known.block.header().time.max(self.time)));
+        self.next_validators(committee, parent, time).flatten().is_some()
+    }
+
+    /// What is approved by blocks that were told of.
+    pub(crate) fn changes(&self) -> Vec<Change> {
+        self.approvals.changes(self.time)
+    }
+
     /// The block of the highest round and those below it that are not applied. What is beside them has failed.
     pub(crate) fn newest(&self) -> Vec<&Known> {
         let newest = self.blocks.iter().max_by_key(|(_, known)| known.block.header().round);
@@ -162,11 +215,12 @@ impl Chain {
     }
 
     /// Makes that block the tip. What does not stand on it is forgotten, and handed out.
-    pub(crate) fn advance(&mut self, id: &BlockId) -> Option<(Known, Vec<Known>)> {
+    pub(crate) fn advance(&mut self, committee: &Committee, id: &BlockId) -> Option<(Known, Vec<Known>)> {
         let known = self.blocks.remove(id)?;
         let header = known.block.header();
         (self.tip, self.height, self.time) = (*id, header.height, header.time);
         self.window.advance(header.time, known.keys().into_iter().flatten().copied());
+        self.approvals.add(committee, header.time, known.approved());
         let mut order: Vec<(Height, BlockId)> =
             self.blocks.iter().map(|(id, known)| (known.height(), *id)).collect();
         order.sort_unstable();

@@ -49,11 +49,12 @@ pub use batch::{Batch, InvalidBatch};
 pub use mempool::{Bounds, Busy, Mempool, NotTaken, Room, Submitter};
 pub use message::Message;
 
+use crate::approval::Change;
 use crate::block::Payload;
 use crate::block::{BlockInfo, Proposal};
 use crate::certificate::Qc;
 use crate::check::Checked;
-use crate::committee::Committee;
+use crate::committee::{Committee, Validators};
 use crate::core::To;
 use crate::entry::Key;
 use crate::entry::Whole;
@@ -233,7 +234,7 @@ pub enum Output {
         /// Its hash, by which the log knows it. It waits in memory here; it is certain when it is ordered.
         result: Result<Digest, NotTaken>,
     },
-    /// For the machine of the log, with the validators of the next epoch if it is to end: [`crate::Input::Built`].
+    /// For the machine of the log: [`crate::Input::Built`].
     Built {
         /// In which round.
         round: Round,
@@ -241,6 +242,8 @@ pub enum Output {
         payload: Payload,
         /// What time it is.
         time: UnixTime,
+        /// The validators of the next epoch, if this one is to end (N).
+        next: Option<Validators>,
     },
     /// For the machine of the log: [`crate::Input::Judged`].
     Judged {
@@ -324,6 +327,8 @@ pub struct Status {
     pub remembered: usize,
     /// Whose batches this node does not order for a while (M5).
     pub late: Vec<NodeId>,
+    /// Validators that are approved by some for the next epoch (N).
+    pub changes: Vec<Change>,
 }
 
 /// Validators that did not spread their batches: how often, and up to which height they are left out.
@@ -402,6 +407,7 @@ impl Payloads {
             behind: self.chain.blocks.values().filter(|known| known.committed).count(),
             remembered: self.chain.remembered(),
             late: late.map(|(author, _)| *author).collect(),
+            changes: self.chain.changes(),
         }
     }
 
@@ -481,7 +487,7 @@ impl Payloads {
     /// Says once whether anything waits to be ordered.
     fn tell_waiting(&mut self, out: &mut Outbox<Output>) {
         let spreads = self.seat.is_some() && !self.mempool.is_empty();
-        let waits = spreads || self.store.has_free();
+        let waits = spreads || self.store.has_free() || self.chain.is_to_end(&self.committee);
         if self.started && waits != self.waits {
             self.waits = waits;
             out.push(Output::Waiting(waits));

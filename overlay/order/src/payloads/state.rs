@@ -49,7 +49,7 @@ impl Payloads {
         self.committee = committee;
         // Who votes now hands nothing on; who does not any more begins anew.
         (self.hands_at, self.handed) = (None, BTreeSet::new());
-        self.chain.blocks.retain(|_, known| known.committed);
+        self.chain.enter_epoch();
         let offered = self.mempool.offered();
         self.mempool.take_back(offered);
         self.late.clear();
@@ -119,7 +119,7 @@ impl Payloads {
                 // It was here, and gave way to others in memory.
                 return self.want_missing(&block, out);
             };
-            let Some((known, gone)) = self.chain.advance(&id) else { return };
+            let Some((known, gone)) = self.chain.advance(&self.committee, &id) else { return };
             if known.asked
                 && let Some(verdict) = known.verdict()
             {

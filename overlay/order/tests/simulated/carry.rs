@@ -10,7 +10,8 @@ use wattle_order::payloads::{
     self, Batch, Below, Bounds, Config, Input, Message, NotTaken, Output, Payloads, SubmitId, Submitter,
 };
 use wattle_order::{
-    BatchRef, BlockId, Checked, Checker, Digest, Entry, Payload, Proposal, Record, Seq, Sound, To, Whole,
+    APPROVALS_APP, Approval, BatchRef, BlockId, Checked, Checker, Digest, Entry, Payload, Proposal, Record,
+    Seq, Sound, To, Validators, Whole,
 };
 use wattle_types::{Machine as _, NodeId, Outbox, Time, UnixTime};
 
@@ -212,6 +213,17 @@ impl World {
         self.tell_payloads(place, Input::Submit { id: SubmitId(tx), from: Submitter::Here, entry });
     }
 
+    /// A place hands in its word that these are to be the next validators.
+    pub(crate) fn approve(&mut self, place: usize, next: &Validators, life: Duration) {
+        let until = wall(self.now.after(life));
+        let Some(machine) = self.places[place].core.as_ref() else { return };
+        let approval = Approval::sign(&self.places[place].key, machine.committee(), next.clone());
+        let (data, salt) = (ByteBuf::from(approval.encode()), self.now.as_micros());
+        let entry = whole(&Entry { app: APPROVALS_APP.to_owned(), data, until, salt });
+        self.tell_payloads(place, Input::Submit { id: SubmitId(0), from: Submitter::Here, entry });
+        self.places[place].carried.answers.remove(&0);
+    }
+
     /// What the core says that concerns payloads goes to the other machine.
     pub(crate) fn divert(
         &mut self,
@@ -310,9 +322,10 @@ impl World {
             Output::Answer { id, result } => {
                 here.answers.insert(id.0, result);
             }
-            Output::Built { round, payload, time } => {
+            Output::Built { round, payload, time, next } => {
                 let payload = self.lie_in(place, payload);
-                let next = self.places[place].next_validators.clone();
+                // A liar wants others than were approved.
+                let next = self.places[place].next_validators.clone().or(next);
                 self.later(place, 0, wattle_order::Input::Built { round, payload, time, next });
             }
             Output::Judged { block, verdict } => {
@@ -358,7 +371,9 @@ impl World {
             Payload::Inline(_) => here.carried.shapes.0 += 1,
         }
         assert_eq!(root_of(&block, entries), block.header().payload, "M6: these are not the block's entries");
-        let transactions: Vec<u64> = entries.iter().map(|ordered| number(ordered.whole.entry())).collect();
+        let counted = entries.iter().map(|ordered| ordered.whole.entry());
+        let counted = counted.filter(|entry| entry.app != APPROVALS_APP);
+        let transactions: Vec<u64> = counted.map(number).collect();
         if !block.block.payload.is_empty() {
             self.places[place].carried.last = Some(block.block.payload.clone());
         }

@@ -7,9 +7,9 @@ use wattle_order::payloads::{Input, NotTaken, SubmitId, Submitter};
 use wattle_order::{Alarm, Digest, Epoch, Payload};
 
 use crate::carry::{Lie, entry, wall, whole};
-use crate::epochs::{change, with_followers};
+use crate::epochs::{change, epoch_of, with_followers};
 use crate::faults::skipping;
-use crate::world::{Options, World};
+use crate::world::{Options, World, validators};
 use crate::{MILLI, SECOND, seeds};
 
 /// Little goes inline, this much by batches.
@@ -337,6 +337,83 @@ fn validators_change_under_load_and_followers_hand_in_too() {
         assert!(handed > 200, "{handed}");
         assert_eq!(world.places[0].core.as_ref().unwrap().status().epoch, Epoch(3));
     }
+}
+
+/// N: three of four want one new validator, whoever of these says so.
+#[test]
+fn validators_change_when_a_quorum_and_all_who_join_approve_and_not_before() {
+    for seed in seeds(2) {
+        let mut world = with_followers(Options { load_us: 20_000, ..options(seed, 4, LITTLE) });
+        world.run(300 * MILLI);
+        let keys: Vec<_> = [1, 2, 3, 4].map(|place: usize| world.places[place].key.clone()).into();
+        let next = validators(&keys);
+        let epoch = |world: &World| epoch_of(world, 1).0;
+        // Two of four are no quorum, and who leaves need not agree.
+        for place in [1, 2, 4] {
+            world.approve(place, &next, 90 * SECOND);
+            world.run(SECOND);
+        }
+        assert_eq!(epoch(&world), 1, "two of four are a quorum, seed {seed}");
+        // A third wants others first.
+        let others = validators(&world.places[..4].iter().map(|place| place.key.clone()).collect::<Vec<_>>());
+        world.approve(3, &others, 90 * SECOND);
+        world.run(SECOND);
+        assert_eq!(epoch(&world), 1, "seed {seed}");
+        let wanted = &world.places[0].carried.machine.as_ref().unwrap().status().changes;
+        let wanted: BTreeSet<usize> = wanted.iter().map(|change| change.approved.len()).collect();
+        assert_eq!(wanted, BTreeSet::from([1, 3]));
+        world.approve(3, &next, 90 * SECOND);
+        if !world.within(SECOND, |world| [1, 2, 3, 4].iter().all(|place| epoch_of(world, *place) == Epoch(2)))
+        {
+            world.fail("all agree, and the validators do not change");
+        }
+        all_is_everywhere(&mut world, 10 * SECOND);
+        assert!(
+            world.places.iter().all(|place| place
+                .carried
+                .machine
+                .as_ref()
+                .unwrap()
+                .status()
+                .changes
+                .is_empty())
+        );
+    }
+}
+
+/// N: who joins is not taken for ready without its word, nor after its word is over.
+#[test]
+fn nobody_is_made_a_validator_without_its_word_or_by_one_that_is_over() {
+    let mut world = with_followers(Options { load_us: 20_000, ..options(3, 4, LITTLE) });
+    world.run(300 * MILLI);
+    let keys: Vec<_> = [0, 1, 2, 4].map(|place: usize| world.places[place].key.clone()).into();
+    let next = validators(&keys);
+    // What it says before anybody who votes wants it is not heard.
+    world.approve(4, &next, 90 * SECOND);
+    world.run(SECOND);
+    (0..4).for_each(|place| world.approve(place, &next, 10 * SECOND));
+    world.run(5 * SECOND);
+    assert_eq!(epoch_of(&world, 0), Epoch(1), "one who said nothing in time votes");
+    world.run(6 * SECOND);
+    world.approve(4, &next, 90 * SECOND);
+    world.run(2 * SECOND);
+    assert_eq!(epoch_of(&world, 0), Epoch(1), "words that are over count");
+    (0..4).for_each(|place| world.approve(place, &next, 10 * SECOND));
+    world.run(SECOND / 2);
+    world.approve(4, &next, 90 * SECOND);
+    assert!(world.within(SECOND, |world| epoch_of(world, 4) == Epoch(2)));
+}
+
+/// N: a leader that ends the epoch as it likes is not voted for, and the log goes on in its epoch.
+#[test]
+fn a_leader_that_names_validators_nobody_approved_ends_nothing() {
+    let mut world = with_followers(Options { load_us: 5_000, ..options(4, 4, LITTLE) });
+    world.run(300 * MILLI);
+    let keys: Vec<_> = world.places[3..7].iter().map(|place| place.key.clone()).collect();
+    world.places[1].next_validators = Some(validators(&keys));
+    let tip = world.places[0].height();
+    assert!(world.within(10 * SECOND, |world| world.places[0].height() > tip + 40));
+    assert!((0..7).all(|place| epoch_of(&world, place) == Epoch(1)));
 }
 
 /// The minority commits nothing, and says of each entry when its time is over; after it heals all goes on.

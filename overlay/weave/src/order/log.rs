@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use wattle_order::{
     Alarm, Checked, Committee, Core, Digest, EpochProof, Evidence, Height, Message, Proposal, Qc, Record,
-    Seq, To, Verdict, catch_up, ordered_after, payloads, state_root,
+    Seq, To, catch_up, ordered_after, payloads, state_root,
 };
 use wattle_types::{Machine, NodeId, Outbox, Time};
 
@@ -189,11 +189,6 @@ impl Log {
             Said::Build { round, parent } => {
                 queue.push_back(Input::Payloads(payloads::Input::Build { round, parent }));
             }
-            // Nobody may change the validators yet.
-            Said::Validate { block } if block.block.next.is_some() => {
-                let (block, verdict) = (block.id(), Verdict::Invalid);
-                queue.push_back(Input::Core(wattle_order::Input::Judged { block, verdict }));
-            }
             Said::Validate { block } => queue.push_back(Input::Payloads(payloads::Input::Validate { block })),
             Said::Commit { blocks, proof } => {
                 let tip = blocks.last().map(|last| catch_up::Input::Committed(last.header().height));
@@ -223,8 +218,8 @@ impl Log {
         use wattle_order::Input as Told;
         match said {
             Said::Answer { id, result } => out.push(Output::Answer { id, result }),
-            Said::Built { round, payload, time } => {
-                queue.push_back(Input::Core(Told::Built { round, payload, time, next: None }));
+            Said::Built { round, payload, time, next } => {
+                queue.push_back(Input::Core(Told::Built { round, payload, time, next }));
             }
             Said::Judged { block, verdict } => {
                 queue.push_back(Input::Core(Told::Judged { block, verdict }));

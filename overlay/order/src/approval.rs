@@ -1,0 +1,231 @@
+//! How the validators of the next epoch are agreed on: by entries that stand in the log (rule N).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use wattle_types::{Domain, NodeId, SecretKey, UnixTime, cbor};
+
+use crate::committee::{Committee, Validators};
+use crate::entry::Whole;
+use crate::ids::{ChainId, Digest, Epoch, Signature};
+use crate::limits::{APPROVALS_PER_BLOCK_MAX, ENTRY_BYTES_MAX};
+
+/// The app of entries that approve validators: no app of a node is called so.
+pub const APPROVALS_APP: &str = "validators/1";
+
+/// A node's word that these are to vote from the next epoch on. Who joins says by it that it follows the log and is
+/// ready. It counts for as long as the entry that it stands in may be ordered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Approval {
+    /// The epoch that is to end: in another one it counts for nothing.
+    pub epoch: Epoch,
+    /// Who is to vote in the next.
+    pub next: Validators,
+    /// Whose word it is.
+    pub by: NodeId,
+    /// Its signature over the log, the epoch and the digest of the set.
+    pub signature: Signature,
+}
+
+fn signed_body(chain: ChainId, epoch: Epoch, next: &Digest) -> Vec<u8> {
+    cbor::encode(&(chain, epoch, next))
+}
+
+impl Approval {
+    /// A node's word, for the epoch of a committee.
+    #[must_use]
+    pub fn sign(key: &SecretKey, committee: &Committee, next: Validators) -> Self {
+        let epoch = committee.epoch();
+        let body = signed_body(committee.chain(), epoch, &next.digest());
+        let signature = key.sign(Domain::OrderApproval, committee.network(), &body);
+        Self { epoch, next, by: key.node_id(), signature: Signature::from_bytes(signature) }
+    }
+
+    /// The data of its entry.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        cbor::encode(self)
+    }
+
+    /// Whether it counts in an epoch: of that epoch, by one who votes in it or would in the next, and signed.
+    fn holds(&self, committee: &Committee, digest: &Digest) -> bool {
+        let sits = committee.seat(&self.by).is_some() || has(&self.next, &self.by);
+        if self.epoch != committee.epoch() || !sits {
+            return false;
+        }
+        let body = signed_body(committee.chain(), self.epoch, digest);
+        self.by.verifies(Domain::OrderApproval, committee.network(), &body, self.signature.as_bytes())
+    }
+}
+
+fn has(validators: &Validators, id: &NodeId) -> bool {
+    validators.list().binary_search_by_key(id, |validator| validator.id).is_ok()
+}
+
+/// An approval that holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Approved {
+    epoch: Epoch,
+    by: NodeId,
+    next: Arc<Validators>,
+    digest: Digest,
+    /// In no block whose time is later does it count.
+    until: UnixTime,
+}
+
+/// The approvals among what a block orders, in its order. Beyond so many in one block they count for nothing.
+pub(crate) fn approved<'a>(
+    committee: &Committee,
+    entries: impl Iterator<Item = &'a Arc<Whole>>,
+) -> Vec<Approved> {
+    let entries = entries.filter(|whole| whole.entry.app == APPROVALS_APP).take(APPROVALS_PER_BLOCK_MAX);
+    let read = |whole: &Arc<Whole>| {
+        let approval: Approval = cbor::decode(&whole.entry.data, ENTRY_BYTES_MAX).ok()?;
+        let digest = approval.next.digest();
+        let Approval { epoch, by, .. } = approval;
+        approval.holds(committee, &digest).then(|| Approved {
+            epoch,
+            by,
+            digest,
+            until: whole.key.until,
+            next: Arc::new(approval.next),
+        })
+    };
+    entries.filter_map(read).collect()
+}
+
+/// Validators that somebody wants for the next epoch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Who is to vote.
+    pub next: Validators,
+    /// Who approved it so far: of those who vote now, and of those who would join.
+    pub approved: BTreeSet<NodeId>,
+}
+
+/// The approvals that stand on a chain. Bounded: one for each who votes, and for each set that one of them approves one
+/// for each who would join.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Approvals {
+    votes: BTreeMap<NodeId, Approved>,
+    joins: BTreeMap<(Digest, NodeId), UnixTime>,
+}
+
+impl Approvals {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.votes.is_empty()
+    }
+
+    /// With those of the next block: of each who votes the last one counts, and one who would join is heard of a set
+    /// that one of those approves already.
+    pub(crate) fn add(&mut self, committee: &Committee, time: UnixTime, approved: &[Approved]) {
+        for one in approved.iter().filter(|one| one.epoch == committee.epoch()) {
+            if committee.seat(&one.by).is_some() {
+                self.votes.insert(one.by, one.clone());
+            } else if self.votes.values().any(|vote| vote.digest == one.digest) {
+                self.joins.insert((one.digest, one.by), one.until);
+            }
+        }
+        self.votes.retain(|_, vote| vote.until >= time);
+        let wanted: BTreeSet<Digest> = self.votes.values().map(|vote| vote.digest).collect();
+        self.joins.retain(|(digest, _), until| *until >= time && wanted.contains(digest));
+    }
+
+    /// What is wanted at that time, each set once.
+    pub(crate) fn changes(&self, time: UnixTime) -> Vec<Change> {
+        let mut changes: BTreeMap<Digest, Change> = BTreeMap::new();
+        for (by, vote) in self.votes.iter().filter(|(_, vote)| vote.until >= time) {
+            let new = || Change { next: (*vote.next).clone(), approved: BTreeSet::new() };
+            changes.entry(vote.digest).or_insert_with(new).approved.insert(*by);
+        }
+        for ((digest, by), _) in self.joins.iter().filter(|(_, until)| **until >= time) {
+            if let Some(change) = changes.get_mut(digest) {
+                change.approved.insert(*by);
+            }
+        }
+        changes.into_values().collect()
+    }
+
+    /// N: the set that a quorum approves at that time, and each who is in it. Of two sets only one can be.
+    pub(crate) fn decided(&self, committee: &Committee, time: UnixTime) -> Option<Validators> {
+        let decided = |Change { next, approved }: &Change| {
+            let seats = approved.iter().filter_map(|by| committee.seat(by));
+            committee.is_quorum(seats) && next.list().iter().all(|one| approved.contains(&one.id))
+        };
+        self.changes(time).into_iter().find(decided).map(|change| change.next)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_bytes::ByteBuf;
+    use wattle_types::NetworkName;
+
+    use super::*;
+    use crate::committee::{Genesis, Rules, Validator};
+    use crate::entry::Entry;
+
+    fn key(seed: u8) -> SecretKey {
+        SecretKey::from_bytes(&[seed; 32])
+    }
+
+    fn set(seeds: &[u8]) -> Validators {
+        let one = |seed: &u8| Validator { id: key(*seed).node_id(), weight: 1 };
+        Validators::new(seeds.iter().map(one).collect()).unwrap()
+    }
+
+    fn committee(seeds: &[u8]) -> Committee {
+        let (network, created) = (NetworkName::default(), UnixTime::from_millis(1));
+        Committee::genesis(&Genesis { network, validators: set(seeds), rules: Rules::default(), created })
+    }
+
+    fn ordered(approval: &Approval, until: u64) -> Arc<Whole> {
+        let data = ByteBuf::from(approval.encode());
+        let until = UnixTime::from_millis(until);
+        let entry = Entry { app: APPROVALS_APP.to_owned(), data, until, salt: 1 };
+        Arc::new(Whole::read(ByteBuf::from(entry.encode())).unwrap())
+    }
+
+    #[test]
+    fn an_approval_is_of_its_log_its_epoch_and_its_author_and_of_one_who_votes_or_joins() {
+        let committee = committee(&[1, 2, 3, 4]);
+        let good = Approval::sign(&key(5), &committee, set(&[1, 2, 3, 5]));
+        let counts = |approval: &Approval| approved(&committee, [ordered(approval, 9)].iter()).len();
+        assert_eq!(counts(&good), 1);
+        assert_eq!(counts(&Approval::sign(&key(6), &committee, set(&[1, 2, 3, 5]))), 0, "a stranger");
+        assert_eq!(counts(&Approval { by: key(1).node_id(), ..good.clone() }), 0, "another's word");
+        assert_eq!(counts(&Approval { next: set(&[1, 2, 4, 5]), ..good.clone() }), 0, "another set");
+        assert_eq!(counts(&Approval { epoch: Epoch(2), ..good }), 0, "another epoch");
+        let elsewhere = self::committee(&[1, 2, 3, 5]);
+        assert_eq!(counts(&Approval::sign(&key(5), &elsewhere, set(&[1, 2, 3, 5]))), 0, "another log");
+    }
+
+    #[test]
+    fn what_a_block_may_approve_is_bounded() {
+        let committee = committee(&[1, 2, 3, 4]);
+        let one = ordered(&Approval::sign(&key(1), &committee, set(&[1, 2, 3, 5])), 9);
+        let many = vec![one; APPROVALS_PER_BLOCK_MAX + 7];
+        assert_eq!(approved(&committee, many.iter()).len(), APPROVALS_PER_BLOCK_MAX);
+    }
+
+    #[test]
+    fn sets_that_nobody_who_votes_wants_any_more_are_forgotten_with_those_who_would_join() {
+        let committee = committee(&[1, 2, 3, 4]);
+        let say = |by: u8, next: &[u8], until: u64| {
+            approved(&committee, [ordered(&Approval::sign(&key(by), &committee, set(next)), until)].iter())
+        };
+        let at = UnixTime::from_millis;
+        let mut approvals = Approvals::default();
+        approvals.add(&committee, at(1), &say(5, &[1, 2, 3, 5], 90));
+        assert!(approvals.is_empty() && approvals.joins.is_empty(), "nobody who votes wants it");
+        approvals.add(&committee, at(1), &say(1, &[1, 2, 3, 5], 50));
+        approvals.add(&committee, at(2), &say(5, &[1, 2, 3, 5], 90));
+        assert_eq!(approvals.changes(at(2)).len(), 1);
+        approvals.add(&committee, at(3), &say(1, &[1, 2, 3, 6], 50));
+        assert_eq!((approvals.votes.len(), approvals.joins.len()), (1, 0), "its last word counts");
+        assert!(approvals.changes(at(51)).is_empty(), "its time is over");
+        approvals.add(&committee, at(51), &[]);
+        assert!(approvals.is_empty());
+    }
+}

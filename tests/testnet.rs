@@ -8,6 +8,8 @@ mod apply;
 mod bench;
 #[path = "testnet/catching_up.rs"]
 mod catching_up;
+#[path = "testnet/epochs.rs"]
+mod epochs;
 #[path = "testnet/inproc.rs"]
 mod inproc;
 #[path = "testnet/netns.rs"]
@@ -102,6 +104,23 @@ impl Drop for Net {
 #[expect(clippy::panic, reason = "a test ends where it fails")]
 fn panic_with<T>(what: &str) -> T {
     panic!("{what}")
+}
+
+/// What the other verifier says of a receipt; nothing where there is no Python.
+fn python(genesis: &str, receipt: &str) -> Option<String> {
+    if std::process::Command::new("python3").arg("--version").output().is_err() {
+        wattle_tests::binary::did_not_run("python3 is not here");
+        return None;
+    }
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../overlay/order/tests/verify_receipt.py");
+    let mut child = std::process::Command::new("python3")
+        .args([script.as_os_str(), genesis.as_ref()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(receipt.as_bytes()).unwrap();
+    Some(String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap())
 }
 
 /// How a check of a report ended.

@@ -7,6 +7,7 @@ mod apply;
 mod archive;
 mod disk;
 mod driver;
+mod epochs;
 mod follow;
 mod index;
 mod links;
@@ -29,7 +30,7 @@ use wattle_net::{AlreadyAccepted, Overlay};
 use wattle_order::catch_up::{self, CatchUp};
 use wattle_order::payloads::{self, Below, NotTaken, Payloads};
 use wattle_order::{
-    ChainId, Checked, Checker, Committee, Config, Core, Corrupt, Digest, Genesis, Height, InvalidEntry,
+    ChainId, Checked, Committee, Config, Core, Corrupt, Digest, Epoch, Genesis, Height, InvalidEntry,
     Proposal, Receipt, Recovered, Round, Seat, Seen, Sound, Whole,
 };
 use wattle_store::{CommitError, Store};
@@ -42,7 +43,7 @@ pub use archive::{ArchiveError, Archived, BadArchive, FileOrDir, archives};
 pub use disk::{DiskError, Place};
 pub use driver::Fate;
 pub use links::Reach;
-pub use quorum::{Quorum, quorum, silenced};
+pub use quorum::{Quorum, needed, quorum, silenced};
 pub use rebase::RestoreError;
 pub use snapshots::CompactError;
 pub use view::{HighQc, ValidatorView, View};
@@ -52,7 +53,7 @@ use disk::Disk;
 use driver::{Before, Driver, Request, State};
 use follow::{Follower, Keeper};
 use links::Links;
-use proofs::Proofs;
+use proofs::{Proofs, Proven};
 use rebase::Rebase;
 
 /// What waits for the machine; beyond it streams are not read.
@@ -76,8 +77,8 @@ const BEHIND_MAX: usize = 16;
 enum Heard {
     /// Something for the machine.
     Log(Input),
-    /// Blocks by height, checked, with the certificate for the last of them.
-    Synced { blocks: Vec<Checked<Proposal>>, proof: Option<Sound> },
+    /// Blocks by height, checked, with what proves the last of them.
+    Synced { blocks: Vec<Checked<Proposal>>, proof: Sound },
     /// A validator said what no honest one says.
     Misbehaved { peer: NodeId },
     /// An operator has to know.
@@ -106,6 +107,15 @@ pub enum Event {
         entries: usize,
         /// Who proposed it.
         leader: Option<NodeId>,
+    },
+    /// Others vote from now on.
+    Epoch {
+        /// In which epoch.
+        epoch: Epoch,
+        /// Behind which block.
+        height: Height,
+        /// Who.
+        validators: Vec<NodeId>,
     },
     /// A validator signed two things of which no honest one signs both.
     Evidence {
@@ -196,8 +206,8 @@ enum Standing {
 /// A log that is kept here.
 pub struct Log {
     genesis: Genesis,
-    committee: Arc<Committee>,
-    seat: Option<Seat>,
+    me: NodeId,
+    epochs: epochs::Now,
     requests: mpsc::Sender<Request>,
     heard: mpsc::Sender<Heard>,
     disk: Disk,
@@ -282,6 +292,12 @@ impl Order {
         }
     }
 
+    /// The key of this node.
+    #[must_use]
+    pub fn key(&self) -> &SecretKey {
+        &self.start.key
+    }
+
     /// What happens from now on.
     #[must_use]
     pub fn events(&self) -> broadcast::Receiver<Told> {
@@ -330,30 +346,32 @@ impl Order {
         let Start { overlay, store, key, apps, config, started, tasks: all_tasks, .. } = &*self.start;
         let tasks = &TaskTracker::new();
         let disk = Disk::new(store);
-        let found = disk.load()?;
+        let epochs = disk.epochs(&genesis)?;
+        let (committee, proofs) = (Arc::clone(epochs.current()), epochs.before(epochs.current().epoch()));
+        let found = disk.load(&committee)?;
         if found.safety_damaged && found.records.is_empty() {
             return Err(DiskError::Damaged { what: "safety record" }.into());
         }
-        let committee = Arc::new(Committee::genesis(&genesis));
         let tip_time = disk.block(found.told.height)?.map_or(genesis.created, |block| block.header().time);
         let recovered = Recovered::read(Arc::clone(&committee), &mut Seen::new(), found.records)?;
+        let recovered = recovered.after(proofs);
         let below = disk.below(found.again_above, &committee)?;
         let me = overlay.id();
         let machines = config.machines(me, key, recovered, &committee, &below);
         let (heard, hears) = mpsc::channel(HEARD_MAX);
         let (requests, asked) = mpsc::channel(REQUESTS_MAX);
         let (tip, height) = watch::channel(found.told.height);
-        let (chain, checker) = (committee.chain(), Checker::new(Arc::clone(&committee)));
-        let seat = committee.seat(&me);
+        let chain = committee.chain();
+        let (epochs, now) = watch::channel(Arc::new(epochs));
         let (compacted, behind) = mpsc::channel(BEHIND_MAX);
         let tell = (heard.clone(), compacted);
-        let follower = Follower::new(overlay, chain, checker.clone(), tell, height.clone(), (stop, tasks));
-        let links = links::Start { overlay, chain, checker, heard: heard.clone(), stop, tasks };
-        let links = if seat.is_some() { Links::start(links)? } else { Links::none() };
-        let (takes, told) = (seat.is_some(), (height.clone(), heard.clone()));
-        Keeper { chain, disk: disk.clone(), tip: told.0, heard: told.1, takes }
+        let follower = Follower::new(overlay, chain, now.clone(), tell, height.clone(), (stop, tasks));
+        let links = links::Start { overlay, chain, epochs: now.clone(), heard: heard.clone(), stop, tasks };
+        let links = Links::start(links)?;
+        let (tip_now, heard_now, epochs_now) = (height.clone(), heard.clone(), now.clone());
+        Keeper { chain, disk: disk.clone(), tip: tip_now, heard: heard_now, me, epochs: epochs_now }
             .start(overlay, stop, tasks)?;
-        let apply = apps.as_ref().map(|apps| Apply::new(apps, &committee, &disk, &height, &heard));
+        let apply = apps.as_ref().map(|apps| Apply::new(apps, &now, &disk, &height, &heard));
         let (apply, handing) = apply.unzip();
         let known = handing.is_some().then(|| found.roots.into_iter().collect());
         let told = (found.told.height, found.told.root);
@@ -361,8 +379,8 @@ impl Order {
             log: wattle_weave::order::Log::new(machines, told, known),
             started: *started,
             me,
-            committee: Arc::clone(&committee),
-            links,
+            epochs,
+            links: links.clone(),
             disk: disk.clone(),
             follower: follower.clone(),
             tip,
@@ -377,15 +395,13 @@ impl Order {
         if let Some(apply) = apply {
             tasks.spawn(stop.clone().run_until_cancelled_owned(apply.run()));
         }
-        if seat.is_none() {
-            tasks.spawn(stop.clone().run_until_cancelled_owned(follower.clone().follow()));
-        }
+        tasks.spawn(stop.clone().run_until_cancelled_owned(follower.clone().follow(links)));
         tasks.spawn(driver.run(hears, asked, stop.clone()));
         tasks.close();
         let (stop, tasks) = (stop.clone(), tasks.clone());
         let (ending, asked) = (tasks.clone(), Asked::default());
         all_tasks.spawn(async move { ending.wait().await });
-        let log = Log { genesis, committee, seat, requests, heard, disk, asked, tip: height, stop, tasks };
+        let log = Log { genesis, me, epochs: now, requests, heard, disk, asked, tip: height, stop, tasks };
         let rebase = Rebase::new(self, &log, follower, behind);
         all_tasks.spawn(self.start.stop.clone().run_until_cancelled_owned(rebase.run()));
         Ok(log)
@@ -427,7 +443,7 @@ impl Log {
     /// What names it.
     #[must_use]
     pub fn chain(&self) -> ChainId {
-        self.committee.chain()
+        self.epochs.borrow().first().chain()
     }
 
     /// What it began with.
@@ -436,16 +452,22 @@ impl Log {
         &self.genesis
     }
 
-    /// Who votes.
+    /// Who votes now.
     #[must_use]
-    pub const fn committee(&self) -> &Arc<Committee> {
-        &self.committee
+    pub fn committee(&self) -> Arc<Committee> {
+        Arc::clone(self.epochs.borrow().current())
     }
 
-    /// Where this node sits, if it votes.
+    /// Who voted in an epoch, if it began.
     #[must_use]
-    pub const fn seat(&self) -> Option<Seat> {
-        self.seat
+    pub fn committee_of(&self, epoch: Epoch) -> Option<Arc<Committee>> {
+        self.epochs.borrow().of(epoch).cloned()
+    }
+
+    /// Where this node sits now, if it votes.
+    #[must_use]
+    pub fn seat(&self) -> Option<Seat> {
+        self.epochs.borrow().current().seat(&self.me)
     }
 
     /// The committed height, and when it changes.
@@ -593,7 +615,12 @@ impl Log {
     /// # Errors
     /// [`DiskError`].
     pub async fn receipt(&self, place: Place) -> Result<Option<(Receipt, Vec<u8>)>, DiskError> {
-        let read = async |height| self.read(move |disk| disk.proven_block(height)).await;
+        let epochs = Arc::clone(&self.epochs.borrow());
+        let proven = move |disk: &Disk, height| {
+            let proven = disk.proven_block(height)?;
+            Ok(proven.map(|it| Proven { epochs: epochs.before(it.block.header().epoch), ..it }))
+        };
+        let read = async |height| self.read(move |disk| proven(disk, height)).await;
         self.asked.proofs.receipt(self.chain(), place, read).await
     }
 }

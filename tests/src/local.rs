@@ -278,8 +278,10 @@ pub type Log = BTreeMap<Place, (String, String)>;
 
 fn read_entry(entry: &Value) -> Option<(Place, (String, String))> {
     let text = BASE64.decode(entry["data_b64"].as_str()?.as_bytes()).ok()?;
+    // Not all that is ordered is text.
+    let text = String::from_utf8_lossy(&text).into_owned();
     let place = (entry["height"].as_u64()?, entry["index"].as_u64()?);
-    Some((place, (entry["entry"].as_str()?.to_owned(), String::from_utf8(text).ok()?)))
+    Some((place, (entry["entry"].as_str()?.to_owned(), text)))
 }
 
 /// Waits until nodes are as far in the log as the farthest was; gives what they have up to there.

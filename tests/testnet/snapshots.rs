@@ -76,7 +76,7 @@ fn api(net: &Net, name: &str) -> Api {
     Api::at(net.directory().join(format!("run/{name}/api.sock")))
 }
 
-fn compact(net: &Net, nodes: &[&str]) -> u64 {
+pub(super) fn compact(net: &Net, nodes: &[&str]) -> u64 {
     let mut first = 0;
     for node in nodes {
         let spot = format!("demo/{node}");
@@ -89,13 +89,13 @@ fn compact(net: &Net, nodes: &[&str]) -> u64 {
 }
 
 /// It has its key, and nothing else any more.
-fn wipe(net: &Net, name: &str) {
+pub(super) fn wipe(net: &Net, name: &str) {
     let data = net.directory().join("data/nodes").join(name);
     std::fs::remove_dir_all(data.join("db")).unwrap();
     std::fs::remove_file(data.join("VERSION")).unwrap();
 }
 
-fn join(net: &Net, node: &str) -> Value {
+pub(super) fn join(net: &Net, node: &str) -> Value {
     let spot = format!("demo/{node}");
     let genesis = net.directory().join("genesis.json").display().to_string();
     net.machine.json(&["-t", &spot, "order", "join", &genesis])

@@ -126,6 +126,8 @@ schemas! {
     OrderVerifySchema = "wattle.order_verify/1",
     /// Names [`OrderSubmissionsDocument`].
     OrderSubmissionsSchema = "wattle.order_submissions/1",
+    /// Names [`OrderChangeDocument`].
+    OrderChangeSchema = "wattle.order_change/1",
     /// Names [`OrderSnapshotDocument`].
     OrderSnapshotSchema = "wattle.order_snapshot/1",
     /// Names [`OrderSnapshotsDocument`].

@@ -14,6 +14,7 @@ pub(super) mod gate;
 pub(super) mod keys;
 pub(super) mod members;
 pub(super) mod order;
+mod order_changes;
 mod order_snapshots;
 mod order_submissions;
 mod pad;
@@ -179,6 +180,7 @@ fn order_routes() -> impl IntoIterator<Item = Route<Arc<Node>>> {
         order::validators,
         order::verify,
         order_submissions::submit,
+        order_changes::approve,
         order_snapshots::list,
         order_snapshots::create,
         order_snapshots::restore,

@@ -32,6 +32,7 @@ use crate::api::documents::{ConfigCheckDocument, DocAuthor, DoctorDocument, LogL
     ReadyLine,
     LogLine,
     OrderInitDocument,
+    OrderChangedDocument,
     UiDocument,
     TestnetUpDocument,
     TestnetDownDocument,
@@ -72,6 +73,7 @@ schemas! {
     BundleSchema = "wattle.bundle/1",
     UiSchema = "wattle.ui/1",
     OrderInitSchema = "wattle.order_init/1",
+    OrderChangedSchema = "wattle.order_changed/1",
     TestnetUpSchema = "wattle.testnet_up/1",
     TestnetDownSchema = "wattle.testnet_down/1",
     TestnetListSchema = "wattle.testnet_list/1",
@@ -117,6 +119,20 @@ pub struct KeyDocument {
     pub public_key: String,
     /// The file.
     pub file: String,
+}
+
+/// Others vote in a log from now on.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct OrderChangedDocument {
+    /// What this is.
+    pub schema: OrderChangedSchema,
+    /// What names the log.
+    pub chain: String,
+    /// The epoch that began.
+    pub epoch: u64,
+    /// Who votes in it, by seat.
+    #[schema(value_type = Vec<String>)]
+    pub validators: Vec<NodeId>,
 }
 
 /// A genesis was made.

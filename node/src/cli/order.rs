@@ -1,5 +1,6 @@
 //! The ordered log: begin one, join it, append to it, read it, prove what stands in it.
 
+mod change;
 mod genesis;
 mod lines;
 mod receipt;
@@ -47,6 +48,7 @@ enum OrderCommand {
     Get(Get),
     Watch(Watch),
     Validators(Validators),
+    Change(change::Change),
     Verify(receipt::Verify),
     Snapshot(snapshot::Snapshot),
 }
@@ -132,6 +134,7 @@ pub(super) fn order(session: &Session, args: Order) -> Result<(), Failure> {
         OrderCommand::Get(args) => session.block_on(get(session, &args)),
         OrderCommand::Watch(args) => session.block_on(watch(session, &args)),
         OrderCommand::Validators(Validators {}) => session.block_on(validators(session)),
+        OrderCommand::Change(args) => session.block_on(change::change(session, &args)),
     }
 }
 
@@ -197,8 +200,9 @@ fn screen(session: &Session, status: &OrderStatusDocument) -> Shown {
         let age = short(Duration::from_millis(qc.age_ms));
         format!("   QC for {}: {} of {} votes, {age} ago", qc.height, qc.votes, qc.of)
     });
+    let epoch = if status.epoch > 1 { format!("epoch {}   ", status.epoch) } else { String::new() };
     let mut text = format!(
-        "view {}   height {}   leader {leader}{}\n",
+        "{epoch}view {}   height {}   leader {leader}{}\n",
         status.view,
         status.height,
         qc.unwrap_or_default()
@@ -235,6 +239,13 @@ fn screen(session: &Session, status: &OrderStatusDocument) -> Shown {
         (OrderRole::Broken, ..) => "none: the log on disk cannot be used",
     };
     text.push_str(&format!("this    {role}   log {}\n", status.chain.get(..16).unwrap_or_default()));
+    for change in &status.changes {
+        let ids: Vec<String> =
+            change.validators.iter().map(|id| of(id).unwrap_or_else(|| who(id, &None))).collect();
+        let votes =
+            format!("{} of {} who vote now, {} needed", change.votes, status.validators.len(), change.quorum);
+        text.push_str(&format!("change  to {}   approved by {votes}\n", ids.join(", ")));
+    }
     if status.first > 1 {
         text.push_str(&format!("kept    from height {} on, and what it came to before\n", status.first));
     }

@@ -26,6 +26,7 @@ pub(super) const ORDER_ENTRIES: &str = "/api/v1/order/entries";
 pub(super) const ORDER_FOLLOW: &str = "/api/v1/order/follow";
 pub(super) const ORDER_JOIN: &str = "/api/v1/order/join";
 pub(super) const ORDER_SUBMISSIONS: &str = "/api/v1/order/submissions";
+pub(super) const ORDER_CHANGES: &str = "/api/v1/order/changes";
 pub(super) const ORDER_SNAPSHOTS: &str = "/api/v1/order/snapshots";
 pub(super) const ORDER_RESTORE: &str = "/api/v1/order/snapshots/restore";
 pub(super) const REGISTERS: &str = "/api/v1/registers";

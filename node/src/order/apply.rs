@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, watch};
 use wattle_app::{Ordered as AppEntry, OrderedBlock};
 use wattle_order::payloads::Ordered;
 use wattle_order::{
-    Base, Certified, Committee, Digest, Entry, Header, Height, Manifest, Pace, Proposal, apps_root,
+    Base, Certified, Committee, Digest, Entry, Epoch, Header, Height, Manifest, Pace, Proposal, apps_root,
     transaction_hash,
 };
 use wattle_store::CommitError;
@@ -21,6 +21,7 @@ use wattle_weave::order::Input;
 
 use super::Heard;
 use super::disk::{Disk, DiskError, Place, ROOTS_KEPT};
+use super::epochs::Now;
 use super::snapshots::{Applied, Came};
 use crate::apps::Apps;
 
@@ -84,7 +85,7 @@ fn block_of(header: &Header, entries: Vec<AppEntry>) -> OrderedBlock {
 pub(super) struct Apply {
     apps: Apps,
     names: Arc<[&'static str]>,
-    committee: Arc<Committee>,
+    epochs: Now,
     disk: Disk,
     tip: watch::Receiver<Height>,
     heard: mpsc::Sender<Heard>,
@@ -109,7 +110,7 @@ pub(super) struct Apply {
 impl Apply {
     pub(super) fn new(
         apps: &Apps,
-        committee: &Arc<Committee>,
+        epochs: &Now,
         disk: &Disk,
         tip: &watch::Receiver<Height>,
         heard: &mpsc::Sender<Heard>,
@@ -119,12 +120,12 @@ impl Apply {
         let apply = Self {
             apps: apps.clone(),
             names: Arc::clone(&names),
-            committee: Arc::clone(committee),
+            epochs: epochs.clone(),
             disk: disk.clone(),
             tip: tip.clone(),
             heard: heard.clone(),
             blocks,
-            base: Base::of_epoch(committee, Digest::default()),
+            base: Base::of_epoch(epochs.borrow().first(), Digest::default()),
             state: Digest::default(),
             came: VecDeque::new(),
             pace: Pace::default(),
@@ -301,15 +302,16 @@ impl Apply {
 
     async fn apply(&mut self, handed: Handed) -> Result<(), ApplyError> {
         let Handed { block, entries } = handed;
-        let next = self.base.after(&self.committee, &block);
-        self.base = next.ok_or(DiskError::Damaged { what: "chain of blocks" })?;
+        self.stand_on(&block).await?;
         if !entries.entries.is_empty() {
             let bytes: u64 = entries.entries.iter().map(|entry| entry.data.len() as u64).sum();
             self.pace.since = self.pace.since.saturating_add(bytes);
             let root = self.apps.order(entries).await.ok_or(ApplyError::Stopped)?;
             self.state = Digest::from_bytes(root);
         }
-        let state = if self.pace.is_due(self.done()) { Some(self.snapshot().await?) } else { None };
+        // Whoever begins in an epoch needs nothing of the one before.
+        let due = self.pace.is_due(self.done()) || block.block.next.is_some();
+        let state = if due { Some(self.snapshot().await?) } else { None };
         let came = Came {
             height: self.done(),
             ordered: self.base.ordered,
@@ -325,6 +327,29 @@ impl Apply {
             self.save(state).await?;
         }
         self.prove(block.header()).await
+    }
+
+    /// The next block is the one on which all stands.
+    async fn stand_on(&mut self, block: &Proposal) -> Result<(), ApplyError> {
+        let damaged = DiskError::Damaged { what: "chain of blocks" };
+        let committee = self.committee(block.header().epoch).await?;
+        let next = self.base.after(&committee, block).ok_or(damaged)?;
+        self.base = match &block.block.next {
+            // What the next epoch inherits is what its voters know of the last block.
+            Some(_) => {
+                let committee = self.committee(block.header().epoch.next()).await?;
+                Base::of_epoch(&committee, next.ordered)
+            }
+            None => next,
+        };
+        Ok(())
+    }
+
+    /// Who votes in an epoch, as soon as it has begun here.
+    async fn committee(&mut self, epoch: Epoch) -> Result<Arc<Committee>, ApplyError> {
+        let begun = self.epochs.wait_for(|epochs| epochs.of(epoch).is_some()).await;
+        let committee = begun.map_err(|_closed| ApplyError::Stopped)?.of(epoch).cloned();
+        committee.ok_or(ApplyError::Stopped)
     }
 
     /// Takes a snapshot; gives the state.
@@ -386,8 +411,9 @@ impl Apply {
         let Some(Came { ordered, state, .. }) = came.copied() else { return Ok(()) };
         let height = header.height;
         let (links, commit) = self.read(move |disk| disk.commit_of(height)).await?;
-        let (chain, manifest) = (self.committee.chain(), manifest.clone());
-        let (vouched, epochs, header) = ((ordered, state), Vec::new(), header.clone());
+        let (epochs, manifest) = (Arc::clone(&self.epochs.borrow()), manifest.clone());
+        let (chain, epochs) = (epochs.first().chain(), epochs.before(header.epoch));
+        let (vouched, header) = ((ordered, state), header.clone());
         let certified = Certified { chain, manifest, vouched, epochs, header, links, commit };
         match self.disk.save_certified(&certified).await {
             Ok(()) => self.unproven = false,

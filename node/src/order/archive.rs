@@ -18,13 +18,14 @@ use serde_bytes::ByteBuf;
 use wattle_order::limits::{BATCHES_MAX, MESSAGE_BYTES_MAX};
 use wattle_order::payloads::Batch;
 use wattle_order::{
-    BlockId, Certified, ChainEnd, ChainId, Checked, Checker, Committee, Digest, Genesis, Height, Payload,
-    Proposal, Rejected, Seen, piece_digest,
+    BlockId, Certified, ChainEnd, ChainId, Checked, Checker, Digest, Genesis, Height, Payload, Proposal,
+    Rejected, Seen, piece_digest,
 };
 use wattle_types::{UnixTime, cbor};
 use wattle_weave::order::ANSWER_BLOCKS_MAX;
 
 use super::disk::{Disk, DiskError, Stretch};
+use super::epochs::Epochs;
 use super::snapshots::CompactError;
 use super::{Log, Order};
 
@@ -162,10 +163,11 @@ impl Frames {
 pub(super) fn check(path: &Path) -> Result<Head, BadArchive> {
     let mut frames = Frames::open(path)?;
     let head = frames.head()?;
-    let committee = Arc::new(Committee::genesis(&head.genesis));
+    let mut epochs = Epochs::genesis(&head.genesis);
     let mut stands: Stands = match &head.certified {
         Some(certified) => {
-            certified.check(&committee, &mut Seen::new())?;
+            certified.check(epochs.first(), &mut Seen::new())?;
+            epochs = epochs.and(certified.epochs.clone())?;
             let tip = certified.manifest.base.root.tip();
             for piece in &certified.manifest.pieces {
                 match frames.next()? {
@@ -175,9 +177,10 @@ pub(super) fn check(path: &Path) -> Result<Head, BadArchive> {
             }
             (tip.height, tip.id, tip.time)
         }
-        None => (Height(0), committee.anchor().block, head.genesis.created),
+        None => (Height(0), epochs.first().anchor().block, head.genesis.created),
     };
-    let (checker, mut seen, mut batches) = (Checker::new(committee), Seen::new(), BTreeSet::new());
+    let mut committee = Arc::clone(epochs.current());
+    let (mut seen, mut batches) = (Seen::new(), BTreeSet::new());
     loop {
         match frames.next()? {
             Frame::Batch(bytes) if batches.len() < AHEAD_MAX => {
@@ -186,7 +189,11 @@ pub(super) fn check(path: &Path) -> Result<Head, BadArchive> {
                 batches.insert(batch.digest());
             }
             Frame::Blocks { blocks, end } => {
+                let checker = Checker::new(Arc::clone(&committee));
                 let blocks = checker.check_chain(&mut seen, blocks, &end)?;
+                if let ChainEnd::Epoch(proof) = &*end {
+                    committee = Arc::new(proof.check(&committee, &mut seen)?);
+                }
                 stands = follows(stands, &blocks, &mut batches, head.height)?;
             }
             Frame::End if (stands.0, stands.2) == (head.height, head.time) && frames.is_over()? => {

@@ -6,7 +6,7 @@
 //!                told    -> up to where everything that is ordered is here and indexed
 //!                root, height  -> the digest of everything ordered up to there, for the last few heights
 //!                free, digest  -> nothing: a batch that no block has ordered
-//!                base, applied, certified, part: see `snapshots`
+//!                base, applied, certified, part: see `snapshots`; epoch: see `epochs`
 //! order_blocks   height, id -> block       up to the tip there is one for each height
 //! order_proofs   height     -> the certificate that commits the block there and all before it
 //! order_batches  digest     -> entries that blocks order by that digest
@@ -31,13 +31,14 @@ use wattle_order::limits::{
 };
 use wattle_order::payloads::{Batch, Ordered};
 use wattle_order::{
-    BlockId, ChainEnd, Committee, Digest, Genesis, Height, Payload, Position, Proposal, Qc, Record, Root,
-    SafetyRecord, Tree, catch_up, transaction_hash,
+    BlockId, ChainEnd, Committee, Digest, Epoch, Genesis, Height, Payload, Position, Proposal, Qc, Record,
+    Root, SafetyRecord, Tree, catch_up, transaction_hash,
 };
 use wattle_store::{Failure, Store};
 use wattle_types::{KeyRange, NodeId, Table, UnixTime, Write, cbor};
 use wattle_weave::order::{ANSWER_BLOCKS_MAX, ANSWER_BYTES_MAX};
 
+use super::epochs::{Epochs, epoch_row};
 use super::index::{self, Index};
 use super::proofs::Proven;
 
@@ -98,7 +99,8 @@ pub enum DiskError {
 #[derive(Serialize, Deserialize)]
 struct TipRow {
     height: Height,
-    root: Root,
+    /// None where an epoch stands on it.
+    root: Option<Root>,
 }
 
 /// Up to where all that is ordered is here, and its digest.
@@ -226,19 +228,23 @@ impl Disk {
         Ok(self.tip()?.map_or(Height(0), |tip| tip.height))
     }
 
-    /// Everything that the machine goes on with. Reads the disk: for the start.
-    pub(super) fn load(&self) -> Result<Found, DiskError> {
-        let mut records = Vec::new();
+    /// Everything that the machine goes on with in the epoch that is under way. Reads the disk: for the start.
+    pub(super) fn load(&self, committee: &Committee) -> Result<Found, DiskError> {
+        let (mut records, anchor) = (Vec::new(), committee.anchor());
         let tip = self.tip()?;
         let height = tip.as_ref().map_or(Height(0), |tip| tip.height);
-        if let Some(TipRow { height, root }) = tip {
+        if height < anchor.height {
+            return Err(DiskError::Damaged { what: "chain of blocks" });
+        }
+        if let Some(TipRow { height, root: Some(root) }) = tip.filter(|tip| tip.height > anchor.height) {
             let base = self.base()?;
-            let lowest = base.map_or(Height(0), |base| base.height);
+            let lowest = base.map_or(Height(0), |base| base.height).max(anchor.height);
             let kept = Height(height.0.saturating_sub(KEPT_BLOCKS_MAX as u64)).max(lowest);
             let blocks = self.blocks(between(kept, height), usize::MAX)?;
             let last = blocks.last().map_or(lowest, |last| last.header().height);
-            let on_base = base.is_none_or(|base| {
-                kept > base.height || blocks.first().is_none_or(|first| first.header().parent == base.id)
+            let stands = base.map(|base| (base.height, base.id)).into_iter();
+            let on_base = stands.chain([(anchor.height, anchor.block)]).all(|(height, id)| {
+                kept > height || blocks.first().is_none_or(|first| first.header().parent == id)
             });
             let linked = blocks.windows(2).all(|pair| pair[1].header().parent == pair[0].header().id());
             let whole = last == height && on_base && linked;
@@ -251,12 +257,22 @@ impl Disk {
             let (proof, root) = (Box::new(proof), Box::new(root));
             records.push(Record::Commit { blocks: ids, height, proof, root });
         }
-        let above = self.blocks(KeyRange::between(&height_key(height.next()), &[0xff; 9]), usize::MAX)?;
+        let mut above = self.blocks(KeyRange::between(&height_key(height.next()), &[0xff; 9]), usize::MAX)?;
+        // Those beyond the end of an epoch are of no use in the next.
+        above.retain(|block| block.header().epoch == committee.epoch());
         let pending = above.iter().map(|block| (block.header().id(), block.header().height)).collect();
         records.extend(above.into_iter().map(|block| Record::Block(Box::new(block))));
         let safety = self.store.get(Table::Order, SAFETY)?.map(|row| unsealed(&row));
-        let safety_damaged = matches!(safety, Some(Err(_)));
-        records.extend(safety.and_then(Result::ok).map(|safety| Record::Safety(Box::new(safety))));
+        // With every end of an epoch there is one.
+        let lost = safety.is_none() && committee.epoch() > Epoch(1);
+        let safety_damaged = lost || matches!(safety, Some(Err(_)));
+        let safety = safety.and_then(Result::ok).map(|safety| match safety.epoch.cmp(&committee.epoch()) {
+            std::cmp::Ordering::Equal => Ok(safety),
+            // It came into this epoch by a snapshot, and signed nothing in it.
+            std::cmp::Ordering::Less => Ok(SafetyRecord::fresh(committee)),
+            std::cmp::Ordering::Greater => Err(DiskError::Damaged { what: "epoch" }),
+        });
+        records.extend(safety.transpose()?.map(|safety| Record::Safety(Box::new(safety))));
         let told = self.told()?;
         let again_above = self.window(height, told.height)?;
         let (roots, free) = (self.roots()?, self.free()?);
@@ -292,6 +308,9 @@ impl Disk {
     pub(super) fn proven(&self, above: Height) -> Result<(Vec<Proposal>, Option<ChainEnd>), DiskError> {
         let tip = self.height()?;
         let mut blocks = self.committed(above, KEPT_BLOCKS_MAX)?;
+        if let Some(end) = self.cut(&mut blocks)? {
+            return Ok((blocks, Some(end)));
+        }
         let reaches_tip = blocks.last().is_none_or(|last| last.header().height >= tip);
         if !reaches_tip && let Some(next) = blocks.pop() {
             return Ok((blocks, Some(ChainEnd::Certified(Box::new(next.block.qc)))));
@@ -372,13 +391,25 @@ impl Disk {
             // They were removed a moment ago: another range would be a lie (F2).
             blocks.clear();
         }
-        Ok(catch_up::Answer::of(range, &blocks, None))
+        let end = self.cut(&mut blocks)?;
+        let ended = match &end {
+            Some(ChainEnd::Epoch(proof)) => Some(&**proof),
+            Some(ChainEnd::Certified(_)) | None => None,
+        };
+        Ok(catch_up::Answer::of(range, &blocks, ended))
     }
 
-    /// The certificate that commits the tip.
-    pub(super) fn tip_proof(&self) -> Result<Option<Qc>, DiskError> {
-        let height = self.height()?;
-        Ok(self.proof(height)?.map(|(_, proof)| proof))
+    /// If there is much above a height, a certificate of its epoch that proves it.
+    pub(super) fn far(&self, above: Height, epochs: &Epochs) -> Result<Option<Qc>, DiskError> {
+        let ended = epochs.end_of(above.next());
+        let height = ended.map_or_else(|| self.height(), |end| Ok(end.header.height))?;
+        if height.0 <= above.0.saturating_add(2 * RANGE_BLOCKS_MAX as u64) {
+            return Ok(None);
+        }
+        match ended {
+            Some(end) => Ok(Some(end.commit.clone())),
+            None => Ok(self.proof(height)?.map(|(_, proof)| proof)),
+        }
     }
 
     fn blocks(&self, range: KeyRange, limit: usize) -> Result<Vec<Proposal>, DiskError> {
@@ -425,7 +456,7 @@ impl Disk {
         };
         let batches = self.batches(&block)?.into_iter().map(with_tree).collect();
         let (links, commit) = self.commit_of(height)?;
-        Ok(Some(Proven { block, batches, links, commit }))
+        Ok(Some(Proven { block, batches, epochs: Vec::new(), links, commit }))
     }
 
     /// Committed blocks above a height, up to another and with it.
@@ -469,7 +500,10 @@ impl Disk {
                 break;
             }
         }
-        stretch.end = self.end_of(&mut stretch.blocks, height)?;
+        stretch.end = match self.cut(&mut stretch.blocks)? {
+            Some(end) => Some(Box::new(end)),
+            None => self.end_of(&mut stretch.blocks, height)?,
+        };
         Ok(stretch)
     }
 
@@ -542,8 +576,8 @@ pub(super) fn safety_row(safety: &SafetyRecord) -> Write {
     put(Table::Order, SAFETY.to_vec(), sealed(safety))
 }
 
-fn tip_rows(height: Height, root: &Root, proof: &Qc) -> Vec<Write> {
-    let tip = TipRow { height, root: root.clone() };
+fn tip_rows(height: Height, root: Option<&Root>, proof: &Qc) -> Vec<Write> {
+    let tip = TipRow { height, root: root.cloned() };
     vec![
         put(Table::Order, TIP.to_vec(), cbor::encode(&tip)),
         put(Table::OrderProofs, height_key(height), cbor::encode(proof)),
@@ -552,7 +586,7 @@ fn tip_rows(height: Height, root: &Root, proof: &Qc) -> Vec<Write> {
 
 /// The rows of a log that stands on a block, with the certificate that commits it or one behind it.
 pub(super) fn stand_rows(root: &Root, proof: &Qc, told: Told) -> Vec<Write> {
-    let mut rows = tip_rows(root.tip().height, root, proof);
+    let mut rows = tip_rows(root.tip().height, Some(root), proof);
     rows.push(put(Table::Order, TOLD.to_vec(), cbor::encode(&told)));
     rows
 }
@@ -567,7 +601,7 @@ pub(super) fn rows(record: &Record, pending: &mut BTreeMap<BlockId, Height>) -> 
             vec![put(Table::OrderBlocks, block_key(height, &id), cbor::encode(block))]
         }
         Record::Commit { blocks, height, proof, root } => {
-            let mut writes = tip_rows(*height, root, proof);
+            let mut writes = tip_rows(*height, Some(root), proof);
             for id in blocks {
                 pending.remove(id);
             }
@@ -580,8 +614,20 @@ pub(super) fn rows(record: &Record, pending: &mut BTreeMap<BlockId, Height>) -> 
             }
             writes
         }
-        // Nobody can end an epoch: blocks that would are not voted for.
-        Record::Epoch { .. } => Vec::new(),
+        Record::Epoch { blocks, proof, safety } => {
+            let height = proof.header.height;
+            let mut writes = tip_rows(height, None, &proof.commit);
+            writes.extend([epoch_row(proof), safety_row(safety)]);
+            for id in blocks {
+                pending.remove(id);
+            }
+            // What stands behind the end counts for nothing.
+            let gone = std::mem::take(pending).into_iter();
+            let remove = |(id, at): (BlockId, Height)| block_key(at, &id);
+            let gone = gone.map(|row| Write::Remove { table: Table::OrderBlocks, key: remove(row) });
+            writes.extend(gone);
+            writes
+        }
     }
 }
 

@@ -13,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wattle_order::payloads::{Busy, NotTaken, Ordered, SubmitId, Submitter};
 use wattle_order::{
-    Alarm, BlockId, Checked, Checker, Committee, Digest, Height, Message, Proposal, Qc, Record, Seen, Seq,
-    To, Whole, payloads,
+    Alarm, BlockId, Checked, Checker, Committee, Digest, EpochProof, Height, Message, Proposal, Qc, Record,
+    Seen, Seq, To, Whole, payloads,
 };
 use wattle_store::CommitError;
 use wattle_types::{Machine as _, NodeId, Outbox, Time, UnixTime};
@@ -22,6 +22,7 @@ use wattle_weave::order::{Frame, Input, Log, Output};
 
 use super::apply::Handing;
 use super::disk::{self, Disk, DiskError, Place};
+use super::epochs::Epochs;
 use super::follow::Follower;
 use super::index::Index;
 use super::links::{Links, Weight};
@@ -85,7 +86,7 @@ pub(super) struct Driver {
     pub(super) log: Log,
     pub(super) started: Instant,
     pub(super) me: NodeId,
-    pub(super) committee: Arc<Committee>,
+    pub(super) epochs: watch::Sender<Arc<Epochs>>,
     pub(super) links: Links,
     pub(super) disk: Disk,
     pub(super) follower: Follower,
@@ -111,7 +112,8 @@ pub(super) struct State {
     writes: Writes,
     index: Index,
     figures: Figures,
-    alarms: Vec<String>,
+    /// What an operator has to know, and whether it is over with the epoch.
+    alarms: Vec<(String, bool)>,
     tip_time: UnixTime,
     /// What may be ordered up to that time may have been ordered before what is known here.
     unknown_until: UnixTime,
@@ -162,14 +164,15 @@ impl Driver {
             let (digest, content) = (batch.digest(), Some(Arc::new(batch)));
             self.feed(Input::Payloads(payloads::Input::Loaded { batch: digest, content }));
         }
-        let (checker, mut seen) = (Checker::new(Arc::clone(&self.committee)), Seen::new());
+        let (epochs, mut seen) = (Arc::clone(&self.epochs.borrow()), Seen::new());
+        let damaged = DiskError::Damaged { what: "chain of blocks" };
         loop {
             let (blocks, end) = self.disk.proven(again_above)?;
             let (Some(end), Some(last)) = (end, blocks.last()) else { return Ok(()) };
             again_above = last.header().height;
-            let checked = checker.check_chain(&mut seen, blocks, &end);
-            let damaged = |_damaged| DiskError::Damaged { what: "chain of blocks" };
-            let blocks = checked.map_err(damaged)?;
+            let committee = epochs.of(last.header().epoch).ok_or(damaged.clone())?;
+            let checked = Checker::new(Arc::clone(committee)).check_chain(&mut seen, blocks, &end);
+            let blocks = checked.map_err(|_damaged| damaged.clone())?;
             self.feed(Input::Payloads(payloads::Input::Commit { blocks, proof: None }));
         }
     }
@@ -255,21 +258,41 @@ impl Driver {
             Output::Answer { id, result } => {
                 self.state.answers.insert(id, result);
             }
-            Output::EpochEnded { .. } => {
-                // Blocks that end an epoch are not voted for, so a third and more of the validators lie.
-                self.alarm("the validators were replaced, which no honest one votes for".to_owned());
-            }
+            Output::EpochEnded { proof, committee } => self.enter(*proof, committee),
             Output::Evidence(evidence) => {
                 let (offence, seat, round) = evidence.key();
-                let id = self.committee.id(seat);
+                let id = self.committee().id(seat);
                 tracing::warn!(?offence, validator = ?id, %round, "a validator lies, and signed the proof of it");
                 self.tell(Event::Evidence { validator: id, what: format!("{offence:?}") });
             }
-            Output::Alarm(alarm) => self.alarm(words(&alarm)),
+            Output::Alarm(alarm) => {
+                let of_epoch =
+                    matches!(alarm, Alarm::RecordLost | Alarm::RecordOld { .. } | Alarm::KeyUsedTwice);
+                self.alarm(words(&alarm), of_epoch);
+            }
             Output::Misbehaved { peer, why } => {
                 tracing::warn!(%peer, why, "a validator broke a rule of the log");
             }
         }
+    }
+
+    fn committee(&self) -> Arc<Committee> {
+        Arc::clone(self.epochs.borrow().current())
+    }
+
+    /// The validators change.
+    fn enter(&mut self, proof: EpochProof, committee: Arc<Committee>) {
+        let (epoch, height) = (committee.epoch(), proof.header.height);
+        let seat = committee.seat(&self.me);
+        tracing::info!(%epoch, %height, votes = seat.is_some(), "the validators of the log change");
+        // Streams first: the machine says its next words to the new ones.
+        self.epochs.send_modify(|epochs| {
+            *epochs = Arc::new((**epochs).clone().followed_by(proof, Arc::clone(&committee)));
+        });
+        self.links.enter(&committee);
+        self.state.figures.enter();
+        self.state.alarms.retain(|(_, of_epoch)| !of_epoch);
+        self.tell(Event::Epoch { epoch, height, validators: disk::validators(&committee) });
     }
 
     fn persist(&mut self, seq: Seq, record: &Record) {
@@ -293,7 +316,7 @@ impl Driver {
             Ok(()) => {
                 if self.state.writes.end() {
                     tracing::info!("there is space on the disk again: the ordered log is written");
-                    self.state.alarms.retain(|alarm| alarm != NO_SPACE);
+                    self.state.alarms.retain(|(alarm, _)| alarm != NO_SPACE);
                 }
                 if let Some(upto) = covered.record {
                     self.feed(Input::Core(wattle_order::Input::Persisted { upto }));
@@ -305,14 +328,14 @@ impl Driver {
             Err((CommitError::Full { .. }, batch)) => {
                 // What this covers is not said until it is there.
                 if self.state.writes.try_again(covered, batch, Instant::now()) {
-                    self.alarm(NO_SPACE.to_owned());
+                    self.alarm(NO_SPACE.to_owned(), false);
                 }
             }
             Err((error, _writes)) => {
                 // What this covers, and all after it, is never said.
                 tracing::error!(%error, "the ordered log is not written any more: this node signs nothing in it");
                 self.state.writes.give_up();
-                self.state.alarms.retain(|alarm| alarm != NO_SPACE);
+                self.state.alarms.retain(|(alarm, _)| alarm != NO_SPACE);
                 self.feed(Input::Payloads(payloads::Input::NotPersisted));
                 self.feed(Input::Core(wattle_order::Input::NotPersisted));
             }
@@ -348,7 +371,7 @@ impl Driver {
 
     /// Over the streams of a validator; a node that follows asks instead.
     fn say(&self, to: To, message: payloads::Message) {
-        if self.committee.seat(&self.me).is_none() {
+        if self.epochs.borrow().current().seat(&self.me).is_none() {
             if let To::One(peer) = to {
                 self.follower.say(peer, message);
             }
@@ -366,8 +389,9 @@ impl Driver {
     }
 
     fn on_committed(&mut self, blocks: &[Checked<Proposal>], proof: &Checked<Qc>) {
+        let committee = self.committee();
         for block in blocks {
-            self.state.figures.certificate(&self.committee, &block.block.qc);
+            self.state.figures.certificate(&committee, &block.block.qc);
         }
         self.state.figures.committed(proof);
     }
@@ -391,7 +415,7 @@ impl Driver {
                 height: header.height,
                 round: header.round,
                 entries: entries.len(),
-                leader: self.committee.id(header.author),
+                leader: self.epochs.borrow().of(header.epoch).and_then(|it| it.id(header.author)),
             });
         }
         if header.time.since(self.state.expired_at) >= EXPIRE_EVERY {
@@ -443,12 +467,10 @@ impl Driver {
             Heard::Log(input) => self.feed(input),
             Heard::Synced { blocks, proof } => {
                 self.feed(Input::Core(wattle_order::Input::Synced { blocks }));
-                if let Some(message) = proof {
-                    self.feed(Input::Core(wattle_order::Input::Received { from: self.me, message }));
-                }
+                self.feed(Input::Core(wattle_order::Input::Received { from: self.me, message: proof }));
             }
             Heard::Misbehaved { peer } => self.tell(Event::Misbehaved { validator: peer }),
-            Heard::Alarm(what) => self.alarm(what),
+            Heard::Alarm(what) => self.alarm(what, false),
         }
     }
 
@@ -476,9 +498,10 @@ impl Driver {
                 let state = &self.state;
                 let machines = self.log.machines();
                 let machine = (machines.core.status(), machines.core.counts().clone(), self.now());
-                let (reach, waiting) = (self.links.reach(), machines.payloads.status().waiting.entries);
-                let view =
-                    state.figures.view(&self.committee, machine, &reach, waiting, state.alarms.clone());
+                let (reach, payloads) = (self.links.reach(), machines.payloads.status());
+                let waiting = (payloads.waiting.entries, payloads.changes);
+                let alarms = state.alarms.iter().map(|(alarm, _)| alarm.clone()).collect();
+                let view = state.figures.view(&self.committee(), machine, &reach, waiting, alarms);
                 // Ignored because whoever asked has stopped waiting.
                 drop(reply.send(Box::new(view)));
             }
@@ -539,11 +562,11 @@ impl Driver {
         });
     }
 
-    fn alarm(&mut self, what: String) {
+    fn alarm(&mut self, what: String, of_epoch: bool) {
         tracing::error!(what, "the ordered log needs an operator");
         self.tell(Event::Alarm { what: what.clone() });
         if self.state.alarms.len() < ALARMS_MAX {
-            self.state.alarms.push(what);
+            self.state.alarms.push((what, of_epoch));
         }
     }
 

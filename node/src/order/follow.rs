@@ -4,7 +4,8 @@
 //! for what is above its own height; who is asked waits until there is something, so a new block is here one way after
 //! it is committed there, and a log that rests costs an answer in twenty seconds. A keeper may stand still while the
 //! log goes on, so after an answer without news, or when what was handed in is not ordered as far as one tells, the
-//! next is asked.
+//! next is asked. A validator asks too, while it has no channels to a quorum: the epoch in which it votes may be over.
+//! Where none of the validators tells anything, other peers are asked: those of an old epoch may be gone for ever.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,15 +19,17 @@ use wattle_net::{
     AlreadyAccepted, Channel, ChannelKind, ChannelListener, ChannelReceiver, ChannelSender, Overlay,
 };
 use wattle_order::catch_up::{self, AskId, Range, Unanswered};
-use wattle_order::limits::{HANDED_MAX, RANGE_BLOCKS_MAX};
+use wattle_order::limits::HANDED_MAX;
 use wattle_order::{
-    Certified, ChainEnd, ChainId, Checked, Checker, Digest, Height, Message, Proposal, Qc, Seen, payloads,
+    Certified, ChainEnd, ChainId, Checked, Checker, Digest, Height, Message, Proposal, Seen, payloads,
 };
 use wattle_types::NodeId;
 use wattle_weave::order::{Answer, Ask, Input};
 
 use super::Heard;
 use super::disk::{Disk, DiskError, Stretch, validators};
+use super::epochs::Now;
+use super::links::Links;
 
 /// The longest wait for something new before an empty answer.
 const WAIT_MAX: Duration = Duration::from_secs(20);
@@ -37,6 +40,10 @@ const PAUSE: Duration = Duration::from_millis(300);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// How long after entries were handed on the log may stand still before another keeper is asked.
 const IN_VAIN: Duration = Duration::from_secs(1);
+/// Other peers that are asked.
+const OTHERS_MAX: usize = 8;
+/// How often a validator looks whether it hears of the log as one.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
 /// How long blocks that came may take to be committed here.
 const TAKE_MAX: Duration = Duration::from_secs(2);
 /// Channels that are answered at once; who is beyond waits in the listener.
@@ -49,7 +56,7 @@ const IDLE_MAX: Duration = Duration::from_secs(60);
 pub(super) struct Follower {
     overlay: Overlay,
     chain: ChainId,
-    checker: Checker,
+    epochs: Now,
     seen: Arc<Mutex<Seen>>,
     heard: mpsc::Sender<Heard>,
     compacted: mpsc::Sender<Behind>,
@@ -103,7 +110,7 @@ impl Follower {
     pub(super) fn new(
         overlay: &Overlay,
         chain: ChainId,
-        checker: Checker,
+        epochs: Now,
         (heard, compacted): (mpsc::Sender<Heard>, mpsc::Sender<Behind>),
         tip: watch::Receiver<Height>,
         (stop, tasks): (&CancellationToken, &TaskTracker),
@@ -112,7 +119,7 @@ impl Follower {
             compacted,
             overlay: overlay.clone(),
             chain,
-            checker,
+            epochs,
             seen: Arc::default(),
             heard,
             tip,
@@ -121,6 +128,10 @@ impl Follower {
             stop: stop.clone(),
             tasks: tasks.clone(),
         }
+    }
+
+    fn checker(&self) -> Checker {
+        Checker::new(Arc::clone(self.epochs.borrow().current()))
     }
 
     /// A keeper kept nothing of what this node needs next.
@@ -174,7 +185,7 @@ impl Follower {
             let ask = Ask::Range { chain: this.chain, range };
             let result = match this.ask(keeper, &ask).await {
                 Ok(Answer::Range(catch_up::Answer { blocks, end: Some(end) })) => {
-                    this.check_range(blocks, end).await
+                    this.check_range(keeper, blocks, end).await
                 }
                 Ok(Answer::Range(_) | Answer::Refused(_)) => Err(Unanswered::Nothing),
                 Ok(Answer::Compacted(base)) => {
@@ -193,20 +204,33 @@ impl Follower {
         }));
     }
 
+    /// The blocks of a range. If their epoch ends with them, the machine is told so.
     async fn check_range(
         &self,
+        keeper: NodeId,
         blocks: Vec<Proposal>,
         end: ChainEnd,
     ) -> Result<Vec<Checked<Proposal>>, Unanswered> {
-        let (checker, seen) = (self.checker.clone(), Arc::clone(&self.seen));
+        let (checker, seen) = (self.checker(), Arc::clone(&self.seen));
         let checking = tokio::task::spawn_blocking(move || {
             let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
-            checker.check_chain(&mut seen, blocks, &end)
+            let blocks = checker.check_chain(&mut seen, blocks, &end)?;
+            let ended = match end {
+                ChainEnd::Epoch(proof) => Some(checker.check(&mut seen, Message::EpochEnded(*proof))?),
+                ChainEnd::Certified(_) => None,
+            };
+            Ok((blocks, ended))
         });
-        match checking.await {
-            Ok(checked) => checked.map_err(Unanswered::Lie),
-            Err(_stopped) => Err(Unanswered::Nothing),
+        let (blocks, ended) = match checking.await {
+            Ok(checked) => checked.map_err(Unanswered::Lie)?,
+            Err(_stopped) => return Err(Unanswered::Nothing),
+        };
+        if let Some(message) = ended {
+            let received = wattle_order::Input::Received { from: keeper, message };
+            // Ignored because the node stops.
+            drop(self.heard.send(Heard::Log(Input::Core(received))).await);
         }
+        Ok(blocks)
     }
 
     /// What the machine of a node that follows says about payloads is a question to a keeper.
@@ -239,26 +263,24 @@ impl Follower {
         }));
     }
 
-    /// Follows the log for ever: one keeper at a time, and the next when one tells nothing.
-    pub(super) async fn follow(mut self) {
+    /// Follows the log for ever: one keeper at a time, and the next when one tells nothing. Rests while this node hears
+    /// of the log as a validator.
+    pub(super) async fn follow(mut self, links: Links) {
         let me = self.overlay.id();
-        let keepers = validators(self.checker.committee());
-        let mut keepers: Vec<NodeId> = keepers.into_iter().filter(|id| *id != me).collect();
-        let first = usize::from(me.public_key()[0]) % keepers.len().max(1);
-        keepers.rotate_left(first);
         let mut pause = PAUSE;
         loop {
-            let mut told = false;
-            for keeper in &keepers {
-                match Asking::open(&self.overlay, *keeper).await {
-                    Ok(asking) => match self.follow_one(*keeper, asking, &mut told).await {
-                        Ok(()) => {}
-                        Err(why) => tracing::debug!(%keeper, why, "the log is not told by a keeper any more"),
-                    },
-                    Err(why) => tracing::debug!(%keeper, why, "a keeper of the log is not reached"),
+            let committee = Arc::clone(self.epochs.borrow().current());
+            if committee.seat(&me).is_some() {
+                tokio::time::sleep(LOOK_AGAIN).await;
+                if links.reach_quorum(&committee) {
+                    continue;
                 }
             }
-            if told {
+            let mut keepers: Vec<NodeId> =
+                validators(&committee).into_iter().filter(|id| *id != me).collect();
+            let first = usize::from(me.public_key()[0]) % keepers.len().max(1);
+            keepers.rotate_left(first);
+            if self.follow_any(keepers, &links).await {
                 pause = PAUSE;
                 continue;
             }
@@ -267,16 +289,67 @@ impl Follower {
         }
     }
 
+    /// Follows what is told by the keepers to whom there is a connection, else by the others, else by other peers.
+    /// Whether anybody told anything.
+    async fn follow_any(&mut self, keepers: Vec<NodeId>, links: &Links) -> bool {
+        let peers = self.overlay.status().await.map(|status| status.peers).unwrap_or_default();
+        let peers: Vec<NodeId> = peers.into_iter().map(|peer| peer.peer).collect();
+        let (near, far): (Vec<NodeId>, Vec<NodeId>) =
+            keepers.into_iter().partition(|keeper| peers.contains(keeper));
+        for keepers in [&near, &far] {
+            if self.follow_each(keepers, links).await.is_some() {
+                return true;
+            }
+        }
+        let others = peers.into_iter().filter(|peer| !near.contains(peer)).take(OTHERS_MAX);
+        let other = self.follow_each(&others.collect::<Vec<_>>(), links).await;
+        if let Some(other) = other {
+            // What is far is asked of it too.
+            let helps = Input::CatchUp(catch_up::Input::Peers(vec![other]));
+            // Ignored because the node stops.
+            drop(self.heard.send(Heard::Log(helps)).await);
+        }
+        other.is_some()
+    }
+
+    /// Follows what each of them tells, one after the other. The last that told something.
+    async fn follow_each(&mut self, keepers: &[NodeId], links: &Links) -> Option<NodeId> {
+        let mut teller = None;
+        for keeper in keepers {
+            let mut told = false;
+            match Asking::open(&self.overlay, *keeper).await {
+                Ok(asking) => {
+                    if let Err(why) = self.follow_one(*keeper, asking, links, &mut told).await {
+                        tracing::debug!(%keeper, why, "the log is not told by a keeper any more");
+                    }
+                }
+                Err(why) => tracing::debug!(%keeper, why, "a keeper of the log is not reached"),
+            }
+            if told {
+                teller = Some(*keeper);
+            }
+        }
+        teller
+    }
+
     /// Follows what one keeper tells until it has nothing new. `told`: it told something, or that there is nothing.
     async fn follow_one(
         &mut self,
         keeper: NodeId,
         mut asking: Asking,
+        links: &Links,
         told: &mut bool,
     ) -> Result<(), String> {
+        let me = self.overlay.id();
         loop {
+            let committee = Arc::clone(self.epochs.borrow().current());
+            let votes = committee.seat(&me).is_some();
+            if votes && links.reach_quorum(&committee) {
+                return Ok(());
+            }
             let above = *self.tip.borrow_and_update();
-            let wait_ms = u64::try_from(WAIT_MAX.as_millis()).unwrap_or(u64::MAX);
+            let wait = if votes { LOOK_AGAIN } else { WAIT_MAX };
+            let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
             let ask = Ask::Blocks { chain: self.chain, above, wait_ms };
             let answer = tokio::select! {
                 answer = asking.ask(&ask, WAIT_MAX + ANSWER_MAX) => answer?,
@@ -316,7 +389,7 @@ impl Follower {
             Answer::Refused(why) => return Err(why.chars().take(200).collect()),
             _ => return Err("an answer to something else".to_owned()),
         };
-        let (checker, seen) = (self.checker.clone(), Arc::clone(&self.seen));
+        let (checker, seen) = (self.checker(), Arc::clone(&self.seen));
         let checking = tokio::task::spawn_blocking(move || {
             let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
             check(&checker, &mut seen, blocks, end)
@@ -327,7 +400,8 @@ impl Follower {
     }
 }
 
-/// Every block of a stretch, and the certificate at its end, which may commit what no block in it does.
+/// Every block of a stretch, and what is at its end: a certificate, which may commit what no block in it does, or the
+/// proof that the epoch is over.
 pub(super) fn check(
     checker: &Checker,
     seen: &mut Seen,
@@ -335,12 +409,11 @@ pub(super) fn check(
     end: ChainEnd,
 ) -> Result<Heard, String> {
     let blocks = checker.check_chain(seen, blocks, &end).map_err(|why| why.to_string())?;
-    let proof: Option<Qc> = match end {
-        ChainEnd::Certified(qc) => Some(*qc),
-        ChainEnd::Epoch(_) => None,
+    let proof = match end {
+        ChainEnd::Certified(qc) => Message::Certificates { qc: *qc, tc: None },
+        ChainEnd::Epoch(proof) => Message::EpochEnded(*proof),
     };
-    let proof = proof.map(|qc| checker.check(seen, Message::Certificates { qc, tc: None }));
-    let proof = proof.transpose().map_err(|why| why.to_string())?;
+    let proof = checker.check(seen, proof).map_err(|why| why.to_string())?;
     Ok(Heard::Synced { blocks, proof })
 }
 
@@ -351,8 +424,9 @@ pub(super) struct Keeper {
     pub(super) disk: Disk,
     pub(super) tip: watch::Receiver<Height>,
     pub(super) heard: mpsc::Sender<Heard>,
-    /// Whether entries are taken: only who votes can order them.
-    pub(super) takes: bool,
+    /// This node; only who votes takes entries, and can order them.
+    pub(super) me: NodeId,
+    pub(super) epochs: Now,
 }
 
 impl Keeper {
@@ -434,7 +508,9 @@ impl Keeper {
                 let found = self.read(move |disk| Ok(disk.batch(&batch)?.map(entries))).await;
                 found.map_or_else(Answer::Refused, Answer::Batch)
             }
-            Ask::Submit { .. } if !self.takes => Answer::Refused("this node does not vote".to_owned()),
+            Ask::Submit { .. } if self.epochs.borrow().current().seat(&self.me).is_none() => {
+                Answer::Refused("this node does not vote".to_owned())
+            }
             Ask::Submit { entries, .. } if entries.len() > HANDED_MAX => {
                 Answer::Refused("too many entries at once".to_owned())
             }
@@ -464,14 +540,13 @@ impl Keeper {
         let wait = Duration::from_millis(wait_ms).min(WAIT_MAX);
         // Ignored because an answer without blocks says enough.
         drop(tokio::time::timeout(wait, self.tip.wait_for(|tip| *tip > above)).await);
+        let epochs = Arc::clone(&self.epochs.borrow());
         let told = self.read(move |disk| {
             let base = disk.base_height()?;
             if above < base {
                 return Ok(Answer::Compacted(base));
             }
-            if disk.height()?.0 > above.0.saturating_add(2 * RANGE_BLOCKS_MAX as u64)
-                && let Some(proof) = disk.tip_proof()?
-            {
+            if let Some(proof) = disk.far(above, &epochs)? {
                 return Ok(Answer::Far(Box::new(proof)));
             }
             let Stretch { blocks, end, height } = disk.stretch(above)?;

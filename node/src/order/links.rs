@@ -1,4 +1,5 @@
-//! Streams between validators: to each other one a channel that stays open, and from each one that is read.
+//! Streams between validators: to each other one a channel that stays open, and from each one that is read. Who votes
+//! changes with the epoch: channels to those who stay are kept.
 //!
 //! What waits for a validator is bounded by count and by bytes; when it is full the oldest gives way, since whatever
 //! the protocol needs is told again, and the newest is what moves it. Votes and blocks do not wait behind batches. A
@@ -6,7 +7,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
@@ -16,11 +17,12 @@ use tokio_util::task::TaskTracker;
 use wattle_net::{
     AlreadyAccepted, Channel, ChannelKind, ChannelListener, ChannelReceiver, Event as NetEvent, Overlay,
 };
-use wattle_order::{ChainId, Checker, Input as CoreInput, Rejected, Seat, Seen, payloads};
+use wattle_order::{ChainId, Checker, Committee, Input as CoreInput, Rejected, Seat, Seen, payloads};
 use wattle_types::NodeId;
 use wattle_weave::order::{Frame, Input};
 
 use super::Heard;
+use super::epochs::Now;
 
 /// Frames of one weight that wait for one validator.
 const WAITING_MAX: usize = 256;
@@ -39,8 +41,12 @@ const SEEN_PARTS: usize = 4;
 /// The streams to the other validators.
 #[derive(Clone)]
 pub(super) struct Links {
-    to: Arc<BTreeMap<NodeId, Arc<Link>>>,
+    overlay: Overlay,
+    chain: ChainId,
+    to: Arc<RwLock<BTreeMap<NodeId, Arc<Link>>>>,
     started: Instant,
+    stop: CancellationToken,
+    tasks: TaskTracker,
 }
 
 /// One validator, as this node reaches it.
@@ -52,6 +58,8 @@ struct Link {
     up: AtomicBool,
     /// When something came from it, in milliseconds since the start, from 1.
     heard: AtomicU64,
+    /// It votes no more.
+    stop: CancellationToken,
 }
 
 /// What goes first.
@@ -134,8 +142,9 @@ pub struct Reach {
     pub dropped: u64,
 }
 
-fn link() -> Link {
+fn link(stop: CancellationToken) -> Link {
     Link {
+        stop,
         waiting: Mutex::default(),
         news: Notify::new(),
         again: Notify::new(),
@@ -148,50 +157,66 @@ fn link() -> Link {
 pub(super) struct Start<'a> {
     pub(super) overlay: &'a Overlay,
     pub(super) chain: ChainId,
-    pub(super) checker: Checker,
+    pub(super) epochs: Now,
     pub(super) heard: mpsc::Sender<Heard>,
     pub(super) stop: &'a CancellationToken,
     pub(super) tasks: &'a TaskTracker,
 }
 
 impl Links {
-    /// Opens a channel to every other validator, and reads those that they open.
+    /// Reads channels that validators open, and opens one to each of them, if this node votes.
     pub(super) fn start(start: Start<'_>) -> Result<Self, AlreadyAccepted> {
-        let Start { overlay, chain, checker, heard, stop, tasks } = start;
+        let Start { overlay, chain, epochs, heard, stop, tasks } = start;
         let listener = overlay.accept_channels(ChannelKind::Order)?;
-        let others =
-            super::disk::validators(checker.committee()).into_iter().filter(|id| *id != overlay.id());
-        let to: BTreeMap<NodeId, Arc<Link>> = others.map(|id| (id, Arc::new(link()))).collect();
-        let links = Self { to: Arc::new(to), started: Instant::now() };
-        for (peer, link) in links.to.iter() {
-            let keeping = keep(overlay.clone(), chain, *peer, Arc::clone(link));
-            tasks.spawn(stop.clone().run_until_cancelled_owned(keeping));
-        }
-        let reading = read_all(
-            listener,
-            Reading { links: links.clone(), chain, checker, seen: Arc::default(), heard },
-            (stop.clone(), tasks.clone()),
-        );
-        tasks.spawn(stop.clone().run_until_cancelled_owned(reading));
-        tasks.spawn(stop.clone().run_until_cancelled_owned(links.clone().welcome(overlay.clone())));
+        let links = Self {
+            overlay: overlay.clone(),
+            chain,
+            to: Arc::default(),
+            started: Instant::now(),
+            stop: stop.clone(),
+            tasks: tasks.clone(),
+        };
+        links.enter(epochs.borrow().current());
+        let reading = Reading { links: links.clone(), epochs, seen: Arc::default(), heard };
+        tasks.spawn(stop.clone().run_until_cancelled_owned(read_all(listener, reading)));
+        tasks.spawn(stop.clone().run_until_cancelled_owned(links.clone().welcome()));
         Ok(links)
     }
 
-    /// Streams to nobody: those of a node that only follows.
-    pub(super) fn none() -> Self {
-        Self { to: Arc::default(), started: Instant::now() }
+    /// Has channels to these validators and to no others; to none at all where this node only follows.
+    pub(super) fn enter(&self, committee: &Committee) {
+        let me = self.overlay.id();
+        let validators = super::disk::validators(committee).into_iter();
+        let others: Vec<NodeId> =
+            validators.filter(|id| *id != me && committee.seat(&me).is_some()).collect();
+        let mut to = self.to.write().unwrap_or_else(PoisonError::into_inner);
+        for (_, gone) in to.extract_if(.., |id, _| !others.contains(id)) {
+            gone.stop.cancel();
+        }
+        for peer in others {
+            to.entry(peer).or_insert_with(|| {
+                let link = Arc::new(link(self.stop.child_token()));
+                let keeping = keep(self.overlay.clone(), self.chain, peer, Arc::clone(&link));
+                self.tasks.spawn(link.stop.clone().run_until_cancelled_owned(keeping));
+                link
+            });
+        }
+    }
+
+    fn to(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<NodeId, Arc<Link>>> {
+        self.to.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Says something to one validator.
     pub(super) fn send(&self, to: &NodeId, frame: &Arc<[u8]>, weight: Weight) {
-        if let Some(link) = self.to.get(to) {
+        if let Some(link) = self.to().get(to) {
             link.push(frame, weight);
         }
     }
 
     /// Says something to all.
     pub(super) fn send_all(&self, frame: &Arc<[u8]>, weight: Weight) {
-        self.to.values().for_each(|link| link.push(frame, weight));
+        self.to().values().for_each(|link| link.push(frame, weight));
     }
 
     /// How every other validator is reached.
@@ -203,7 +228,15 @@ impl Links {
             let heard = (heard > 0).then(|| Duration::from_millis(now.saturating_sub(heard)));
             Reach { up: link.up.load(Ordering::Relaxed), heard, dropped }
         };
-        self.to.iter().map(|(id, link)| (*id, reach(link))).collect()
+        self.to().iter().map(|(id, link)| (*id, reach(link))).collect()
+    }
+
+    /// Whether this node votes, and has channels to so many that they and it are a quorum.
+    pub(super) fn reach_quorum(&self, committee: &Committee) -> bool {
+        let own = committee.seat(&self.overlay.id());
+        let to = self.to();
+        let up = to.iter().filter(|(_, link)| link.up.load(Ordering::Relaxed));
+        own.is_some() && committee.is_quorum(up.filter_map(|(id, _)| committee.seat(id)).chain(own))
     }
 
     fn now(&self) -> u64 {
@@ -211,24 +244,24 @@ impl Links {
     }
 
     fn note_heard(&self, from: &NodeId) {
-        if let Some(link) = self.to.get(from) {
+        if let Some(link) = self.to().get(from) {
             link.heard.store(self.now(), Ordering::Relaxed);
         }
     }
 
     /// Who connects is tried at once.
-    async fn welcome(self, overlay: Overlay) {
+    async fn welcome(self) {
         use tokio::sync::broadcast::error::RecvError;
-        let mut events = overlay.events();
+        let mut events = self.overlay.events();
         loop {
             match events.recv().await {
                 Ok(NetEvent::Connected(info)) => {
-                    if let Some(link) = self.to.get(&info.peer) {
+                    if let Some(link) = self.to().get(&info.peer) {
                         link.again.notify_one();
                     }
                 }
                 Ok(_) => {}
-                Err(RecvError::Lagged(_)) => self.to.values().for_each(|link| link.again.notify_one()),
+                Err(RecvError::Lagged(_)) => self.to().values().for_each(|link| link.again.notify_one()),
                 Err(RecvError::Closed) => return,
             }
         }
@@ -287,26 +320,24 @@ async fn carry(channel: Channel, chain: ChainId, link: &Link) {
 #[derive(Clone)]
 struct Reading {
     links: Links,
-    chain: ChainId,
-    checker: Checker,
+    epochs: Now,
     seen: Arc<[Mutex<Seen>; SEEN_PARTS]>,
     heard: mpsc::Sender<Heard>,
 }
 
-async fn read_all(
-    mut listener: ChannelListener,
-    reading: Reading,
-    (stop, tasks): (CancellationToken, TaskTracker),
-) {
+async fn read_all(mut listener: ChannelListener, reading: Reading) {
     while let Some(channel) = listener.next().await {
         let peer = channel.peer();
         // Who is no validator has nothing to say here; it asks over a channel of the other kind.
-        let Some(seat) = reading.checker.committee().seat(&peer) else { continue };
+        if reading.seat(&peer).is_none() {
+            continue;
+        }
         let reading = reading.clone();
+        let (stop, tasks) = (reading.links.stop.clone(), reading.links.tasks.clone());
         // As many as there are validators, and two of each: the overlay sees to that.
-        tasks.spawn(stop.clone().run_until_cancelled_owned(async move {
+        tasks.spawn(stop.run_until_cancelled_owned(async move {
             let (_sender, receiver) = channel.split();
-            if let Err(why) = reading.read(peer, seat, receiver).await {
+            if let Err(why) = reading.read(peer, receiver).await {
                 tracing::warn!(%peer, why, "a validator broke the protocol: its channel is closed");
                 // Ignored because the node stops.
                 drop(reading.heard.send(Heard::Misbehaved { peer }).await);
@@ -316,11 +347,16 @@ async fn read_all(
 }
 
 impl Reading {
+    /// Where somebody sits in the epoch that is under way.
+    fn seat(&self, peer: &NodeId) -> Option<Seat> {
+        self.epochs.borrow().current().seat(peer)
+    }
+
     /// Reads a channel to its end, or to the first frame that an honest validator does not send.
-    async fn read(&self, peer: NodeId, seat: Seat, mut receiver: ChannelReceiver) -> Result<(), String> {
+    async fn read(&self, peer: NodeId, mut receiver: ChannelReceiver) -> Result<(), String> {
         match receiver.next().await {
             Some(Ok(first)) => match Frame::decode(&first) {
-                Ok(Frame::Hello(chain)) if chain == self.chain => {}
+                Ok(Frame::Hello(chain)) if chain == self.links.chain => {}
                 Ok(Frame::Hello(other)) => {
                     tracing::warn!(%peer, %other, "a validator of this log keeps another one");
                     return Ok(());
@@ -349,6 +385,8 @@ impl Reading {
             {
                 frames.push(frame);
             }
+            // It votes no more: its epoch is over, and it hears so where it asks.
+            let Some(seat) = self.seat(&peer) else { return Ok(()) };
             self.links.note_heard(&peer);
             // Signatures are checked on the pool, those of one validator in their order and of several at once.
             let reading = self.clone();
@@ -367,6 +405,7 @@ impl Reading {
 
     /// What frames say, up to the first that is refused.
     fn check(&self, peer: NodeId, seat: Seat, frames: &[Vec<u8>]) -> (Vec<Heard>, Option<String>) {
+        let checker = Checker::new(Arc::clone(self.epochs.borrow().current()));
         let mut heard = Vec::new();
         for frame in frames {
             match Frame::decode(frame) {
@@ -374,7 +413,7 @@ impl Reading {
                     let part = seat.index() % SEEN_PARTS;
                     let Some(seen) = self.seen.get(part) else { continue };
                     let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
-                    match self.checker.check(&mut seen, *message) {
+                    match checker.check(&mut seen, *message) {
                         Ok(message) => {
                             let received = CoreInput::Received { from: peer, message };
                             heard.push(Heard::Log(Input::Core(received)));
@@ -404,7 +443,7 @@ mod tests {
 
     #[test]
     fn what_waits_for_a_validator_is_bounded_and_the_oldest_gives_way() {
-        let link = link();
+        let link = link(CancellationToken::new());
         let frame = |byte: u8, length: usize| -> Arc<[u8]> { vec![byte; length].into() };
         for byte in 0..=u8::MAX {
             link.push(&frame(byte, 1), Weight::Light);
@@ -421,7 +460,7 @@ mod tests {
 
     #[test]
     fn a_vote_does_not_wait_behind_batches() {
-        let link = link();
+        let link = link(CancellationToken::new());
         let frame = |byte: u8, length: usize| -> Arc<[u8]> { vec![byte; length].into() };
         (0..4).for_each(|byte| link.push(&frame(byte, HEAVY_BYTES), Weight::Heavy));
         let first = |link: &Link| link.take().iter().map(|frame| frame[0]).collect::<Vec<_>>();

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_bytes::ByteBuf;
 use tokio::sync::OnceCell;
-use wattle_order::{ChainId, Header, Height, Proposal, Qc, Receipt, Tree};
+use wattle_order::{ChainId, EpochProof, Header, Height, Proposal, Qc, Receipt, Tree};
 
 use super::disk::{BATCH_PLACES, DiskError, Place};
 
@@ -18,6 +18,8 @@ pub(super) struct Proven {
     pub(super) block: Proposal,
     /// What it orders, by its batches, with the tree over each.
     pub(super) batches: Vec<(Vec<ByteBuf>, Tree)>,
+    /// From the beginning of the log to its epoch.
+    pub(super) epochs: Vec<EpochProof>,
     /// The blocks behind it, up to the one that `commit` names.
     pub(super) links: Vec<Header>,
     pub(super) commit: Qc,
@@ -32,7 +34,7 @@ impl Proven {
         let entry = entries.get(index)?;
         let (of, end) =
             ((self.block.header(), &self.block.block.payload), (self.links.clone(), self.commit.clone()));
-        let receipt = Receipt::new(chain, Vec::new(), of, (batch, index), tree, end)?;
+        let receipt = Receipt::new(chain, self.epochs.clone(), of, (batch, index), tree, end)?;
         Some((receipt, entry.to_vec()))
     }
 }

@@ -92,7 +92,8 @@ fn aged(what: &str, since: Option<Duration>) -> String {
 }
 
 /// The fewest validators that are a quorum.
-fn needed(committee: &Committee) -> usize {
+#[must_use]
+pub fn needed(committee: &Committee) -> usize {
     let mut weights: Vec<u64> = committee.seats().map(|seat| committee.weight(seat)).collect();
     weights.sort_unstable();
     let mut sum = 0;
@@ -141,7 +142,13 @@ mod tests {
         stand(&mut status);
         let reach = Reach { up: true, heard: Some(heard), dropped: 0 };
         let reach: BTreeMap<NodeId, Reach> = keys[1..].iter().map(|key| (key.node_id(), reach)).collect();
-        let view = Figures::new().view(&committee, (status, Counts::default(), now), &reach, 0, Vec::new());
+        let view = Figures::new().view(
+            &committee,
+            (status, Counts::default(), now),
+            &reach,
+            (0, Vec::new()),
+            Vec::new(),
+        );
         let members = Members { version: 0, own: None, members: Vec::new(), self_suspect: false };
         quorum(&committee, id, &view, &members, UnixTime::from_millis(0), |_| true)
     }

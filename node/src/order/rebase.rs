@@ -19,13 +19,14 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use wattle_order::payloads::Batch;
-use wattle_order::{Certified, Checker, Committee, Digest, Genesis, Height, Seen, piece_digest};
+use wattle_order::{Certified, ChainEnd, Checker, Committee, Digest, Genesis, Height, Seen, piece_digest};
 use wattle_types::NodeId;
 
 use super::archive::{self, BadArchive, Frame, Frames, Head};
 use super::disk::{self, Disk, DiskError, validators};
+use super::epochs::Now;
 use super::follow::{self, Behind, Follower};
-use super::{Heard, JoinError, Log, Order, Standing};
+use super::{JoinError, Log, Order, Standing};
 
 /// Parts of a file that are read ahead.
 const READ_AHEAD: usize = 2;
@@ -42,7 +43,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// The task that waits for the need of a snapshot.
 pub(super) struct Rebase {
     order: Order,
-    committee: Arc<Committee>,
+    epochs: Now,
     disk: Disk,
     tip: watch::Receiver<Height>,
     follower: Follower,
@@ -58,7 +59,7 @@ impl Rebase {
     pub(super) fn new(order: &Order, log: &Log, follower: Follower, behind: mpsc::Receiver<Behind>) -> Self {
         Self {
             order: order.clone(),
-            committee: Arc::clone(&log.committee),
+            epochs: log.epochs.clone(),
             disk: log.disk.clone(),
             tip: log.tip.clone(),
             follower,
@@ -78,8 +79,9 @@ impl Rebase {
             said.insert(keeper, base);
             let tip = *self.tip.borrow();
             said.retain(|_, base| *base > tip);
-            let seats = said.keys().filter_map(|keeper| self.committee.seat(keeper));
-            if !self.committee.has_honest(seats) {
+            let committee = self.committee();
+            let seats = said.keys().filter_map(|keeper| committee.seat(keeper));
+            if !committee.has_honest(seats) {
                 continue;
             }
             tracing::info!(%tip, "the log is not kept from here on: this node goes on from a snapshot");
@@ -103,16 +105,22 @@ impl Rebase {
         }
     }
 
+    fn committee(&self) -> Arc<Committee> {
+        Arc::clone(self.epochs.borrow().current())
+    }
+
     /// The newest snapshot above a height that a quorum vouches for, with all its pieces on disk.
     async fn fetch(&self, tip: Height) -> Result<Certified, String> {
         let me = self.order.start.overlay.id();
-        let keepers: Vec<NodeId> = validators(&self.committee).into_iter().filter(|id| *id != me).collect();
+        let keepers = validators(&self.committee()).into_iter().filter(|id| *id != me);
+        let keepers: Vec<NodeId> = keepers.collect();
+        let genesis = Arc::clone(self.epochs.borrow().first());
         let (mut asking, mut newest) = (JoinSet::new(), None::<Certified>);
         for keeper in keepers.iter().copied() {
-            let (follower, committee) = (self.follower.clone(), Arc::clone(&self.committee));
+            let (follower, genesis) = (self.follower.clone(), Arc::clone(&genesis));
             asking.spawn(async move {
                 let certified = follower.snapshot(keeper).await?.ok_or("it has none")?;
-                certified.check(&committee, &mut Seen::new()).map_err(|error| error.to_string())?;
+                certified.check(&genesis, &mut Seen::new()).map_err(|error| error.to_string())?;
                 Ok::<_, String>(certified)
             });
         }
@@ -224,7 +232,7 @@ impl Order {
     async fn stand_on(&self, genesis: &Genesis, certified: &Certified) -> Result<(), JoinError> {
         let (disk, genesis, certified) = (Disk::new(&self.start.store), genesis.clone(), certified.clone());
         let rows = tokio::task::spawn_blocking(move || {
-            let rows = disk.begin_on(&genesis, &Committee::genesis(&genesis), &certified)?;
+            let rows = disk.begin_on(&genesis, &certified)?;
             let (here, needed) = (disk.pieces()?, certified.manifest.pieces.iter().copied().collect());
             if !here.is_superset(&needed) {
                 return Err(DiskError::Damaged { what: "snapshot" });
@@ -327,7 +335,7 @@ impl Order {
         first: Option<Frame>,
         frames: &mut mpsc::Receiver<Result<Frame, BadArchive>>,
     ) -> Result<(), RestoreError> {
-        let (checker, mut next) = (Checker::new(Arc::clone(&log.committee)), first);
+        let (mut committee, mut next) = (log.committee(), first);
         let (mut seen, mut tip) = (Seen::new(), log.tip());
         while let Some(frame) = next {
             match frame {
@@ -338,13 +346,23 @@ impl Order {
                     saved.map_err(JoinError::from)?;
                 }
                 Frame::Blocks { blocks, end } => {
-                    let heard = follow::check(&checker, &mut seen, blocks, *end);
-                    let heard = heard.map_err(BadArchive::Malformed)?;
-                    let Heard::Synced { blocks, .. } = &heard else { break };
+                    let before = blocks.first().is_some_and(|first| first.header().epoch < committee.epoch());
                     let last = blocks.last().map_or(Height(0), |last| last.header().height);
-                    log.heard.send(heard).await.map_err(|_stopped| JoinError::Stopped)?;
-                    // The last ones are committed by those that come next.
-                    let near = Height(last.0.saturating_sub(NEAR));
+                    let checker = Checker::new(Arc::clone(&committee));
+                    let ends = match &*end {
+                        ChainEnd::Epoch(proof) if !before => Some(proof.check(&committee, &mut seen)),
+                        ChainEnd::Epoch(_) | ChainEnd::Certified(_) => None,
+                    };
+                    let ends = ends.transpose().map_err(BadArchive::Rejected)?;
+                    // What is of an epoch that is over here is here.
+                    if !before {
+                        let heard = follow::check(&checker, &mut seen, blocks, *end);
+                        let heard = heard.map_err(BadArchive::Malformed)?;
+                        log.heard.send(heard).await.map_err(|_stopped| JoinError::Stopped)?;
+                    }
+                    // The last ones are committed by those that come next, if they are not the last of an epoch.
+                    let near = if ends.is_some() { last } else { Height(last.0.saturating_sub(NEAR)) };
+                    committee = ends.map_or(committee, Arc::new);
                     // Ignored because what is missing in the end is told.
                     drop(tokio::time::timeout(TAKE_MAX, tip.wait_for(|tip| *tip >= near)).await);
                 }

@@ -61,6 +61,8 @@ pub struct Sound {
     pub entry: Entry,
     /// The proof.
     pub receipt: Receipt,
+    /// Who voted in its epoch.
+    pub committee: Committee,
 }
 
 /// Checks a file against the beginning of its log.
@@ -80,6 +82,11 @@ pub fn check(genesis: &Committee, value: &Value) -> Result<Sound, BadReceipt> {
     if transaction_hash(&entry) != receipt.transaction {
         return Err(BadReceipt::OtherEntry);
     }
-    let place = receipt.verify(genesis, &mut Seen::new())?.into();
-    Ok(Sound { place, entry: Entry::decode(&entry)?, receipt })
+    let mut seen = Seen::new();
+    let place = receipt.verify(genesis, &mut seen)?.into();
+    let mut committee = genesis.clone();
+    for proof in &receipt.epochs {
+        committee = proof.check(&committee, &mut seen).map_err(InvalidReceipt::Rejected)?;
+    }
+    Ok(Sound { place, entry: Entry::decode(&entry)?, receipt, committee })
 }

@@ -19,6 +19,7 @@ use wattle_store::CommitError;
 use wattle_types::{KeyRange, Table, UnixTime, Write, cbor};
 
 use super::disk::{self, Disk, DiskError, Told, put, read};
+use super::epochs::{EPOCH, Epochs, epoch_row};
 use super::index;
 
 const APPLIED: &[u8] = b"applied";
@@ -153,17 +154,16 @@ impl Disk {
         let Some((last, commit)) = self.proof(height)? else {
             return Err(DiskError::Damaged { what: "certificate" });
         };
-        let links = self.committed_between(height, last)?;
-        Ok((links.iter().map(|block| block.header().clone()).collect(), commit))
+        let blocks = self.committed_between(Height(height.0.saturating_sub(1)), last)?;
+        let mut links: Vec<Header> = blocks.iter().skip(1).map(|block| block.header().clone()).collect();
+        // The last of an epoch may be committed by one behind it.
+        let end = blocks.last().map(|last| self.epoch_end(last)).transpose()?.flatten();
+        links.extend(end.into_iter().flat_map(|end| end.links));
+        Ok((links, commit))
     }
 
     /// To begin on a snapshot whose pieces are here, whatever was here before. What this key signed stays.
-    pub(super) fn begin_on(
-        &self,
-        genesis: &Genesis,
-        committee: &Committee,
-        certified: &Certified,
-    ) -> Result<Vec<Write>, DiskError> {
+    pub(super) fn begin_on(&self, genesis: &Genesis, certified: &Certified) -> Result<Vec<Write>, DiskError> {
         let Manifest { base, apps, .. } = &certified.manifest;
         let (tip, snapshot) = (*base.root.tip(), certified.manifest.digest());
         let all = |table| Write::RemoveRange { table, range: KeyRange::all() };
@@ -174,8 +174,9 @@ impl Disk {
             [Table::OrderBlocks, Table::OrderProofs, Table::OrderBatches, Table::OrderEntries]
                 .map(all)
                 .into();
-        writes.extend([prefix(disk::ROOT), prefix(disk::FREE), prefix(index::RUN)]);
+        writes.extend([disk::ROOT, disk::FREE, index::RUN, EPOCH].map(prefix));
         writes.extend(Self::begin(genesis));
+        writes.extend(certified.epochs.iter().map(epoch_row));
         writes.extend([
             put(Table::Order, BASE.to_vec(), cbor::encode(&tip)),
             put(Table::Order, APPLIED.to_vec(), cbor::encode(&applied)),
@@ -184,7 +185,9 @@ impl Disk {
         ]);
         writes.extend(disk::stand_rows(&base.root, &certified.commit, Told::new(tip.height, base.ordered)));
         if !self.has_safety()? {
-            writes.push(disk::safety_row(&SafetyRecord::fresh(committee)));
+            let epochs = Epochs::genesis(genesis).and(certified.epochs.clone());
+            let epochs = epochs.map_err(|_rejected| DiskError::Damaged { what: "epoch" })?;
+            writes.push(disk::safety_row(&SafetyRecord::fresh(epochs.current())));
         }
         Ok(writes)
     }

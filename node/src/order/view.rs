@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use wattle_order::{Committee, Counts, Height, Qc, Round, Status};
+use wattle_order::{Change, Committee, Counts, Epoch, Height, Qc, Round, Status};
 use wattle_types::{NodeId, Time, UnixTime};
 
 use super::links::Reach;
@@ -51,6 +51,8 @@ pub struct ValidatorView {
 /// How the log does.
 #[derive(Clone, Debug)]
 pub struct View {
+    /// The epoch in which these vote: that of the machine, as soon as it is on disk.
+    pub epoch: Epoch,
     /// The machine's.
     pub status: Status,
     /// How long its round lasts.
@@ -75,6 +77,8 @@ pub struct View {
     pub timeouts: usize,
     /// Entries that wait.
     pub waiting: usize,
+    /// Validators that some approve for the next epoch.
+    pub changes: Vec<Change>,
     /// What an operator has to know.
     pub alarms: Vec<String>,
 }
@@ -116,6 +120,11 @@ impl Figures {
             timeouts_before: 0,
             started: Instant::now(),
         }
+    }
+
+    /// Others vote from now on.
+    pub(super) fn enter(&mut self) {
+        self.certificates.clear();
     }
 
     /// A certificate is known.
@@ -190,7 +199,7 @@ impl Figures {
         committee: &Committee,
         (status, counts, now): (Status, Counts, Time),
         reach: &BTreeMap<NodeId, Reach>,
-        waiting: usize,
+        (waiting, changes): (usize, Vec<Change>),
         alarms: Vec<String>,
     ) -> View {
         let validators = committee.validators().list().iter().enumerate().map(|(seat, validator)| {
@@ -210,6 +219,7 @@ impl Figures {
             HighQc { round, height, votes, age }
         });
         View {
+            epoch: committee.epoch(),
             round_age: now.since(status.round_since),
             expired_age: status.expired_since.map(|since| now.since(since)),
             status,
@@ -222,6 +232,7 @@ impl Figures {
             latencies,
             timeouts: self.timeouts.iter().filter(|at| at.elapsed() <= TIMEOUT_SPAN).count(),
             waiting,
+            changes,
             alarms,
         }
     }

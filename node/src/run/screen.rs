@@ -199,6 +199,10 @@ fn person_line(line: &EventLine) -> Option<String> {
             "! so many members fail at once that this node itself is likely cut off".to_owned()
         }
         NodeEvent::SelfSuspect { begins: false } => "this node is well again".to_owned(),
+        NodeEvent::OrderEpoch { epoch, height, validators } => {
+            let ids: Vec<String> = validators.iter().map(|id| format!("..{}", id.short())).collect();
+            format!("the ordered log: {} vote from epoch {epoch} on, behind height {height}", ids.join(" "))
+        }
         NodeEvent::OrderEvidence { peer, what } => {
             let whom = peer.map(|id| format!("..{}", id.short())).unwrap_or_default();
             format!("!! validator {whom} lies ({what}), and its signatures prove it")

@@ -150,6 +150,16 @@ pub enum NodeEvent {
         #[schema(value_type = Option<String>)]
         leader: Option<NodeId>,
     },
+    /// Others vote in the log from now on.
+    OrderEpoch {
+        /// In which epoch.
+        epoch: u64,
+        /// Behind which block.
+        height: u64,
+        /// Who.
+        #[schema(value_type = Vec<String>)]
+        validators: Vec<NodeId>,
+    },
     /// A validator of the log lies, which its own signatures prove.
     OrderEvidence {
         /// Who.
@@ -192,6 +202,7 @@ impl NodeEvent {
             }
             Self::Lookup { .. } | Self::Table { .. } => EventTopic::Dht,
             Self::OrderCommitted { .. }
+            | Self::OrderEpoch { .. }
             | Self::OrderEvidence { .. }
             | Self::OrderMisbehaved { .. }
             | Self::OrderAlarm { .. } => EventTopic::Order,
@@ -216,6 +227,7 @@ impl NodeEvent {
             Self::Lookup { .. } => "lookup",
             Self::Table { .. } => "table",
             Self::OrderCommitted { .. } => "order_committed",
+            Self::OrderEpoch { .. } => "order_epoch",
             Self::OrderEvidence { .. } => "order_evidence",
             Self::OrderMisbehaved { .. } => "order_misbehaved",
             Self::OrderAlarm { .. } => "order_alarm",

@@ -6,9 +6,9 @@ use utoipa::ToSchema;
 use wattle_types::NodeId;
 
 use super::{
-    Bytes, ErrorDocument, OrderBlockSchema, OrderJoinSchema, OrderLogSchema, OrderRestoreSchema,
-    OrderSnapshotSchema, OrderSnapshotsSchema, OrderStatusSchema, OrderSubmissionsSchema, OrderSubmitSchema,
-    OrderValidatorsSchema, OrderVerifySchema,
+    Bytes, ErrorDocument, OrderBlockSchema, OrderChangeSchema, OrderJoinSchema, OrderLogSchema,
+    OrderRestoreSchema, OrderSnapshotSchema, OrderSnapshotsSchema, OrderStatusSchema, OrderSubmissionsSchema,
+    OrderSubmitSchema, OrderValidatorsSchema, OrderVerifySchema,
 };
 
 /// What this node does for the log.
@@ -210,6 +210,8 @@ pub struct OrderStatusDocument {
     pub starting: bool,
     /// It fetches what it missed.
     pub syncing: bool,
+    /// Which epoch it is: with each one others vote.
+    pub epoch: u64,
     /// Which turn it is.
     pub view: u64,
     /// How long it lasts.
@@ -243,8 +245,55 @@ pub struct OrderStatusDocument {
     pub waiting: u64,
     /// Everybody who votes.
     pub validators: Vec<OrderValidator>,
+    /// Validators that some approve for the next epoch.
+    pub changes: Vec<OrderChange>,
     /// What an operator has to know.
     pub alarms: Vec<String>,
+}
+
+/// Validators that some approve for the next epoch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct OrderChange {
+    /// Who is to vote.
+    #[schema(value_type = Vec<String>)]
+    pub validators: Vec<NodeId>,
+    /// Who approved it so far.
+    #[schema(value_type = Vec<String>)]
+    pub approved: Vec<NodeId>,
+    /// How many of them vote now.
+    pub votes: u64,
+    /// How many of those are enough, if all count alike.
+    pub quorum: u64,
+    /// Who is to vote and has not approved it yet.
+    #[schema(value_type = Vec<String>)]
+    pub missing: Vec<NodeId>,
+}
+
+/// What is asked to change the validators.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OrderChangeRequest {
+    /// Who is to vote from the next epoch on.
+    #[schema(value_type = Vec<String>)]
+    pub validators: Vec<NodeId>,
+    /// The epoch that is to end: the one that is under way.
+    pub epoch: u64,
+    /// How long to wait until it is ordered, in milliseconds; half a minute when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+}
+
+/// What this node approved.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct OrderChangeDocument {
+    /// `wattle.order_change/1`.
+    pub schema: OrderChangeSchema,
+    /// The epoch that is to end.
+    pub epoch: u64,
+    /// Whether it counts: who joins is heard once somebody who votes wants it.
+    pub heard: bool,
+    /// How far it is.
+    pub change: OrderChange,
 }
 
 /// Everybody who votes.

@@ -27,6 +27,7 @@ use super::super::documents::{
 use super::super::extract::{Json, Parameters, Part, STREAM_LINES_MAX, json_lines, timeout};
 use super::super::failure::{ApiFailure, words};
 use super::members::called;
+use super::order_changes as changes;
 use crate::clock::{timestamp, unix_now};
 use crate::exit::ErrorCode;
 use crate::node::{Node, count, millis, whole_millis};
@@ -82,7 +83,7 @@ pub(super) async fn quorum(node: &Node, log: &Log, view: &View) -> Result<Quorum
     }
     let members = node.members.view();
     let is_connected = |id| connected.contains(&id);
-    Ok(order::quorum(log.committee(), node.overlay.id(), view, &members, unix_now(), is_connected))
+    Ok(order::quorum(&log.committee(), node.overlay.id(), view, &members, unix_now(), is_connected))
 }
 
 /// Fails where an entry would not be ordered now; `nothing` says what became of it.
@@ -96,7 +97,7 @@ pub(super) fn disk_failure(error: DiskError) -> ApiFailure {
     ApiFailure::new(ErrorCode::Failed, error.to_string())
 }
 
-pub(super) const fn role(log: &Log) -> OrderRole {
+pub(super) fn role(log: &Log) -> OrderRole {
     if log.seat().is_some() { OrderRole::Validator } else { OrderRole::Follower }
 }
 
@@ -332,13 +333,17 @@ impl<'a> Patience<'a> {
 }
 
 /// One who waits for an entry.
-struct Waiting {
-    hash: Digest,
-    until: UnixTime,
+pub(super) struct Waiting {
+    pub(super) hash: Digest,
+    pub(super) until: UnixTime,
 }
 
 impl Waiting {
-    async fn wait(&self, mut patience: Patience<'_>, mut fate: oneshot::Receiver<Fate>) -> Result<Place> {
+    pub(super) async fn wait(
+        &self,
+        mut patience: Patience<'_>,
+        mut fate: oneshot::Receiver<Fate>,
+    ) -> Result<Place> {
         match patience.fate(&mut fate).await {
             Ok(Fate::Ordered(place)) => Ok(place),
             Ok(Fate::Expired) => Err(self.expired()),
@@ -382,7 +387,7 @@ pub(super) async fn status(State(node): State<Arc<Node>>) -> Result<Answer<Order
     let quorum = quorum(&node, &log, &view).await?;
     let of = count(view.validators.len());
     let first = log.first().await.map_err(disk_failure)?.0;
-    let status = &view.status;
+    let (status, committee) = (&view.status, log.committee());
     Ok(Answer(OrderStatusDocument {
         schema: OrderStatusSchema::V1,
         engine: "hotstuff".to_owned(),
@@ -391,6 +396,7 @@ pub(super) async fn status(State(node): State<Arc<Node>>) -> Result<Answer<Order
         signs: silenced(status).is_none() && !(status.wary || status.syncing),
         starting: status.wary,
         syncing: status.syncing,
+        epoch: view.epoch.0,
         view: status.round.0,
         view_age_ms: whole_millis(view.round_age),
         height: log.tip().borrow().0,
@@ -411,6 +417,7 @@ pub(super) async fn status(State(node): State<Arc<Node>>) -> Result<Answer<Order
         timeouts_last_hour: count(view.timeouts),
         waiting: count(view.waiting),
         validators: validator_rows(&node, &view, &quorum),
+        changes: view.changes.iter().map(|change| changes::row(&committee, change)).collect(),
         alarms: view.alarms.clone(),
     }))
 }
@@ -586,13 +593,14 @@ fn rows_of(block: &WholeBlock, app: Option<&str>) -> Vec<OrderEntry> {
     rows.filter(|row| app.is_none_or(|app| row.app == app)).collect()
 }
 
-fn block_row(committee: &Committee, whole: &WholeBlock) -> OrderBlock {
+fn block_row(log: &Log, whole: &WholeBlock) -> OrderBlock {
     let header = whole.block.header();
+    let committee = log.committee_of(header.epoch);
     OrderBlock {
         height: header.height.0,
         block: header.id().to_string(),
         view: header.round.0,
-        leader: committee.id(header.author),
+        leader: committee.and_then(|committee| committee.id(header.author)),
         time: timestamp(header.time),
         count: count(whole.entries.len()),
     }
@@ -663,7 +671,7 @@ pub(super) async fn get(State(node): State<Arc<Node>>, Part(at): Part) -> Result
     }
     Ok(Answer(OrderBlockDocument {
         schema: OrderBlockSchema::V1,
-        block: block_row(log.committee(), &block),
+        block: block_row(&log, &block),
         entries: found,
         receipt_b64,
     }))
@@ -720,7 +728,7 @@ async fn forward_lines(log: &Log, query: &FollowQuery, sender: &mpsc::Sender<Ord
             told = block.block.header().height;
             let ts = Timestamp::now();
             let lines: Vec<OrderLine> = if query.blocks {
-                vec![OrderLine::Block { ts, block: block_row(log.committee(), block) }]
+                vec![OrderLine::Block { ts, block: block_row(log, block) }]
             } else {
                 let rows = rows_of(block, query.app.as_deref()).into_iter();
                 rows.map(|entry| OrderLine::Entry { ts, entry }).collect()
@@ -739,6 +747,9 @@ pub(crate) fn event(event: Event) -> NodeEvent {
     match event {
         Event::Committed { height, round, entries, leader } => {
             NodeEvent::OrderCommitted { height: height.0, view: round.0, entries: count(entries), leader }
+        }
+        Event::Epoch { epoch, height, validators } => {
+            NodeEvent::OrderEpoch { epoch: epoch.0, height: height.0, validators }
         }
         Event::Evidence { validator, what } => NodeEvent::OrderEvidence { peer: validator, what },
         Event::Misbehaved { validator } => NodeEvent::OrderMisbehaved { peer: validator },
@@ -765,9 +776,9 @@ pub(crate) fn verified(
     genesis: &Genesis,
     receipt: &serde_json::Value,
 ) -> std::result::Result<OrderVerifyDocument, ErrorDocument> {
-    let committee = Committee::genesis(genesis);
-    let Sound { place, entry, receipt } = receipts::check(&committee, receipt)
-        .map_err(|why| ErrorDocument::new(ErrorCode::Invalid, format!("invalid: {why}")))?;
+    let Sound { place, entry, receipt, committee } =
+        receipts::check(&Committee::genesis(genesis), receipt)
+            .map_err(|why| ErrorDocument::new(ErrorCode::Invalid, format!("invalid: {why}")))?;
     let signers = receipt.commit.signers.seats().filter_map(|seat| committee.id(seat)).collect();
     let executed = receipt.header.executed;
     Ok(OrderVerifyDocument {

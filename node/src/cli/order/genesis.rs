@@ -98,7 +98,7 @@ pub(super) fn init(session: &Session, args: &Init) -> Result<(), Failure> {
 }
 
 /// A peer id, or the name of a node on this machine.
-fn read_validator(session: &Session, text: &str) -> Result<NodeId, Failure> {
+pub(super) fn read_validator(session: &Session, text: &str) -> Result<NodeId, Failure> {
     let why = match text.parse::<NodeId>() {
         Ok(id) => return Ok(id),
         Err(why) => why,

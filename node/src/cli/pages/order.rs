@@ -86,6 +86,15 @@ pub(super) const PAGES: &[Page] = &[
             ("wattle order validators -q", "their ids only"),
         ],
     ),
+    live(
+        "order change",
+        document("wattle.order_changed/1"),
+        &[Usage, NoNode, NotFound, Conflict, Timeout, NoQuorum, Failed],
+        [
+            ("wattle order change --validators alice,bob,carol,erin", "these vote, once they agree"),
+            ("wattle -n erin order change --validators alice,bob,carol,erin", "and erin is ready to"),
+        ],
+    ),
     offline(
         "order verify",
         document("wattle.order_verify/1"),

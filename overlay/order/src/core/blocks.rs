@@ -379,7 +379,10 @@ impl Core {
         let Some((height, at)) = self.syncing else { return };
         if at <= now {
             self.syncing = Some((height, now.after(self.config.fetch_retry.saturating_mul(4))));
-            out.push(Output::Behind { above: self.tree.tip().info.height, target: self.high_qc.clone() });
+            // Where an epoch ended of which this node was not told, only the proof of it says how far that goes.
+            let ended = self.ending.as_ref().map(|proof| Checked::made_of_checked(proof.commit.clone()));
+            let target = ended.unwrap_or_else(|| self.high_qc.clone());
+            out.push(Output::Behind { above: self.tree.tip().info.height, target });
         }
     }
 

@@ -112,6 +112,14 @@ impl Recovered {
         }
     }
 
+    /// The same in an epoch that these proofs lead to: others are led out of theirs by them.
+    #[must_use]
+    pub fn after(mut self, proofs: Vec<EpochProof>) -> Self {
+        let extra = proofs.len().saturating_sub(EPOCHS_KEPT_MAX);
+        self.past_epochs = proofs.into_iter().skip(extra).collect();
+        self
+    }
+
     /// The epoch that the disk is in.
     #[must_use]
     pub const fn committee(&self) -> &Arc<Committee> {

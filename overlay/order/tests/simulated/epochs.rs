@@ -22,7 +22,13 @@ pub(crate) fn with_followers(options: Options) -> World {
 
 /// The four from a place on order that others are the validators, and those enter their epoch.
 pub(crate) fn change(world: &mut World, from: usize, to: std::ops::Range<usize>, epoch: u64) {
-    let chosen: Vec<_> = world.places[to.clone()].iter().map(|place| place.key.clone()).collect();
+    change_with(world, from, to, &[], epoch);
+}
+
+/// The same, and some more are to be validators of whom nobody knows how they do.
+fn change_with(world: &mut World, from: usize, to: std::ops::Range<usize>, more: &[usize], epoch: u64) {
+    let chosen = to.clone().chain(more.iter().copied());
+    let chosen: Vec<_> = chosen.map(|place| world.places[place].key.clone()).collect();
     let set = validators(&chosen);
     let entered = |world: &World| to.clone().all(|place| epoch_of(world, place) == Epoch(epoch));
     let done = if world.options.payload.is_some() {
@@ -65,6 +71,25 @@ fn validators_are_replaced_under_load_with_crashes_and_nothing_is_lost() {
         // Everybody who waited was ordered, once.
         let waits = world.places[0].mempool.len();
         assert!(waits < 100, "{waits} wait, seed {seed}");
+    }
+}
+
+/// One that votes in both epochs and missed the end of the first fetches what led there by height, of those who have it.
+#[test]
+fn a_validator_that_was_away_while_the_epoch_ended_comes_into_the_next() {
+    for seed in seeds(4) {
+        let mut world = with_followers(Options { load_us: 5_000, ranges: true, ..Options::new(seed, 4) });
+        world.run(300 * MILLI);
+        world.crash(3);
+        world.run(SECOND);
+        change_with(&mut world, 0, 0..3, &[3, 4], 2);
+        world.run(SECOND);
+        world.start(3);
+        if !world.within(5 * SECOND, |world| epoch_of(world, 3) == Epoch(2)) {
+            world.fail("it stays in the epoch that is over");
+        }
+        let tip = world.places[0].height();
+        assert!(world.within(5 * SECOND, |world| world.places[3].height() > tip + 20), "seed {seed}");
     }
 }
 

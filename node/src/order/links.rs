@@ -190,9 +190,13 @@ impl Links {
         let others: Vec<NodeId> =
             validators.filter(|id| *id != me && committee.seat(&me).is_some()).collect();
         let mut to = self.to.write().unwrap_or_else(PoisonError::into_inner);
-        for (_, gone) in to.extract_if(.., |id, _| !others.contains(id)) {
-            gone.stop.cancel();
-        }
+        to.retain(|id, link| {
+            let stays = others.contains(id);
+            if !stays {
+                link.stop.cancel();
+            }
+            stays
+        });
         for peer in others {
             to.entry(peer).or_insert_with(|| {
                 let link = Arc::new(link(self.stop.child_token()));

@@ -195,8 +195,8 @@ mod tests {
         assert_eq!(counts(&good), 1);
         assert_eq!(counts(&Approval::sign(&key(6), &committee, set(&[1, 2, 3, 5]))), 0, "a stranger");
         assert_eq!(counts(&Approval { by: key(1).node_id(), ..good.clone() }), 0, "another's word");
-        assert_eq!(counts(&Approval { next: set(&[1, 2, 4, 5]), ..good.clone() }), 0, "another set");
-        assert_eq!(counts(&Approval { epoch: Epoch(2), ..good }), 0, "another epoch");
+        assert_eq!(counts(&Approval { epoch: Epoch(2), ..good.clone() }), 0, "another epoch");
+        assert_eq!(counts(&Approval { next: set(&[1, 2, 4, 5]), ..good }), 0, "another set");
         let elsewhere = self::committee(&[1, 2, 3, 5]);
         assert_eq!(counts(&Approval::sign(&key(5), &elsewhere, set(&[1, 2, 3, 5]))), 0, "another log");
     }

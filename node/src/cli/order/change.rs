@@ -24,13 +24,11 @@ const TRY_EVERY: Duration = Duration::from_secs(1);
 /// How often it says so again: an approval counts for nearly two minutes.
 const SAY_EVERY: Duration = Duration::from_secs(45);
 
-/// Replace the validators: say it on a quorum of the old ones, and on each of the new
-///
-/// They change when so many of those who vote now approve that they are a quorum, and everybody who is to vote then.
-/// An approval counts while this command runs, and two minutes longer.
+/// Replace the validators, once enough of the old and all of the new say so
 #[derive(Args)]
 pub(super) struct Change {
-    /// Who votes then: peer ids, or names of nodes on this machine, with commas
+    /// Who votes then: peer ids, or names of nodes on this machine. Run it with the same on a quorum of those who vote
+    /// now and on each of these
     #[arg(long, value_name = "P1,P2,P3,P4", value_delimiter = ',', required = true)]
     validators: Vec<String>,
 }

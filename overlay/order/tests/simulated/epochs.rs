@@ -74,7 +74,7 @@ fn validators_are_replaced_under_load_with_crashes_and_nothing_is_lost() {
     }
 }
 
-/// One that votes in both epochs and missed the end of the first fetches what led there by height, of those who have it.
+/// One that votes in both epochs and missed the end of the first fetches what led there by height.
 #[test]
 fn a_validator_that_was_away_while_the_epoch_ended_comes_into_the_next() {
     for seed in seeds(4) {

@@ -2,20 +2,22 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use wattle_types::{Domain, NodeId, SecretKey, UnixTime, cbor};
 
+use crate::block::Header;
 use crate::committee::{Committee, Validators};
 use crate::entry::Whole;
 use crate::ids::{ChainId, Digest, Epoch, Signature};
-use crate::limits::{APPROVALS_PER_BLOCK_MAX, ENTRY_BYTES_MAX};
+use crate::limits::{APPROVAL_LIFE_MS, APPROVALS_PER_BLOCK_MAX, ENTRY_BYTES_MAX};
 
 /// The app of entries that approve validators: no app of a node is called so.
 pub const APPROVALS_APP: &str = "validators/1";
 
 /// A node's word that these are to vote from the next epoch on. Who joins says by it that it follows the log and is
-/// ready. It counts for as long as the entry that it stands in may be ordered.
+/// ready. It counts for a minute behind its block, and no longer than its entry may be ordered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Approval {
     /// The epoch that is to end: in another one it counts for nothing.
@@ -74,11 +76,17 @@ pub(crate) struct Approved {
     until: UnixTime,
 }
 
-/// The approvals among what a block orders, in its order. Beyond so many in one block they count for nothing.
+/// The approvals among what a block orders, in its order. They count in blocks of their own epoch, and beyond so many in
+/// one block for nothing.
 pub(crate) fn approved<'a>(
     committee: &Committee,
+    block: &Header,
     entries: impl Iterator<Item = &'a Arc<Whole>>,
 ) -> Vec<Approved> {
+    if block.epoch != committee.epoch() {
+        return Vec::new();
+    }
+    let last = block.time.after(Duration::from_millis(APPROVAL_LIFE_MS));
     let entries = entries.filter(|whole| whole.entry.app == APPROVALS_APP).take(APPROVALS_PER_BLOCK_MAX);
     let read = |whole: &Arc<Whole>| {
         let approval: Approval = cbor::decode(&whole.entry.data, ENTRY_BYTES_MAX).ok()?;
@@ -88,7 +96,7 @@ pub(crate) fn approved<'a>(
             epoch,
             by,
             digest,
-            until: whole.key.until,
+            until: whole.key.until.min(last),
             next: Arc::new(approval.next),
         })
     };
@@ -159,12 +167,16 @@ impl Approvals {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use serde_bytes::ByteBuf;
     use wattle_types::NetworkName;
 
     use super::*;
+    use crate::block::Executed;
     use crate::committee::{Genesis, Rules, Validator};
     use crate::entry::Entry;
+    use crate::ids::{BlockId, Height, Round, Seat};
+    use crate::limits::ENTRY_LIFE_MAX_MS;
 
     fn key(seed: u8) -> SecretKey {
         SecretKey::from_bytes(&[seed; 32])
@@ -187,11 +199,63 @@ mod tests {
         Arc::new(Whole::read(ByteBuf::from(entry.encode())).unwrap())
     }
 
+    /// A block of that time.
+    fn block(epoch: u64, time: u64) -> Header {
+        let none = Digest::default();
+        Header {
+            epoch: Epoch(epoch),
+            round: Round(1),
+            height: Height(1),
+            author: Seat(0),
+            parent: BlockId::default(),
+            qc: none,
+            tc: None,
+            payload: none,
+            stored: None,
+            evidence: none,
+            next: None,
+            executed: Executed::default(),
+            time: UnixTime::from_millis(time),
+        }
+    }
+
+    fn read(committee: &Committee, time: u64, approval: &Approval, until: u64) -> Vec<Approved> {
+        approved(committee, &block(1, time), [ordered(approval, until)].iter())
+    }
+
+    proptest! {
+        /// Whoever begins with the blocks of the last two minutes counts what those count who were there before: else
+        /// honest voters would judge one block differently.
+        #[test]
+        fn n_what_counts_follows_from_the_blocks_of_one_life_of_an_entry(
+            steps in prop::collection::vec((0u64..50_000, 1u8..7, 0usize..3, 0u64..ENTRY_LIFE_MAX_MS), 1..30)
+        ) {
+            let committee = committee(&[1, 2, 3, 4]);
+            let sets = [set(&[1, 2, 3, 5]), set(&[1, 2, 5, 6]), set(&[1, 2, 3, 4])];
+            let (mut time, mut blocks) = (1, Vec::new());
+            for (later, by, which, life) in steps {
+                time += later;
+                let approval = Approval::sign(&key(by), &committee, sets[which].clone());
+                blocks.push((UnixTime::from_millis(time), read(&committee, time, &approval, time + life)));
+            }
+            let now = UnixTime::from_millis(time);
+            let count = |from: UnixTime| {
+                let mut approvals = Approvals::default();
+                for (at, approved) in blocks.iter().filter(|(at, _)| *at >= from) {
+                    approvals.add(&committee, *at, approved);
+                }
+                approvals.changes(now)
+            };
+            let window = UnixTime::from_millis(time.saturating_sub(ENTRY_LIFE_MAX_MS));
+            prop_assert_eq!(count(window), count(UnixTime::from_millis(0)));
+        }
+    }
+
     #[test]
     fn an_approval_is_of_its_log_its_epoch_and_its_author_and_of_one_who_votes_or_joins() {
         let committee = committee(&[1, 2, 3, 4]);
         let good = Approval::sign(&key(5), &committee, set(&[1, 2, 3, 5]));
-        let counts = |approval: &Approval| approved(&committee, [ordered(approval, 9)].iter()).len();
+        let counts = |approval: &Approval| read(&committee, 1, approval, 9).len();
         assert_eq!(counts(&good), 1);
         assert_eq!(counts(&Approval::sign(&key(6), &committee, set(&[1, 2, 3, 5]))), 0, "a stranger");
         assert_eq!(counts(&Approval { by: key(1).node_id(), ..good.clone() }), 0, "another's word");
@@ -206,14 +270,15 @@ mod tests {
         let committee = committee(&[1, 2, 3, 4]);
         let one = ordered(&Approval::sign(&key(1), &committee, set(&[1, 2, 3, 5])), 9);
         let many = vec![one; APPROVALS_PER_BLOCK_MAX + 7];
-        assert_eq!(approved(&committee, many.iter()).len(), APPROVALS_PER_BLOCK_MAX);
+        assert_eq!(approved(&committee, &block(1, 1), many.iter()).len(), APPROVALS_PER_BLOCK_MAX);
+        assert!(approved(&committee, &block(2, 1), many.iter()).is_empty(), "in a block of another epoch");
     }
 
     #[test]
     fn sets_that_nobody_who_votes_wants_any_more_are_forgotten_with_those_who_would_join() {
         let committee = committee(&[1, 2, 3, 4]);
         let say = |by: u8, next: &[u8], until: u64| {
-            approved(&committee, [ordered(&Approval::sign(&key(by), &committee, set(next)), until)].iter())
+            read(&committee, 1, &Approval::sign(&key(by), &committee, set(next)), until)
         };
         let at = UnixTime::from_millis;
         let mut approvals = Approvals::default();

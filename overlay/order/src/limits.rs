@@ -125,6 +125,11 @@ pub const CHECKED_MAX: usize = 64 * 1024;
 /// milliseconds.
 pub const APPROVALS_PER_BLOCK_MAX: usize = 2 * VALIDATORS_MAX;
 
+/// How long an approval counts behind the block that it stands in. Whether one who joins was heard depends on another
+/// one that counted then: with half of the life of an entry either stands where it is told of after a start, and
+/// behind a snapshot before anything is judged.
+pub const APPROVAL_LIFE_MS: u64 = ENTRY_LIFE_MAX_MS / 2;
+
 /// Epochs that one receipt leads through.
 pub const EPOCH_PROOFS_MAX: usize = 1024;
 

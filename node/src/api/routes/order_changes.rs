@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::Json as Answer;
 use axum::extract::State;
-use wattle_order::limits::ENTRY_LIFE_MAX_MS;
+use wattle_order::limits::APPROVAL_LIFE_MS;
 use wattle_order::{APPROVALS_APP, Approval, Change, Committee, Validator, Validators};
 use wattle_types::NodeId;
 
@@ -22,8 +22,8 @@ use crate::order;
 
 type Result<T> = std::result::Result<T, ApiFailure>;
 
-/// How long an approval counts: nearly as long as anything may wait to be ordered, for clocks differ.
-const LIFE: Duration = Duration::from_millis(ENTRY_LIFE_MAX_MS - 10_000);
+/// How long an approval counts, and so how long it may wait to be ordered.
+const LIFE: Duration = Duration::from_millis(APPROVAL_LIFE_MS);
 
 /// As others are told of it.
 pub(super) fn row(committee: &Committee, change: &Change) -> OrderChange {
@@ -46,8 +46,8 @@ fn set(committee: &Committee, ids: &[NodeId]) -> Result<Validators> {
     Validators::new(list).map_err(ApiFailure::usage)
 }
 
-/// Approve the validators of the next epoch. It counts for a bit less than two minutes, and with the same word of a
-/// quorum of those who vote, and of everybody who is to vote then, they change.
+/// Approve the validators of the next epoch. It counts for a minute, and with the same word of a quorum of those who
+/// vote, and of everybody who is to vote then, they change.
 #[utoipa::path(post, path = "/order/changes", tag = "order", request_body = OrderChangeRequest,
     responses((status = 200, body = OrderChangeDocument), (status = "default", body = ErrorDocument)))]
 pub(super) async fn approve(

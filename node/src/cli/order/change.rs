@@ -21,8 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(300);
 /// How often it looks how far they are, and how often who joins tries to be heard.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 const TRY_EVERY: Duration = Duration::from_secs(1);
-/// How often it says so again: an approval counts for nearly two minutes.
-const SAY_EVERY: Duration = Duration::from_secs(45);
+/// How often it says so again: an approval counts for a minute.
+const SAY_EVERY: Duration = Duration::from_secs(20);
 
 /// Replace the validators, once enough of the old and all of the new say so
 #[derive(Args)]
@@ -85,7 +85,7 @@ pub(super) async fn change(session: &Session, args: &Change) -> Result<(), Failu
             let message = "timed out waiting for the others";
             let document = ErrorDocument::new(ErrorCode::Timeout, message)
                 .detail("so far", shown.unwrap_or_default())
-                .detail("", "what this node approved counts for two minutes more");
+                .detail("", "what this node approved counts for a minute more");
             return Err(document
                 .hint("wattle order change, with the same validators, on each of them")
                 .into());

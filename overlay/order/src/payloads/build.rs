@@ -139,7 +139,7 @@ impl Payloads {
         let (valid, inline, approved) = match &block.block.payload {
             Payload::Inline(transactions) => {
                 let (valid, inline) = look_inline(transactions, &mut fresh);
-                let approved = approved(&self.committee, inline.iter());
+                let approved = approved(&self.committee, header, inline.iter());
                 (valid, inline, approved)
             }
             Payload::Batches(batches) => {
@@ -147,7 +147,7 @@ impl Payloads {
                 let valid = look_batches(batches, &content, &mut fresh);
                 let parts = batches.iter().zip(&content);
                 let entries = parts.flat_map(|(part, batch)| part.select(&batch.entries));
-                (valid, Vec::new(), approved(&self.committee, entries))
+                (valid, Vec::new(), approved(&self.committee, header, entries))
             }
         };
         let next = self.chain.next_validators(&self.committee, &header.parent, header.time)?;

@@ -76,8 +76,8 @@ pub(crate) struct Approved {
     until: UnixTime,
 }
 
-/// The approvals among what a block orders, in its order. They count in blocks of their own epoch, and beyond so many in
-/// one block for nothing.
+/// The approvals among what a block orders, in its order. They count in blocks of their own epoch; beyond so many in one
+/// block they count for nothing.
 pub(crate) fn approved<'a>(
     committee: &Committee,
     block: &Header,

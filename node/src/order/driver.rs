@@ -173,7 +173,8 @@ impl Driver {
             let committee = epochs.of(last.header().epoch).ok_or(damaged.clone())?;
             let checked = Checker::new(Arc::clone(committee)).check_chain(&mut seen, blocks, &end);
             let blocks = checked.map_err(|_damaged| damaged.clone())?;
-            self.feed(Input::Payloads(payloads::Input::Commit { blocks, proof: None }));
+            let before = Some(Arc::clone(committee));
+            self.feed(Input::Payloads(payloads::Input::Commit { blocks, proof: None, before }));
         }
     }
 
@@ -371,11 +372,12 @@ impl Driver {
 
     /// Over the streams of a validator; a node that follows asks instead.
     fn say(&self, to: To, message: payloads::Message) {
-        if self.epochs.borrow().current().seat(&self.me).is_none() {
-            if let To::One(peer) = to {
-                self.follower.say(peer, message);
-            }
-            return;
+        let follows = self.epochs.borrow().current().seat(&self.me).is_none();
+        match to {
+            // Who voted before is asked as by one who follows.
+            To::One(peer) if follows || !self.links.has(&peer) => return self.follower.say(peer, message),
+            To::All if follows => return,
+            To::One(_) | To::All => {}
         }
         let weight = match &message {
             payloads::Message::Batch(_) | payloads::Message::Fetched(_) => Weight::Heavy,

@@ -211,6 +211,11 @@ impl Links {
         self.to.read().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether there is, or should be, a channel to this one.
+    pub(super) fn has(&self, peer: &NodeId) -> bool {
+        self.to().contains_key(peer)
+    }
+
     /// Says something to one validator.
     pub(super) fn send(&self, to: &NodeId, frame: &Arc<[u8]>, weight: Weight) {
         if let Some(link) = self.to().get(to) {

@@ -8,40 +8,40 @@ use serde::{Deserialize, Serialize};
 use wattle_types::{Domain, NodeId, SecretKey, UnixTime, cbor};
 
 use crate::block::Header;
-use crate::committee::{Committee, Validators};
+use crate::committee::{Committee, Validator, Validators};
 use crate::entry::Whole;
-use crate::ids::{ChainId, Digest, Epoch, Signature};
+use crate::ids::{ChainId, Digest, Epoch, Signature, hash};
 use crate::limits::{APPROVAL_LIFE_MS, APPROVALS_PER_BLOCK_MAX, ENTRY_BYTES_MAX};
 
 /// The app of entries that approve validators: no app of a node is called so.
 pub const APPROVALS_APP: &str = "validators/1";
 
 /// A node's word that these are to vote from the next epoch on. Who joins says by it that it follows the log and is
-/// ready. It counts for a minute behind its block, and no longer than its entry may be ordered.
+/// ready. It counts for a minute behind its block, and no longer than it says itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Approval {
     /// The epoch that is to end: in another one it counts for nothing.
     pub epoch: Epoch,
-    /// Who is to vote in the next.
-    pub next: Validators,
+    /// Who is to vote in the next, as in [`Validators`].
+    pub next: Vec<Validator>,
     /// Whose word it is.
     pub by: NodeId,
-    /// Its signature over the log, the epoch and the digest of the set.
+    /// Until when it counts: that of its entry, so that nobody else can say it again later.
+    pub until: UnixTime,
+    /// Its signature over all of that and the log.
     pub signature: Signature,
-}
-
-fn signed_body(chain: ChainId, epoch: Epoch, next: &Digest) -> Vec<u8> {
-    cbor::encode(&(chain, epoch, next))
 }
 
 impl Approval {
     /// A node's word, for the epoch of a committee.
     #[must_use]
-    pub fn sign(key: &SecretKey, committee: &Committee, next: Validators) -> Self {
-        let epoch = committee.epoch();
-        let body = signed_body(committee.chain(), epoch, &next.digest());
+    pub fn sign(key: &SecretKey, committee: &Committee, next: Validators, until: UnixTime) -> Self {
+        let (epoch, by, next) = (committee.epoch(), key.node_id(), next.into());
+        let signature = Signature::from_bytes([0; 64]);
+        let unsigned = Self { epoch, next, by, until, signature };
+        let body = unsigned.signed_body(committee.chain(), &unsigned.digest());
         let signature = key.sign(Domain::OrderApproval, committee.network(), &body);
-        Self { epoch, next, by: key.node_id(), signature: Signature::from_bytes(signature) }
+        Self { signature: Signature::from_bytes(signature), ..unsigned }
     }
 
     /// The data of its entry.
@@ -50,19 +50,23 @@ impl Approval {
         cbor::encode(self)
     }
 
-    /// Whether it counts in an epoch: of that epoch, by one who votes in it or would in the next, and signed.
-    fn holds(&self, committee: &Committee, digest: &Digest) -> bool {
-        let sits = committee.seat(&self.by).is_some() || has(&self.next, &self.by);
-        if self.epoch != committee.epoch() || !sits {
-            return false;
-        }
-        let body = signed_body(committee.chain(), self.epoch, digest);
-        self.by.verifies(Domain::OrderApproval, committee.network(), &body, self.signature.as_bytes())
+    /// What [`Validators::digest`] is of the set, if it is one.
+    fn digest(&self) -> Digest {
+        Digest::from_bytes(hash("wattle order validators v1", &self.next))
     }
-}
 
-fn has(validators: &Validators, id: &NodeId) -> bool {
-    validators.list().binary_search_by_key(id, |validator| validator.id).is_ok()
+    fn signed_body(&self, chain: ChainId, next: &Digest) -> Vec<u8> {
+        cbor::encode(&(chain, self.epoch, next, self.until))
+    }
+
+    /// The approval in an entry, if it could count in an epoch: of that epoch, by one who votes in it or would in the
+    /// next, and with its own time. Its signature is not checked.
+    fn read(committee: &Committee, whole: &Whole) -> Option<Self> {
+        let approval: Self = cbor::decode(&whole.entry.data, ENTRY_BYTES_MAX).ok()?;
+        let Self { epoch, next, by, until, .. } = &approval;
+        let sits = committee.seat(by).is_some() || next.iter().any(|validator| validator.id == *by);
+        (*epoch == committee.epoch() && *until == whole.key.until && sits).then_some(approval)
+    }
 }
 
 /// An approval that holds.
@@ -70,10 +74,34 @@ fn has(validators: &Validators, id: &NodeId) -> bool {
 pub(crate) struct Approved {
     epoch: Epoch,
     by: NodeId,
-    next: Arc<Validators>,
+    /// None of one who joins: somebody who votes says what it wants.
+    next: Option<Arc<Validators>>,
     digest: Digest,
+    /// What it says itself: a later word has a later time.
+    said: UnixTime,
     /// In no block whose time is later does it count.
     until: UnixTime,
+}
+
+impl Approved {
+    fn of(committee: &Committee, approval: Approval) -> Option<Self> {
+        let digest = approval.digest();
+        let body = approval.signed_body(committee.chain(), &digest);
+        let Approval { epoch, next, by, until, signature } = approval;
+        if !by.verifies(Domain::OrderApproval, committee.network(), &body, signature.as_bytes()) {
+            return None;
+        }
+        let next = match committee.seat(&by) {
+            Some(_) => Some(Arc::new(Validators::try_from(next).ok()?)),
+            None => None,
+        };
+        Some(Self { epoch, by, next, digest, said: until, until })
+    }
+
+    /// The approval in an entry that somebody hands in.
+    pub(crate) fn read(committee: &Committee, whole: &Whole) -> Option<Self> {
+        Self::of(committee, Approval::read(committee, whole)?)
+    }
 }
 
 /// The approvals among what a block orders, in its order. They count in blocks of their own epoch; beyond so many in one
@@ -87,20 +115,10 @@ pub(crate) fn approved<'a>(
         return Vec::new();
     }
     let last = block.time.after(Duration::from_millis(APPROVAL_LIFE_MS));
-    let entries = entries.filter(|whole| whole.entry.app == APPROVALS_APP).take(APPROVALS_PER_BLOCK_MAX);
-    let read = |whole: &Arc<Whole>| {
-        let approval: Approval = cbor::decode(&whole.entry.data, ENTRY_BYTES_MAX).ok()?;
-        let digest = approval.next.digest();
-        let Approval { epoch, by, .. } = approval;
-        approval.holds(committee, &digest).then(|| Approved {
-            epoch,
-            by,
-            digest,
-            until: whole.key.until.min(last),
-            next: Arc::new(approval.next),
-        })
-    };
-    entries.filter_map(read).collect()
+    let entries = entries.filter(|whole| whole.entry.app == APPROVALS_APP);
+    let read = entries.filter_map(|whole| Approval::read(committee, whole)).take(APPROVALS_PER_BLOCK_MAX);
+    let hold = read.filter_map(|approval| Approved::of(committee, approval));
+    hold.map(|one| Approved { until: one.until.min(last), ..one }).collect()
 }
 
 /// Validators that somebody wants for the next epoch.
@@ -117,7 +135,7 @@ pub struct Change {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Approvals {
     votes: BTreeMap<NodeId, Approved>,
-    joins: BTreeMap<(Digest, NodeId), UnixTime>,
+    joins: BTreeMap<(Digest, NodeId), Approved>,
 }
 
 impl Approvals {
@@ -125,29 +143,52 @@ impl Approvals {
         self.votes.is_empty()
     }
 
-    /// With those of the next block: of each who votes the last one counts, and one who would join is heard of a set
+    /// With those of the next block: of each who votes the last word counts, and one who would join is heard of a set
     /// that one of those approves already.
     pub(crate) fn add(&mut self, committee: &Committee, time: UnixTime, approved: &[Approved]) {
+        self.expire(time);
         for one in approved.iter().filter(|one| one.epoch == committee.epoch()) {
-            if committee.seat(&one.by).is_some() {
-                self.votes.insert(one.by, one.clone());
-            } else if self.votes.values().any(|vote| vote.digest == one.digest) {
-                self.joins.insert((one.digest, one.by), one.until);
+            if one.next.is_some() {
+                // An old word that somebody else says again changes nothing.
+                let later = |known: &Approved| {
+                    one.said > known.said || (one.said == known.said && one.digest == known.digest)
+                };
+                if self.votes.get(&one.by).is_none_or(later) {
+                    self.votes.insert(one.by, one.clone());
+                }
+            } else if self.wants(&one.digest) {
+                self.joins.insert((one.digest, one.by), one.clone());
             }
         }
+        self.expire(time);
+    }
+
+    /// Without what does not count any more.
+    fn expire(&mut self, time: UnixTime) {
         self.votes.retain(|_, vote| vote.until >= time);
         let wanted: BTreeSet<Digest> = self.votes.values().map(|vote| vote.digest).collect();
-        self.joins.retain(|(digest, _), until| *until >= time && wanted.contains(digest));
+        self.joins.retain(|(digest, _), join| join.until >= time && wanted.contains(digest));
+    }
+
+    /// Whether somebody who votes wants this set.
+    fn wants(&self, digest: &Digest) -> bool {
+        self.votes.values().any(|vote| vote.digest == *digest)
+    }
+
+    /// Whether a word would change anything now.
+    pub(crate) fn hears(&self, one: &Approved) -> bool {
+        one.next.is_some() || self.wants(&one.digest)
     }
 
     /// What is wanted at that time, each set once.
     pub(crate) fn changes(&self, time: UnixTime) -> Vec<Change> {
         let mut changes: BTreeMap<Digest, Change> = BTreeMap::new();
         for (by, vote) in self.votes.iter().filter(|(_, vote)| vote.until >= time) {
-            let new = || Change { next: (*vote.next).clone(), approved: BTreeSet::new() };
+            let Some(next) = &vote.next else { continue };
+            let new = || Change { next: (**next).clone(), approved: BTreeSet::new() };
             changes.entry(vote.digest).or_insert_with(new).approved.insert(*by);
         }
-        for ((digest, by), _) in self.joins.iter().filter(|(_, until)| **until >= time) {
+        for ((digest, by), _) in self.joins.iter().filter(|(_, join)| join.until >= time) {
             if let Some(change) = changes.get_mut(digest) {
                 change.approved.insert(*by);
             }
@@ -173,7 +214,7 @@ mod tests {
 
     use super::*;
     use crate::block::Executed;
-    use crate::committee::{Genesis, Rules, Validator};
+    use crate::committee::{Genesis, Rules};
     use crate::entry::Entry;
     use crate::ids::{BlockId, Height, Round, Seat};
     use crate::limits::ENTRY_LIFE_MAX_MS;
@@ -219,8 +260,12 @@ mod tests {
         }
     }
 
-    fn read(committee: &Committee, time: u64, approval: &Approval, until: u64) -> Vec<Approved> {
-        approved(committee, &block(1, time), [ordered(approval, until)].iter())
+    fn sign(by: u8, committee: &Committee, next: &[u8], until: u64) -> Approval {
+        Approval::sign(&key(by), committee, set(next), UnixTime::from_millis(until))
+    }
+
+    fn read(committee: &Committee, time: u64, approval: &Approval) -> Vec<Approved> {
+        approved(committee, &block(1, time), [ordered(approval, approval.until.as_millis())].iter())
     }
 
     proptest! {
@@ -231,12 +276,12 @@ mod tests {
             steps in prop::collection::vec((0u64..50_000, 1u8..7, 0usize..3, 0u64..ENTRY_LIFE_MAX_MS), 1..30)
         ) {
             let committee = committee(&[1, 2, 3, 4]);
-            let sets = [set(&[1, 2, 3, 5]), set(&[1, 2, 5, 6]), set(&[1, 2, 3, 4])];
+            let sets = [[1, 2, 3, 5], [1, 2, 5, 6], [1, 2, 3, 4]];
             let (mut time, mut blocks) = (1, Vec::new());
             for (later, by, which, life) in steps {
                 time += later;
-                let approval = Approval::sign(&key(by), &committee, sets[which].clone());
-                blocks.push((UnixTime::from_millis(time), read(&committee, time, &approval, time + life)));
+                let approval = sign(by, &committee, &sets[which], time + life);
+                blocks.push((UnixTime::from_millis(time), read(&committee, time, &approval)));
             }
             let now = UnixTime::from_millis(time);
             let count = |from: UnixTime| {
@@ -254,32 +299,55 @@ mod tests {
     #[test]
     fn an_approval_is_of_its_log_its_epoch_and_its_author_and_of_one_who_votes_or_joins() {
         let committee = committee(&[1, 2, 3, 4]);
-        let good = Approval::sign(&key(5), &committee, set(&[1, 2, 3, 5]));
-        let counts = |approval: &Approval| read(&committee, 1, approval, 9).len();
+        let good = sign(5, &committee, &[1, 2, 3, 5], 9);
+        let counts = |approval: &Approval| read(&committee, 1, approval).len();
         assert_eq!(counts(&good), 1);
-        assert_eq!(counts(&Approval::sign(&key(6), &committee, set(&[1, 2, 3, 5]))), 0, "a stranger");
+        assert_eq!(counts(&sign(6, &committee, &[1, 2, 3, 5], 9)), 0, "a stranger");
         assert_eq!(counts(&Approval { by: key(1).node_id(), ..good.clone() }), 0, "another's word");
         assert_eq!(counts(&Approval { epoch: Epoch(2), ..good.clone() }), 0, "another epoch");
-        assert_eq!(counts(&Approval { next: set(&[1, 2, 4, 5]), ..good }), 0, "another set");
+        assert_eq!(counts(&Approval { until: UnixTime::from_millis(10), ..good.clone() }), 0, "another time");
+        let later = [ordered(&good, 10)];
+        assert!(approved(&committee, &block(1, 1), later.iter()).is_empty(), "in an entry of another time");
+        let others = set(&[1, 2, 4, 5]).into();
+        assert_eq!(counts(&Approval { next: others, ..good }), 0, "another set");
+        let three = Approval {
+            next: set(&[1, 2, 3, 5]).list()[..3].to_vec(),
+            ..sign(1, &committee, &[1, 2, 3, 5], 9)
+        };
+        assert_eq!(counts(&three), 0, "no set");
         let elsewhere = self::committee(&[1, 2, 3, 5]);
-        assert_eq!(counts(&Approval::sign(&key(5), &elsewhere, set(&[1, 2, 3, 5]))), 0, "another log");
+        assert_eq!(counts(&sign(5, &elsewhere, &[1, 2, 3, 5], 9)), 0, "another log");
     }
 
     #[test]
-    fn what_a_block_may_approve_is_bounded() {
+    fn what_a_block_may_approve_is_bounded_and_what_counts_for_nothing_takes_no_place() {
         let committee = committee(&[1, 2, 3, 4]);
-        let one = ordered(&Approval::sign(&key(1), &committee, set(&[1, 2, 3, 5])), 9);
-        let many = vec![one; APPROVALS_PER_BLOCK_MAX + 7];
+        let good = ordered(&sign(1, &committee, &[1, 2, 3, 5], 9), 9);
+        let junk = ordered(&sign(6, &committee, &[1, 2, 3, 5], 9), 9);
+        let many = vec![Arc::clone(&good); APPROVALS_PER_BLOCK_MAX + 7];
         assert_eq!(approved(&committee, &block(1, 1), many.iter()).len(), APPROVALS_PER_BLOCK_MAX);
         assert!(approved(&committee, &block(2, 1), many.iter()).is_empty(), "in a block of another epoch");
+        let behind = [vec![junk; APPROVALS_PER_BLOCK_MAX + 7], vec![good]].concat();
+        assert_eq!(approved(&committee, &block(1, 1), behind.iter()).len(), 1);
+    }
+
+    #[test]
+    fn what_somebody_said_before_changes_nothing_when_others_say_it_again() {
+        let committee = committee(&[1, 2, 3, 4]);
+        let say = |next: &[u8], until: u64| read(&committee, 1, &sign(1, &committee, next, until));
+        let at = UnixTime::from_millis;
+        let mut approvals = Approvals::default();
+        approvals.add(&committee, at(1), &say(&[1, 2, 3, 5], 50));
+        approvals.add(&committee, at(2), &say(&[1, 2, 3, 6], 60));
+        approvals.add(&committee, at(3), &say(&[1, 2, 3, 5], 50));
+        assert_eq!(approvals.changes(at(3))[0].next, set(&[1, 2, 3, 6]));
+        assert!(approvals.changes(at(61)).is_empty());
     }
 
     #[test]
     fn sets_that_nobody_who_votes_wants_any_more_are_forgotten_with_those_who_would_join() {
         let committee = committee(&[1, 2, 3, 4]);
-        let say = |by: u8, next: &[u8], until: u64| {
-            read(&committee, 1, &Approval::sign(&key(by), &committee, set(next)), until)
-        };
+        let say = |by: u8, next: &[u8], until: u64| read(&committee, 1, &sign(by, &committee, next, until));
         let at = UnixTime::from_millis;
         let mut approvals = Approvals::default();
         approvals.add(&committee, at(1), &say(5, &[1, 2, 3, 5], 90));
@@ -287,10 +355,10 @@ mod tests {
         approvals.add(&committee, at(1), &say(1, &[1, 2, 3, 5], 50));
         approvals.add(&committee, at(2), &say(5, &[1, 2, 3, 5], 90));
         assert_eq!(approvals.changes(at(2)).len(), 1);
-        approvals.add(&committee, at(3), &say(1, &[1, 2, 3, 6], 50));
+        approvals.add(&committee, at(3), &say(1, &[1, 2, 3, 6], 51));
         assert_eq!((approvals.votes.len(), approvals.joins.len()), (1, 0), "its last word counts");
-        assert!(approvals.changes(at(51)).is_empty(), "its time is over");
-        approvals.add(&committee, at(51), &[]);
+        assert!(approvals.changes(at(52)).is_empty(), "its time is over");
+        approvals.add(&committee, at(52), &[]);
         assert!(approvals.is_empty());
     }
 }

@@ -46,6 +46,12 @@ pub enum InvalidEntry {
     /// Not an entry in its one encoding.
     #[error("not an entry: {0}")]
     Malformed(#[from] cbor::DecodeError),
+    /// It would approve validators, and counts for nothing.
+    #[error(
+        "an approval of validators that counts for nothing now: it is of another epoch, not by who signs, or nobody who \
+         votes wants these"
+    )]
+    Approval,
     /// Its time is over.
     #[error("it was to be ordered until {until}, and it is {now}: hand it in again with a later time")]
     Expired {

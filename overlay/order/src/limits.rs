@@ -137,7 +137,7 @@ pub const EPOCH_PROOFS_MAX: usize = 1024;
 pub const EPOCH_LINKS_MAX: usize = 1024;
 
 /// Epochs whose proof is kept to lead others out of them.
-pub const EPOCHS_KEPT_MAX: usize = 16;
+pub const EPOCHS_KEPT_MAX: usize = EPOCH_PROOFS_MAX;
 
 /// Rounds back for which it is remembered who said what, to find those who say two things.
 pub const WITNESS_ROUNDS_MAX: u64 = 16;

@@ -190,7 +190,9 @@ impl Certified {
         for proof in &self.epochs {
             committee = proof.check(&committee, seen)?;
         }
-        if self.header.epoch != committee.epoch() {
+        // One is taken where an epoch begins, so it and what vouches for it are of one epoch.
+        let within = self.manifest.base.height() >= committee.anchor().height;
+        if self.header.epoch != committee.epoch() || !within {
             return Err(Rejected::Inconsistent("epoch of the snapshot"));
         }
         seen.check_qc(&committee, &self.commit)

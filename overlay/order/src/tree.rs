@@ -210,6 +210,7 @@ impl Tree {
         let later = header.executed.height > parent.info.executed.height
             && header.executed.height.0.saturating_add(lag) <= header.height.0
             && header.executed.height <= parent.commits;
+        let orders = !block.payload.is_empty() || !block.evidence.is_empty();
         let deep = header.height.0.saturating_sub(parent.commits.0) > UNCOMMITTED_MAX;
         let crowd = self.rounds.get(&header.round).map_or(0, BTreeSet::len);
         let rules = [
@@ -219,7 +220,8 @@ impl Tree {
             (header.time >= parent.info.time, "V7: its time is before its parent's"),
             (same || later, "it vouches for an execution that cannot be known"),
             (block.is_empty() || !parent.ends, "it orders something behind the end of the epoch"),
-            (block.is_empty() || !deep, "it orders something while too much is not committed"),
+            // The end of the epoch does not wait (N).
+            (!orders || !deep, "it orders something while too much is not committed"),
         ];
         if let Some((_, why)) = rules.iter().find(|(holds, _)| !holds) {
             return Err(Unfit::Rule(why));

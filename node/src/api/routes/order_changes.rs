@@ -75,8 +75,8 @@ pub(super) async fn approve(
     // Who joins is heard once somebody who votes wants it.
     let heard = votes || before.is_some();
     if heard {
-        let approval = Approval::sign(node.order.key(), &committee, wanted.next.clone());
         let until = unix_now().after(LIFE);
+        let approval = Approval::sign(node.order.key(), &committee, wanted.next.clone(), until);
         let whole = entry(Some(APPROVALS_APP.to_owned()), &approval.encode(), None, Some(until.as_millis()))?;
         let waiting = Waiting { hash: whole.transaction(), until };
         let fate = log.submit(Arc::new(whole)).await.map_err(submit_failure)?;

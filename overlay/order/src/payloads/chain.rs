@@ -182,6 +182,11 @@ impl Chain {
         self.next_validators(committee, parent, time).flatten().is_some()
     }
 
+    /// N: whether an approval would count.
+    pub(crate) fn hears(&self, one: &Approved) -> bool {
+        self.approvals.hears(one)
+    }
+
     /// What is approved by blocks that were told of.
     pub(crate) fn changes(&self) -> Vec<Change> {
         self.approvals.changes(self.time)

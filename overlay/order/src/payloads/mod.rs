@@ -49,15 +49,14 @@ pub use batch::{Batch, InvalidBatch};
 pub use mempool::{Bounds, Busy, Mempool, NotTaken, Room, Submitter};
 pub use message::Message;
 
-use crate::approval::Change;
+use crate::approval::{APPROVALS_APP, Approved, Change};
 use crate::block::Payload;
 use crate::block::{BlockInfo, Proposal};
 use crate::certificate::Qc;
 use crate::check::Checked;
 use crate::committee::{Committee, Validators};
 use crate::core::To;
-use crate::entry::Key;
-use crate::entry::Whole;
+use crate::entry::{InvalidEntry, Key, Whole};
 use crate::ids::{BlockId, Digest, Height, Round, Seat, Seq};
 use crate::tree::Verdict;
 use batch::Store;
@@ -200,6 +199,8 @@ pub enum Input {
         blocks: Vec<Checked<Proposal>>,
         /// What commits them; none for what is read from disk.
         proof: Option<Checked<Qc>>,
+        /// Who voted in their epoch, if that is over: those may have what they order, and others not.
+        before: Option<Arc<Committee>>,
     },
     /// [`crate::Output::EpochEnded`].
     EpochEnded {
@@ -439,6 +440,10 @@ impl Payloads {
             return Err(NotTaken::Ordered);
         }
         whole.check_life(self.wall(now))?;
+        let hears = |one| self.chain.hears(&one);
+        if whole.entry.app == APPROVALS_APP && !Approved::read(&self.committee, &whole).is_some_and(hears) {
+            return Err(InvalidEntry::Approval.into());
+        }
         let (ordered, max) = (self.chain.live(), crate::limits::LIVE_ENTRIES_MAX);
         if ordered + self.mempool.held().entries >= max {
             return Err(NotTaken::Busy(Busy::Chain { ordered, max }));
@@ -523,7 +528,9 @@ impl Machine for Payloads {
             Input::Received { from, message } => self.on_received(now, from, message, out),
             Input::Build { round, parent } => self.on_build(now, round, &parent, out),
             Input::Validate { block } => self.on_validate(&block),
-            Input::Commit { blocks, proof } => self.on_commit(&blocks, proof.as_ref()),
+            Input::Commit { blocks, proof, before } => {
+                self.on_commit(&blocks, proof.as_ref(), before.as_deref());
+            }
             Input::EpochEnded { committee } => self.on_epoch(committee),
             Input::Loaded { batch, content } => self.on_loaded(now, batch, content, out),
             Input::Persisted { upto } => self.on_persisted(upto, out),

@@ -29,12 +29,18 @@ impl Payloads {
         }
     }
 
-    pub(super) fn on_commit(&mut self, blocks: &[Checked<Proposal>], proof: Option<&Checked<Qc>>) {
+    pub(super) fn on_commit(
+        &mut self,
+        blocks: &[Checked<Proposal>],
+        proof: Option<&Checked<Qc>>,
+        before: Option<&Committee>,
+    ) {
         // Who signed has validated the block and all below it, so it has what they order.
+        let committee = before.unwrap_or(&self.committee);
         let signers = proof.into_iter().flat_map(|proof| proof.signers.seats());
-        let signers = signers.filter_map(|seat| self.committee.id(seat)).filter(|id| *id != self.config.me);
+        let signers = signers.filter_map(|seat| committee.id(seat)).filter(|id| *id != self.config.me);
         let signers: Vec<NodeId> = signers.collect();
-        let all = self.committee.validators().list().iter().map(|validator| validator.id);
+        let all = committee.validators().list().iter().map(|validator| validator.id);
         let others: Vec<NodeId> = all.filter(|id| *id != self.config.me && !signers.contains(id)).collect();
         for block in blocks {
             if let Some(known) = self.chain.insert(block) {

@@ -192,7 +192,7 @@ impl World {
         self.places[place].carried.machine = Some(machine);
         self.tell_payloads(place, Input::Clock(wall(self.now)));
         if !committed.is_empty() {
-            self.tell_payloads(place, Input::Commit { blocks: committed, proof: None });
+            self.tell_payloads(place, Input::Commit { blocks: committed, proof: None, before: None });
         }
         self.carry_later(0, place, Event::Wake);
     }
@@ -217,7 +217,7 @@ impl World {
     pub(crate) fn approve(&mut self, place: usize, next: &Validators, life: Duration) {
         let until = wall(self.now.after(life));
         let Some(machine) = self.places[place].core.as_ref() else { return };
-        let approval = Approval::sign(&self.places[place].key, machine.committee(), next.clone());
+        let approval = Approval::sign(&self.places[place].key, machine.committee(), next.clone(), until);
         let (data, salt) = (ByteBuf::from(approval.encode()), self.now.as_micros());
         let entry = whole(&Entry { app: APPROVALS_APP.to_owned(), data, until, salt });
         self.tell_payloads(place, Input::Submit { id: SubmitId(0), from: Submitter::Here, entry });
@@ -242,7 +242,7 @@ impl World {
             }
             Said::Commit { blocks, proof } => {
                 self.judge.check_proof(&self.options, &self.places[place], &blocks, &proof);
-                Input::Commit { blocks, proof: Some(proof) }
+                Input::Commit { blocks, proof: Some(proof), before: None }
             }
             Said::EpochEnded { ref committee, .. } => {
                 self.carry_later(

@@ -193,7 +193,11 @@ impl Log {
             Said::Commit { blocks, proof } => {
                 let tip = blocks.last().map(|last| catch_up::Input::Committed(last.header().height));
                 queue.extend(tip.map(Input::CatchUp));
-                let told = payloads::Input::Commit { blocks: blocks.clone(), proof: Some(proof.clone()) };
+                let told = payloads::Input::Commit {
+                    blocks: blocks.clone(),
+                    proof: Some(proof.clone()),
+                    before: None,
+                };
                 queue.push_back(Input::Payloads(told));
                 out.push(Output::Committed { blocks, proof });
             }

@@ -173,7 +173,7 @@ impl Path {
         let block = self.propose(payload);
         assert_eq!(self.judge(&block), Some(Verdict::Valid));
         self.extend(&block);
-        self.tell(Input::Commit { blocks: vec![block], proof: None })
+        self.tell(Input::Commit { blocks: vec![block], proof: None, before: None })
     }
 
     fn build(&mut self) -> Payload {
@@ -246,7 +246,7 @@ fn m1_an_entry_stands_once_on_a_chain_and_may_stand_on_another() {
     path.extend(&first);
     let above = path.propose(inline(&[a(2), a(1)]));
     assert_eq!(path.judge(&above), Some(Verdict::Invalid), "in a block that is not committed yet");
-    path.tell(Input::Commit { blocks: vec![first], proof: None });
+    path.tell(Input::Commit { blocks: vec![first], proof: None, before: None });
     let later = path.propose(inline(&[a(1)]));
     assert_eq!(path.judge(&later), Some(Verdict::Invalid), "in a committed block");
     assert_eq!(path.submit(Submitter::Here, &a(1)), Err(NotTaken::Ordered));
@@ -277,7 +277,7 @@ fn m1_what_is_remembered_goes_when_it_cannot_come_again() {
     let block = path.propose_at(inline(&[a(3)]), NOW + 11);
     assert_eq!(path.judge(&block), Some(Verdict::Valid));
     path.extend(&block);
-    path.tell(Input::Commit { blocks: vec![block], proof: None });
+    path.tell(Input::Commit { blocks: vec![block], proof: None, before: None });
     assert_eq!(path.machine.status().remembered, 2, "the first is forgotten, the third is new");
     let again = path.propose_at(inline(&[a(2)]), NOW + 12);
     assert_eq!(path.judge(&again), Some(Verdict::Invalid), "the second is not");
@@ -615,7 +615,7 @@ fn m6_what_is_committed_is_told_in_order_and_whole() {
         };
         outputs.iter().filter_map(told).collect()
     };
-    let outputs = path.tell(Input::Commit { blocks: vec![first, second], proof: None });
+    let outputs = path.tell(Input::Commit { blocks: vec![first, second], proof: None, before: None });
     assert!(told(&outputs).is_empty(), "the first is not whole");
     assert_eq!(path.machine.status().behind, 2);
     let outputs = path.hear(2, Message::Batch(bytes(&batch)));

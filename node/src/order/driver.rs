@@ -373,9 +373,12 @@ impl Driver {
     /// Over the streams of a validator; a node that follows asks instead.
     fn say(&self, to: To, message: payloads::Message) {
         let follows = self.epochs.borrow().current().seat(&self.me).is_none();
+        let fetches = matches!(message, payloads::Message::Fetch(_));
         match to {
-            // Who voted before is asked as by one who follows.
-            To::One(peer) if follows || !self.links.has(&peer) => return self.follower.say(peer, message),
+            // Who votes in another epoch is asked as by one who follows.
+            To::One(peer) if follows || (fetches && !self.links.hears(&peer)) => {
+                return self.follower.say(peer, message);
+            }
             To::All if follows => return,
             To::One(_) | To::All => {}
         }

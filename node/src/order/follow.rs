@@ -62,6 +62,8 @@ pub(super) struct Follower {
     compacted: mpsc::Sender<Behind>,
     tip: watch::Receiver<Height>,
     open: Arc<Mutex<BTreeMap<NodeId, Conversation>>>,
+    /// Who told the log where none of the validators did.
+    helper: Arc<Mutex<Option<NodeId>>>,
     /// Entries are handed on, as they are again and again until they are ordered.
     handed: Arc<Notify>,
     stop: CancellationToken,
@@ -124,10 +126,19 @@ impl Follower {
             heard,
             tip,
             open: Arc::default(),
+            helper: Arc::default(),
             handed: Arc::default(),
             stop: stop.clone(),
             tasks: tasks.clone(),
         }
+    }
+
+    fn helper(&self) -> Option<NodeId> {
+        *self.helper.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_helper(&self, helper: Option<NodeId>) {
+        *self.helper.lock().unwrap_or_else(PoisonError::into_inner) = helper;
     }
 
     fn checker(&self) -> Checker {
@@ -246,6 +257,8 @@ impl Follower {
             _ => return,
         };
         let this = self.clone();
+        // What is named by its content may come from anybody.
+        let keeper = self.helper().filter(|_| batch.is_some()).unwrap_or(keeper);
         self.tasks.spawn(self.stop.clone().run_until_cancelled_owned(async move {
             let answer = this.ask(keeper, &ask).await;
             if let Err(why) = &answer {
@@ -298,18 +311,17 @@ impl Follower {
             keepers.into_iter().partition(|keeper| peers.contains(keeper));
         for keepers in [&near, &far] {
             if self.follow_each(keepers, links).await.is_some() {
+                self.set_helper(None);
                 return true;
             }
         }
         let others = peers.into_iter().filter(|peer| !near.contains(peer)).take(OTHERS_MAX);
-        let other = self.follow_each(&others.collect::<Vec<_>>(), links).await;
-        if let Some(other) = other {
-            // What is far is asked of it too.
-            let helps = Input::CatchUp(catch_up::Input::Peers(vec![other]));
-            // Ignored because the node stops.
-            drop(self.heard.send(Heard::Log(helps)).await);
-        }
-        other.is_some()
+        self.follow_each(&others.collect::<Vec<_>>(), links).await.is_some()
+    }
+
+    /// Whether somebody votes in the epoch that is under way.
+    fn is_keeper(&self, peer: &NodeId) -> bool {
+        self.epochs.borrow().current().seat(peer).is_some()
     }
 
     /// Follows what each of them tells, one after the other. The last that told something.
@@ -317,6 +329,13 @@ impl Follower {
         let mut teller = None;
         for keeper in keepers {
             let mut told = false;
+            if !self.is_keeper(keeper) {
+                // What is far is asked of it as well, and what blocks order.
+                self.set_helper(Some(*keeper));
+                let helps = Input::CatchUp(catch_up::Input::Peers(vec![*keeper]));
+                // Ignored because the node stops.
+                drop(self.heard.send(Heard::Log(helps)).await);
+            }
             match Asking::open(&self.overlay, *keeper).await {
                 Ok(asking) => {
                     if let Err(why) = self.follow_one(*keeper, asking, links, &mut told).await {

@@ -211,9 +211,12 @@ impl Links {
         self.to.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether there is, or should be, a channel to this one.
-    pub(super) fn has(&self, peer: &NodeId) -> bool {
-        self.to().contains_key(peer)
+    /// Whether there is a channel to this one, and something came from it: who votes in a later epoch than this node
+    /// knows does not listen to it.
+    pub(super) fn hears(&self, peer: &NodeId) -> bool {
+        let heard =
+            |link: &Arc<Link>| link.up.load(Ordering::Relaxed) && link.heard.load(Ordering::Relaxed) > 0;
+        self.to().get(peer).is_some_and(heard)
     }
 
     /// Says something to one validator.

@@ -3,7 +3,8 @@
 //! # Rules
 //!
 //! * **S1, need.** A snapshot is asked for when so many validators say that they kept nothing of what is asked for that
-//!   one of them is honest. A lie costs no more than the blocks between here and a snapshot that a quorum vouches for.
+//!   one of them is honest; or one other peer does, which is asked only where no validator of the epoch tells anything.
+//!   A lie costs no more than the blocks between here and a snapshot that a quorum vouches for.
 //! * **S2, proof.** A snapshot is taken when its proof holds ([`Certified::check`]), and a piece when it has the digest
 //!   that stands in it. Who gives another is asked for none any more.
 //! * **S3, nothing twice.** Pieces that are here are not asked for again: after a restart, or for a newer snapshot.
@@ -80,12 +81,13 @@ impl Rebase {
             let tip = *self.tip.borrow();
             said.retain(|_, base| *base > tip);
             let committee = self.committee();
-            let seats = said.keys().filter_map(|keeper| committee.seat(keeper));
-            if !committee.has_honest(seats) {
+            let seats: Vec<_> = said.keys().filter_map(|keeper| committee.seat(keeper)).collect();
+            if seats.len() == said.len() && !committee.has_honest(seats) {
                 continue;
             }
+            let keepers = said.keys().copied().collect();
             tracing::info!(%tip, "the log is not kept from here on: this node goes on from a snapshot");
-            match self.fetch(tip).await {
+            match self.fetch(tip, keepers).await {
                 Ok(certified) => {
                     let height = certified.manifest.base.height();
                     match self.order.go_on_from(&certified, &self.stop).await {
@@ -109,11 +111,12 @@ impl Rebase {
         Arc::clone(self.epochs.borrow().current())
     }
 
-    /// The newest snapshot above a height that a quorum vouches for, with all its pieces on disk.
-    async fn fetch(&self, tip: Height) -> Result<Certified, String> {
+    /// The newest snapshot above a height that a quorum vouches for, with all its pieces on disk: of validators, and of
+    /// those who said that there is one.
+    async fn fetch(&self, tip: Height, who: BTreeSet<NodeId>) -> Result<Certified, String> {
         let me = self.order.start.overlay.id();
-        let keepers = validators(&self.committee()).into_iter().filter(|id| *id != me);
-        let keepers: Vec<NodeId> = keepers.collect();
+        let keepers: BTreeSet<NodeId> = who.into_iter().chain(validators(&self.committee())).collect();
+        let keepers: Vec<NodeId> = keepers.into_iter().filter(|id| *id != me).collect();
         let genesis = Arc::clone(self.epochs.borrow().first());
         let (mut asking, mut newest) = (JoinSet::new(), None::<Certified>);
         for keeper in keepers.iter().copied() {

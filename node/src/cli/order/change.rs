@@ -18,6 +18,8 @@ use crate::exit::ErrorCode;
 
 /// How long it waits for the others when nobody says.
 const PATIENCE: Duration = Duration::from_secs(300);
+/// How long it waits until what it says is ordered, before it looks around again.
+const ORDERED_WITHIN_MS: u64 = 10_000;
 /// How often it looks how far they are, and how often who joins tries to be heard.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 const TRY_EVERY: Duration = Duration::from_secs(1);
@@ -39,19 +41,26 @@ pub(super) async fn change(session: &Session, args: &Change) -> Result<(), Failu
     let before = client.get::<OrderStatusDocument>(routes::ORDER_STATUS).await?.document;
     let ids = args.validators.iter().map(|text| read_validator(session, text.trim()));
     let ids = ids.collect::<Result<Vec<NodeId>, Failure>>()?;
-    let patience = session.timeout().unwrap_or(PATIENCE);
-    let began = Instant::now();
+    // Who names a time waits for so long, or for ever.
+    let patience = if session.patient { session.timeout() } else { Some(PATIENCE) };
+    let mut wanted = ids.clone();
+    wanted.sort_unstable();
+    let (began, mut epoch) = (Instant::now(), before.epoch);
     let (mut said, mut shown): (Option<(Instant, bool)>, Option<String>) = (None, None);
     let (mut known, mut hindered) = (None, None);
     loop {
         let status = client.get::<OrderStatusDocument>(routes::ORDER_STATUS).await?.document;
-        if status.epoch > before.epoch {
-            return done(session, &status, &ids);
+        if status.epoch > epoch {
+            if said.is_some_and(|(_, heard)| heard) || votes(&status) == wanted {
+                return done(session, &status, &wanted);
+            }
+            // One that comes from far behind: the epoch that is to end is a later one.
+            (epoch, said) = (status.epoch, None);
         }
         let again = |(at, heard): (Instant, bool)| at.elapsed() >= if heard { SAY_EVERY } else { TRY_EVERY };
         if said.is_none_or(again) {
-            let timeout_ms = u64::try_from(patience.as_millis()).ok();
-            let request = OrderChangeRequest { validators: ids.clone(), epoch: before.epoch, timeout_ms };
+            let timeout_ms = Some(ORDERED_WITHIN_MS);
+            let request = OrderChangeRequest { validators: ids.clone(), epoch, timeout_ms };
             match client.post::<OrderChangeDocument>(routes::ORDER_CHANGES, &request).await {
                 Ok(answer) => {
                     (said, hindered) = (Some((Instant::now(), answer.document.heard)), None);
@@ -60,14 +69,14 @@ pub(super) async fn change(session: &Session, args: &Change) -> Result<(), Failu
                 // They changed a moment ago.
                 Err(Failure::Error(error)) if error.code == ErrorCode::Conflict => {}
                 // It waits for others anyway.
-                Err(Failure::Error(error)) if error.code == ErrorCode::NoQuorum => {
+                Err(Failure::Error(error))
+                    if matches!(error.code, ErrorCode::NoQuorum | ErrorCode::Timeout) =>
+                {
                     (said, hindered) = (Some((Instant::now(), false)), Some(error));
                 }
                 Err(failure) => return Err(failure),
             }
         }
-        let mut wanted: Vec<NodeId> = ids.clone();
-        wanted.sort_unstable();
         known = status.changes.into_iter().find(|change| change.validators == wanted).or(known);
         if let Some(change) = &known {
             let typed: Vec<(NodeId, &str)> =
@@ -78,20 +87,34 @@ pub(super) async fn change(session: &Session, args: &Change) -> Result<(), Failu
                 shown = Some(line);
             }
         }
-        if began.elapsed() >= patience {
-            if let Some(error) = hindered {
-                return Err(Failure::Error(error));
-            }
-            let message = "timed out waiting for the others";
-            let document = ErrorDocument::new(ErrorCode::Timeout, message)
-                .detail("so far", shown.unwrap_or_default())
-                .detail("", "what this node approved counts for a minute more");
-            return Err(document
-                .hint("wattle order change, with the same validators, on each of them")
-                .into());
+        if patience.is_some_and(|patience| began.elapsed() >= patience) {
+            return Err(given_up(shown, said, hindered).into());
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
+}
+
+/// The others did not come.
+fn given_up(
+    shown: Option<String>,
+    said: Option<(Instant, bool)>,
+    hindered: Option<Box<ErrorDocument>>,
+) -> ErrorDocument {
+    if let Some(error) = hindered {
+        return *error;
+    }
+    let document = ErrorDocument::new(ErrorCode::Timeout, "timed out waiting for the others")
+        .detail("so far", shown.unwrap_or_default());
+    let what = match said {
+        Some((_, true)) => "what this node approved counts for a minute more",
+        _ => "this node was not heard: nobody who votes wants these so far",
+    };
+    document.detail("", what).hint("wattle order change, with the same validators, on each of them")
+}
+
+/// Who votes.
+fn votes(status: &OrderStatusDocument) -> Vec<NodeId> {
+    status.validators.iter().map(|validator| validator.id).collect()
 }
 
 fn progress(change: &OrderChange, validators: &[OrderValidator], typed: &[(NodeId, &str)]) -> String {
@@ -112,10 +135,8 @@ fn progress(change: &OrderChange, validators: &[OrderValidator], typed: &[(NodeI
     )
 }
 
-fn done(session: &Session, status: &OrderStatusDocument, ids: &[NodeId]) -> Result<(), Failure> {
-    let validators: Vec<NodeId> = status.validators.iter().map(|validator| validator.id).collect();
-    let mut wanted = ids.to_vec();
-    wanted.sort_unstable();
+fn done(session: &Session, status: &OrderStatusDocument, wanted: &[NodeId]) -> Result<(), Failure> {
+    let validators = votes(status);
     if validators != wanted {
         let message = format!("epoch {} began with other validators than these", status.epoch);
         return Err(ErrorDocument::new(ErrorCode::Conflict, message).hint("wattle order validators").into());

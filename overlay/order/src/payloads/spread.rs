@@ -130,6 +130,10 @@ impl Payloads {
             }
             return;
         }
+        if !self.store.wants(&digest) && batch.keys().all(|key| self.chain.is_spent(&key)) {
+            // It is ordered, or never will be: what is taken now would be let go, and a block may have it.
+            return;
+        }
         let ahead = Duration::from_millis(ENTRY_LIFE_MAX_MS + TIME_DRIFT_MAX_MS);
         let sensible = batch.until() >= self.chain.time && batch.until() <= self.wall(now).after(ahead);
         if self.store.wants(&digest) || (sensible && self.store.has_room_for(from, batch.bytes())) {

@@ -252,6 +252,24 @@ fn m1_an_entry_stands_once_on_a_chain_and_may_stand_on_another() {
     assert_eq!(path.submit(Submitter::Here, &a(1)), Err(NotTaken::Ordered));
 }
 
+/// Its author may not have heard that it is here, and what is no block's goes from the disk in the end.
+#[test]
+fn m3_a_batch_that_is_ordered_is_not_taken_again_when_its_author_tells_it_again() {
+    let mut path = Path::new();
+    let content = |number: u64| vec![a(2 * number), a(2 * number + 1)];
+    let mut outputs = Vec::new();
+    // As many as push the first out of memory.
+    for number in 0..=wattle_order::limits::SERVED_BATCHES_MAX as u64 + 1 {
+        outputs.extend(path.hear(1, Message::Batch(bytes(&content(number)))));
+        outputs.extend(path.commit(by_batch(&content(number))));
+    }
+    let first = digest(&content(0));
+    outputs.extend(path.hear(1, Message::Batch(bytes(&content(0)))));
+    outputs.extend(path.commit(inline(&[a(5000)])));
+    let forgotten = |output: &Output| matches!(output, Output::Forget { batch } if *batch == first);
+    assert!(!outputs.iter().any(forgotten), "a block that is committed has it");
+}
+
 #[test]
 fn m1_an_entry_lives_at_its_blocks_time_or_stands_nowhere() {
     let mut path = Path::new();

@@ -214,7 +214,8 @@ fn one_that_gives_wrong_pieces_and_a_kill_in_the_middle_keep_no_newcomer_from_a_
     compact(&net, &["1", "2", "3", "4"]);
     net.ok(&["testnet", "kill", "4"]);
     let pieces = spoil_pieces(&net, "erin");
-    assert!(pieces > megabytes, "{pieces} pieces");
+    // The next snapshot is due when there is twice as much: the last has half of it at the least, in halves of a MiB.
+    assert!(pieces + 1 >= megabytes, "{pieces} pieces");
     net.ok(&["testnet", "restart", "4"]);
     net.ok(&["testnet", "kill", "0"]);
     wipe(&net, "alice");

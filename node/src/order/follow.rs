@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_bytes::ByteBuf;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
@@ -40,6 +40,8 @@ const PAUSE: Duration = Duration::from_millis(300);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// How long after entries were handed on the log may stand still before another keeper is asked.
 const IN_VAIN: Duration = Duration::from_secs(1);
+/// How long one that was not reached is not tried again.
+const FAILED_FOR: Duration = Duration::from_secs(1);
 /// Other peers that are asked.
 const OTHERS_MAX: usize = 8;
 /// How often a validator looks whether it hears of the log as one.
@@ -76,10 +78,19 @@ pub(super) struct Behind {
     pub(super) keeper: NodeId,
     /// Up to there it has a snapshot only.
     pub(super) base: Height,
+    /// It is no validator, and is asked because none of those tells anything.
+    pub(super) helps: bool,
 }
 
 /// With one keeper, one question at a time: each has room for two channels of a node, and one is for the newest blocks.
-type Conversation = Arc<tokio::sync::Mutex<Option<Asking>>>;
+type Conversation = Arc<tokio::sync::Mutex<Talk>>;
+
+#[derive(Default)]
+struct Talk {
+    asking: Option<Asking>,
+    /// When it could not be opened: whoever waits meanwhile need not try again.
+    failed: Option<Instant>,
+}
 
 /// An open conversation with one keeper.
 struct Asking {
@@ -137,8 +148,15 @@ impl Follower {
         *self.helper.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn set_helper(&self, helper: Option<NodeId>) {
-        *self.helper.lock().unwrap_or_else(PoisonError::into_inner) = helper;
+    /// What is far is asked of it as well, and what blocks order.
+    async fn set_helper(&self, helper: Option<NodeId>) {
+        let before =
+            std::mem::replace(&mut *self.helper.lock().unwrap_or_else(PoisonError::into_inner), helper);
+        if before != helper {
+            let peers = Input::CatchUp(catch_up::Input::Peers(helper.into_iter().collect()));
+            // Ignored because the node stops.
+            drop(self.heard.send(Heard::Log(peers)).await);
+        }
     }
 
     fn checker(&self) -> Checker {
@@ -146,9 +164,9 @@ impl Follower {
     }
 
     /// A keeper kept nothing of what this node needs next.
-    fn tell_compacted(&self, keeper: NodeId, base: Height) {
+    fn tell_compacted(&self, keeper: NodeId, base: Height, helps: bool) {
         // Ignored because it is said again as long as it is so.
-        self.compacted.try_send(Behind { keeper, base }).unwrap_or_default();
+        self.compacted.try_send(Behind { keeper, base, helps }).unwrap_or_default();
     }
 
     /// Asks a keeper for its newest snapshot.
@@ -175,17 +193,22 @@ impl Follower {
             let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(open.entry(keeper).or_default())
         };
-        let mut conversation = conversation.lock().await;
-        if let Some(mut asking) = conversation.take()
+        let mut talk = conversation.lock().await;
+        if let Some(mut asking) = talk.asking.take()
             && let Ok(answer) = asking.ask(ask, ANSWER_MAX).await
         {
-            *conversation = Some(asking);
+            talk.asking = Some(asking);
             return Ok(answer);
         }
+        if talk.failed.is_some_and(|at| at.elapsed() < FAILED_FOR) {
+            return Err("it was not reached a moment ago".to_owned());
+        }
         // The old one may have been closed because nothing was asked for long.
-        let mut asking = Asking::open(&self.overlay, keeper).await?;
+        let opened = Asking::open(&self.overlay, keeper).await;
+        talk.failed = opened.is_err().then(Instant::now);
+        let mut asking = opened?;
         let answer = asking.ask(ask, ANSWER_MAX).await?;
-        *conversation = Some(asking);
+        talk.asking = Some(asking);
         Ok(answer)
     }
 
@@ -200,7 +223,7 @@ impl Follower {
                 }
                 Ok(Answer::Range(_) | Answer::Refused(_)) => Err(Unanswered::Nothing),
                 Ok(Answer::Compacted(base)) => {
-                    this.tell_compacted(keeper, base);
+                    this.tell_compacted(keeper, base, this.helper() == Some(keeper));
                     Err(Unanswered::Nothing)
                 }
                 Ok(_) => Err(Unanswered::Malformed),
@@ -257,10 +280,14 @@ impl Follower {
             _ => return,
         };
         let this = self.clone();
-        // What is named by its content may come from anybody.
-        let keeper = self.helper().filter(|_| batch.is_some()).unwrap_or(keeper);
         self.tasks.spawn(self.stop.clone().run_until_cancelled_owned(async move {
-            let answer = this.ask(keeper, &ask).await;
+            let mut answer = this.ask(keeper, &ask).await;
+            if let (Some(helper), Some(_)) = (this.helper(), batch)
+                && !matches!(answer, Ok(Answer::Batch(Some(_))))
+            {
+                // What is named by its content may come from anybody.
+                answer = this.ask(helper, &ask).await;
+            }
             if let Err(why) = &answer {
                 tracing::debug!(%keeper, why, "a keeper of the log does not answer");
             }
@@ -286,6 +313,7 @@ impl Follower {
             if committee.seat(&me).is_some() {
                 tokio::time::sleep(LOOK_AGAIN).await;
                 if links.reach_quorum(&committee) {
+                    self.set_helper(None).await;
                     continue;
                 }
             }
@@ -310,13 +338,13 @@ impl Follower {
         let (near, far): (Vec<NodeId>, Vec<NodeId>) =
             keepers.into_iter().partition(|keeper| peers.contains(keeper));
         for keepers in [&near, &far] {
-            if self.follow_each(keepers, links).await.is_some() {
-                self.set_helper(None);
+            if self.follow_each(keepers, links).await {
+                self.set_helper(None).await;
                 return true;
             }
         }
         let others = peers.into_iter().filter(|peer| !near.contains(peer)).take(OTHERS_MAX);
-        self.follow_each(&others.collect::<Vec<_>>(), links).await.is_some()
+        self.follow_each(&others.collect::<Vec<_>>(), links).await
     }
 
     /// Whether somebody votes in the epoch that is under way.
@@ -324,18 +352,10 @@ impl Follower {
         self.epochs.borrow().current().seat(peer).is_some()
     }
 
-    /// Follows what each of them tells, one after the other. The last that told something.
-    async fn follow_each(&mut self, keepers: &[NodeId], links: &Links) -> Option<NodeId> {
-        let mut teller = None;
+    /// Follows what each of them tells, one after the other. Whether any told something.
+    async fn follow_each(&mut self, keepers: &[NodeId], links: &Links) -> bool {
+        let mut told = false;
         for keeper in keepers {
-            let mut told = false;
-            if !self.is_keeper(keeper) {
-                // What is far is asked of it as well, and what blocks order.
-                self.set_helper(Some(*keeper));
-                let helps = Input::CatchUp(catch_up::Input::Peers(vec![*keeper]));
-                // Ignored because the node stops.
-                drop(self.heard.send(Heard::Log(helps)).await);
-            }
             match Asking::open(&self.overlay, *keeper).await {
                 Ok(asking) => {
                     if let Err(why) = self.follow_one(*keeper, asking, links, &mut told).await {
@@ -344,11 +364,8 @@ impl Follower {
                 }
                 Err(why) => tracing::debug!(%keeper, why, "a keeper of the log is not reached"),
             }
-            if told {
-                teller = Some(*keeper);
-            }
         }
-        teller
+        told
     }
 
     /// Follows what one keeper tells until it has nothing new. `told`: it told something, or that there is nothing.
@@ -375,11 +392,14 @@ impl Follower {
                 () = self.in_vain() => return Ok(()),
             };
             if let Answer::Compacted(base) = answer {
-                self.tell_compacted(keeper, base);
+                self.tell_compacted(keeper, base, !self.is_keeper(&keeper));
                 return Ok(());
             }
             let news = self.take(answer).await?;
             *told = true;
+            if news && !self.is_keeper(&keeper) {
+                self.set_helper(Some(keeper)).await;
+            }
             if !news {
                 return Ok(());
             }

@@ -4,7 +4,7 @@
 //!
 //! * **S1, need.** A snapshot is asked for when so many validators say that they kept nothing of what is asked for that
 //!   one of them is honest; or one other peer does, which is asked only where no validator of the epoch tells anything.
-//!   A lie costs no more than the blocks between here and a snapshot that a quorum vouches for.
+//!   A lie costs no more than the blocks before a snapshot that a quorum vouches for.
 //! * **S2, proof.** A snapshot is taken when its proof holds ([`Certified::check`]), and a piece when it has the digest
 //!   that stands in it. Who gives another is asked for none any more.
 //! * **S3, nothing twice.** Pieces that are here are not asked for again: after a restart, or for a newer snapshot.
@@ -73,7 +73,7 @@ impl Rebase {
     pub(super) async fn run(mut self) {
         let mut said: BTreeMap<NodeId, Height> = BTreeMap::new();
         loop {
-            let Behind { keeper, base } = tokio::select! {
+            let Behind { keeper, base, helps } = tokio::select! {
                 Some(behind) = self.behind.recv() => behind,
                 () = self.stop.cancelled() => return,
             };
@@ -81,8 +81,8 @@ impl Rebase {
             let tip = *self.tip.borrow();
             said.retain(|_, base| *base > tip);
             let committee = self.committee();
-            let seats: Vec<_> = said.keys().filter_map(|keeper| committee.seat(keeper)).collect();
-            if seats.len() == said.len() && !committee.has_honest(seats) {
+            let seats = said.keys().filter_map(|keeper| committee.seat(keeper));
+            if !helps && !committee.has_honest(seats) {
                 continue;
             }
             let keepers = said.keys().copied().collect();

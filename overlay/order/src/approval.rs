@@ -17,7 +17,7 @@ use crate::limits::{APPROVAL_LIFE_MS, APPROVALS_PER_BLOCK_MAX, ENTRY_BYTES_MAX};
 pub const APPROVALS_APP: &str = "validators/1";
 
 /// A node's word that these are to vote from the next epoch on. Who joins says by it that it follows the log and is
-/// ready. It counts for a minute behind its block, and no longer than it says itself.
+/// ready. It counts until the time that it says, which is at most a minute behind its block.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Approval {
     /// The epoch that is to end: in another one it counts for nothing.
@@ -77,9 +77,7 @@ pub(crate) struct Approved {
     /// None of one who joins: somebody who votes says what it wants.
     next: Option<Arc<Validators>>,
     digest: Digest,
-    /// What it says itself: a later word has a later time.
-    said: UnixTime,
-    /// In no block whose time is later does it count.
+    /// In no block whose time is later does it count; and a later word has a later time.
     until: UnixTime,
 }
 
@@ -95,12 +93,12 @@ impl Approved {
             Some(_) => Some(Arc::new(Validators::try_from(next).ok()?)),
             None => None,
         };
-        Some(Self { epoch, by, next, digest, said: until, until })
+        Some(Self { epoch, by, next, digest, until })
     }
 
-    /// The approval in an entry that somebody hands in.
-    pub(crate) fn read(committee: &Committee, whole: &Whole) -> Option<Self> {
-        Self::of(committee, Approval::read(committee, whole)?)
+    /// Whether it is a newer word than one that is known. An old one that somebody else says again changes nothing.
+    fn replaces(&self, known: &Self) -> bool {
+        self.until > known.until
     }
 }
 
@@ -114,11 +112,13 @@ pub(crate) fn approved<'a>(
     if block.epoch != committee.epoch() {
         return Vec::new();
     }
-    let last = block.time.after(Duration::from_millis(APPROVAL_LIFE_MS));
-    let entries = entries.filter(|whole| whole.entry.app == APPROVALS_APP);
-    let read = entries.filter_map(|whole| Approval::read(committee, whole)).take(APPROVALS_PER_BLOCK_MAX);
-    let hold = read.filter_map(|approval| Approved::of(committee, approval));
-    hold.map(|one| Approved { until: one.until.min(last), ..one }).collect()
+    let (last, mut heard) = (block.time.after(Duration::from_millis(APPROVAL_LIFE_MS)), BTreeSet::new());
+    let entries = entries.filter(|whole| whole.entry.app == APPROVALS_APP && whole.key.until <= last);
+    let read = entries.filter_map(|whole| Approval::read(committee, whole));
+    // One word said again and again takes one place.
+    let once =
+        read.filter(|approval| heard.insert((approval.by, approval.until, *approval.signature.as_bytes())));
+    once.take(APPROVALS_PER_BLOCK_MAX).filter_map(|approval| Approved::of(committee, approval)).collect()
 }
 
 /// Validators that somebody wants for the next epoch.
@@ -148,16 +148,16 @@ impl Approvals {
     pub(crate) fn add(&mut self, committee: &Committee, time: UnixTime, approved: &[Approved]) {
         self.expire(time);
         for one in approved.iter().filter(|one| one.epoch == committee.epoch()) {
+            let newer = |known: &Approved| one.replaces(known);
             if one.next.is_some() {
-                // An old word that somebody else says again changes nothing.
-                let later = |known: &Approved| {
-                    one.said > known.said || (one.said == known.said && one.digest == known.digest)
-                };
-                if self.votes.get(&one.by).is_none_or(later) {
+                if self.votes.get(&one.by).is_none_or(newer) {
                     self.votes.insert(one.by, one.clone());
                 }
             } else if self.wants(&one.digest) {
-                self.joins.insert((one.digest, one.by), one.clone());
+                let place = (one.digest, one.by);
+                if self.joins.get(&place).is_none_or(newer) {
+                    self.joins.insert(place, one.clone());
+                }
             }
         }
         self.expire(time);
@@ -175,9 +175,17 @@ impl Approvals {
         self.votes.values().any(|vote| vote.digest == *digest)
     }
 
-    /// Whether a word would change anything now.
-    pub(crate) fn hears(&self, one: &Approved) -> bool {
-        one.next.is_some() || self.wants(&one.digest)
+    /// Whether an approval that somebody hands in would change anything. What costs most is looked at last.
+    pub(crate) fn hears(&self, committee: &Committee, whole: &Whole) -> bool {
+        let Some(approval) = Approval::read(committee, whole) else { return false };
+        let digest = approval.digest();
+        let known = match committee.seat(&approval.by) {
+            Some(_) => self.votes.get(&approval.by),
+            None if !self.wants(&digest) => return false,
+            None => self.joins.get(&(digest, approval.by)),
+        };
+        let newer = known.is_none_or(|known| approval.until > known.until);
+        newer && Approved::of(committee, approval).is_some()
     }
 
     /// What is wanted at that time, each set once.
@@ -324,11 +332,17 @@ mod tests {
         let committee = committee(&[1, 2, 3, 4]);
         let good = ordered(&sign(1, &committee, &[1, 2, 3, 5], 9), 9);
         let junk = ordered(&sign(6, &committee, &[1, 2, 3, 5], 9), 9);
-        let many = vec![Arc::clone(&good); APPROVALS_PER_BLOCK_MAX + 7];
+        let words = (0..APPROVALS_PER_BLOCK_MAX as u64 + 7).map(|word| 9 + word);
+        let many: Vec<_> =
+            words.map(|until| ordered(&sign(1, &committee, &[1, 2, 3, 5], until), until)).collect();
         assert_eq!(approved(&committee, &block(1, 1), many.iter()).len(), APPROVALS_PER_BLOCK_MAX);
         assert!(approved(&committee, &block(2, 1), many.iter()).is_empty(), "in a block of another epoch");
         let behind = [vec![junk; APPROVALS_PER_BLOCK_MAX + 7], vec![good]].concat();
         assert_eq!(approved(&committee, &block(1, 1), behind.iter()).len(), 1);
+        let again = vec![Arc::clone(&behind[behind.len() - 1]); 3];
+        assert_eq!(approved(&committee, &block(1, 1), again.iter()).len(), 1, "one word, said three times");
+        let long = [ordered(&sign(1, &committee, &[1, 2, 3, 5], 2 + APPROVAL_LIFE_MS), 2 + APPROVAL_LIFE_MS)];
+        assert!(approved(&committee, &block(1, 1), long.iter()).is_empty(), "it would count for too long");
     }
 
     #[test]

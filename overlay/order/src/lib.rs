@@ -48,7 +48,8 @@
 //!   shows a signature of its key that its record does not know of, it signs nothing more in this epoch, and its
 //!   record says so. So a data directory that was wiped or copied is found out before it
 //!   signs twice, as far as the others tell what they have; that one key signs at the same moment in two places only
-//!   its evidence shows.
+//!   its evidence shows. Into an epoch each key comes with nothing signed, and signs at once: to wait there for others
+//!   would stop a log in which one was away when the epoch began and another one died since.
 //! * **Persist before send.** What is signed leaves only when the disk has the record that covers it; the types of
 //!   `journal` leave no other way.
 //!

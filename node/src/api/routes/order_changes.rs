@@ -6,7 +6,8 @@ use std::time::Duration;
 use axum::Json as Answer;
 use axum::extract::State;
 use wattle_order::limits::APPROVAL_LIFE_MS;
-use wattle_order::{APPROVALS_APP, Approval, Change, Committee, Validator, Validators};
+use wattle_order::payloads::NotTaken;
+use wattle_order::{APPROVALS_APP, Approval, Change, Committee, InvalidEntry, Validator, Validators};
 use wattle_types::NodeId;
 
 use super::super::documents::{
@@ -18,12 +19,12 @@ use super::order::{Patience, Waiting, check_quorum, entry, lately, log, submit_f
 use crate::clock::unix_now;
 use crate::exit::ErrorCode;
 use crate::node::{Node, count};
-use crate::order;
+use crate::order::{self, SubmitError};
 
 type Result<T> = std::result::Result<T, ApiFailure>;
 
-/// How long an approval counts, and so how long it may wait to be ordered.
-const LIFE: Duration = Duration::from_millis(APPROVAL_LIFE_MS);
+/// How long an approval counts, and so how long it may wait to be ordered: less than it could, for clocks differ.
+const LIFE: Duration = Duration::from_millis(APPROVAL_LIFE_MS / 4 * 3);
 
 /// As others are told of it.
 pub(super) fn row(committee: &Committee, change: &Change) -> OrderChange {
@@ -79,7 +80,13 @@ pub(super) async fn approve(
         let approval = Approval::sign(node.order.key(), &committee, wanted.next.clone(), until);
         let whole = entry(Some(APPROVALS_APP.to_owned()), &approval.encode(), None, Some(until.as_millis()))?;
         let waiting = Waiting { hash: whole.transaction(), until };
-        let fate = log.submit(Arc::new(whole)).await.map_err(submit_failure)?;
+        let fate = log.submit(Arc::new(whole)).await.map_err(|error| match error {
+            // A moment ago it would have: whoever wanted it said otherwise, or they changed.
+            SubmitError::NotTaken(NotTaken::Invalid(why @ InvalidEntry::Approval)) => {
+                ApiFailure::new(ErrorCode::Conflict, why.to_string()).hint("wattle order status")
+            }
+            error => submit_failure(error),
+        })?;
         waiting.wait(Patience::new(&node, &log, request.timeout_ms), fate).await?;
     }
     let changes = log.view().await.map(|view| view.changes).unwrap_or_default();

@@ -164,7 +164,6 @@ impl Core {
         out: &mut Outbox<Output>,
     ) {
         // What another's proof led here by is the proof: the blocks that link it are not here.
-        let led = self.ending.is_some();
         let proof = self.ending.take().map_or(proof, |known| (*known).clone());
         let committee = Arc::new(self.committee.succeeded(proof.next.clone(), proof.anchor()));
         self.safety.enter(&committee);
@@ -192,10 +191,6 @@ impl Core {
         self.syncing = None;
         self.guard = super::Guard::default();
         self.committee = committee;
-        if led {
-            // The epoch began without this node, which may have voted in it with another disk (K).
-            self.greet(now, out);
-        }
         self.propose_if_due(now, out);
     }
 

@@ -10,7 +10,7 @@ use crate::collect::Witness;
 use crate::committee::Validators;
 use crate::evidence::Evidence;
 use crate::ids::{BlockId, Round};
-use crate::limits::EVIDENCE_PER_BLOCK_MAX;
+use crate::limits::{EVIDENCE_PER_BLOCK_MAX, UNCOMMITTED_MAX};
 use crate::safety::Draft;
 use crate::tree::{Entry, Verdict, admits};
 
@@ -59,13 +59,16 @@ impl Core {
             return;
         }
         let empty = parent.ends || !payload.is_within_limits();
+        // What may not be ordered before more is committed waits; the end of the epoch does not.
+        let deep = parent.info.height.next().0.saturating_sub(parent.commits.0) > UNCOMMITTED_MAX;
+        let bare = empty || deep;
         let draft = Draft {
             round,
             qc: self.high_qc.clone(),
             tc: self.high_tc.clone(),
             parent: parent.info,
-            payload: if empty { Payload::empty() } else { payload },
-            evidence: if empty { Vec::new() } else { self.evidence_on(&parent.info.id) },
+            payload: if bare { Payload::empty() } else { payload },
+            evidence: if bare { Vec::new() } else { self.evidence_on(&parent.info.id) },
             next: next.filter(|_| !empty),
             executed: self.executed_on(parent),
             time: time.max(parent.info.time),

@@ -183,8 +183,8 @@ impl Chain {
     }
 
     /// N: whether an approval would count.
-    pub(crate) fn hears(&self, one: &Approved) -> bool {
-        self.approvals.hears(one)
+    pub(crate) fn hears(&self, committee: &Committee, whole: &Whole) -> bool {
+        self.approvals.hears(committee, whole)
     }
 
     /// What is approved by blocks that were told of.

@@ -49,7 +49,7 @@ pub use batch::{Batch, InvalidBatch};
 pub use mempool::{Bounds, Busy, Mempool, NotTaken, Room, Submitter};
 pub use message::Message;
 
-use crate::approval::{APPROVALS_APP, Approved, Change};
+use crate::approval::{APPROVALS_APP, Change};
 use crate::block::Payload;
 use crate::block::{BlockInfo, Proposal};
 use crate::certificate::Qc;
@@ -440,8 +440,7 @@ impl Payloads {
             return Err(NotTaken::Ordered);
         }
         whole.check_life(self.wall(now))?;
-        let hears = |one| self.chain.hears(&one);
-        if whole.entry.app == APPROVALS_APP && !Approved::read(&self.committee, &whole).is_some_and(hears) {
+        if whole.entry.app == APPROVALS_APP && !self.chain.hears(&self.committee, &whole) {
             return Err(InvalidEntry::Approval.into());
         }
         let (ordered, max) = (self.chain.live(), crate::limits::LIVE_ENTRIES_MAX);

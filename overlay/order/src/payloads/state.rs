@@ -41,6 +41,8 @@ impl Payloads {
         let signers = signers.filter_map(|seat| committee.id(seat)).filter(|id| *id != self.config.me);
         let signers: Vec<NodeId> = signers.collect();
         let all = committee.validators().list().iter().map(|validator| validator.id);
+        // Who votes now has it by the time that those may be gone.
+        let all = all.chain(before.into_iter().flat_map(|_| self.validators()));
         let others: Vec<NodeId> = all.filter(|id| *id != self.config.me && !signers.contains(id)).collect();
         for block in blocks {
             if let Some(known) = self.chain.insert(block) {
@@ -50,9 +52,17 @@ impl Payloads {
         }
     }
 
+    fn validators(&self) -> impl Iterator<Item = NodeId> + use<'_> {
+        self.committee.validators().list().iter().map(|validator| validator.id)
+    }
+
     pub(super) fn on_epoch(&mut self, committee: Arc<Committee>) {
         self.seat = committee.seat(&self.config.me);
         self.committee = committee;
+        let now: Vec<NodeId> = self.validators().filter(|id| *id != self.config.me).collect();
+        for known in self.chain.blocks.values_mut() {
+            known.holders.extend(&now);
+        }
         // Who votes now hands nothing on; who does not any more begins anew.
         (self.hands_at, self.handed) = (None, BTreeSet::new());
         self.chain.enter_epoch();

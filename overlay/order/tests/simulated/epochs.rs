@@ -37,7 +37,7 @@ fn change_with(world: &mut World, from: usize, to: std::ops::Range<usize>, more:
             let old =
                 (from..from + 4).chain(to.clone()).filter(|place| epoch_of(world, *place) < Epoch(epoch));
             let old: Vec<usize> = old.collect();
-            old.into_iter().for_each(|place| world.approve(place, &set, 90 * SECOND));
+            old.into_iter().for_each(|place| world.approve(place, &set, 50 * SECOND));
             world.within(SECOND, entered)
         })
     } else {

@@ -350,19 +350,19 @@ fn validators_change_when_a_quorum_and_all_who_join_approve_and_not_before() {
         let epoch = |world: &World| epoch_of(world, 1).0;
         // Two of four are no quorum, and who leaves need not agree.
         for place in [1, 2, 4] {
-            world.approve(place, &next, 90 * SECOND);
+            world.approve(place, &next, 50 * SECOND);
             world.run(SECOND);
         }
         assert_eq!(epoch(&world), 1, "two of four are a quorum, seed {seed}");
         // A third wants others first.
         let others = validators(&world.places[..4].iter().map(|place| place.key.clone()).collect::<Vec<_>>());
-        world.approve(3, &others, 90 * SECOND);
+        world.approve(3, &others, 50 * SECOND);
         world.run(SECOND);
         assert_eq!(epoch(&world), 1, "seed {seed}");
         let wanted = &world.places[0].carried.machine.as_ref().unwrap().status().changes;
         let wanted: BTreeSet<usize> = wanted.iter().map(|change| change.approved.len()).collect();
         assert_eq!(wanted, BTreeSet::from([1, 3]));
-        world.approve(3, &next, 90 * SECOND);
+        world.approve(3, &next, 50 * SECOND);
         if !world.within(SECOND, |world| [1, 2, 3, 4].iter().all(|place| epoch_of(world, *place) == Epoch(2)))
         {
             world.fail("all agree, and the validators do not change");
@@ -389,18 +389,18 @@ fn nobody_is_made_a_validator_without_its_word_or_by_one_that_is_over() {
     let keys: Vec<_> = [0, 1, 2, 4].map(|place: usize| world.places[place].key.clone()).into();
     let next = validators(&keys);
     // What it says before anybody who votes wants it is not heard.
-    world.approve(4, &next, 90 * SECOND);
+    world.approve(4, &next, 50 * SECOND);
     world.run(SECOND);
     (0..4).for_each(|place| world.approve(place, &next, 10 * SECOND));
     world.run(5 * SECOND);
     assert_eq!(epoch_of(&world, 0), Epoch(1), "one who said nothing in time votes");
     world.run(6 * SECOND);
-    world.approve(4, &next, 90 * SECOND);
+    world.approve(4, &next, 50 * SECOND);
     world.run(2 * SECOND);
     assert_eq!(epoch_of(&world, 0), Epoch(1), "words that are over count");
     (0..4).for_each(|place| world.approve(place, &next, 10 * SECOND));
     world.run(SECOND / 2);
-    world.approve(4, &next, 90 * SECOND);
+    world.approve(4, &next, 50 * SECOND);
     assert!(world.within(SECOND, |world| epoch_of(world, 4) == Epoch(2)));
 }
 

@@ -102,8 +102,8 @@ impl Approved {
     }
 }
 
-/// The approvals among what a block orders, in its order. They count in blocks of their own epoch; beyond so many in one
-/// block they count for nothing.
+/// The approvals among what a block orders, in its order. They count in blocks of their own epoch, and no more than so
+/// many in one block.
 pub(crate) fn approved<'a>(
     committee: &Committee,
     block: &Header,

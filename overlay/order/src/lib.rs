@@ -34,9 +34,9 @@
 //!   on a certificate of round q, and a timeout of that round or later that claims less than q.
 //! * **M, payload.** What a block orders stands nowhere before on its chain, and is on the disk of who votes for it:
 //!   rules M1 to M6 in [`payloads`], a machine of its own beside the core.
-//! * **N, next validators.** They are agreed on in the log: by approvals that stand in blocks of the epoch
-//!   that is to end, and count for a minute. When a quorum approves one set, each its last, and so does everybody in the set, the
-//!   next block names it, and is the last of its epoch; a block that names another, or none, is invalid.
+//! * **N, next validators.** They are agreed on in the log: by approvals that stand in blocks of the epoch that is to
+//!   end, and count for a minute. When a quorum approves one set, each by its last word, and so does everybody in the
+//!   set, the next block names it, and is the last of its epoch; a block that names another, or none, is invalid.
 //! * **F, fetch by height.** What is far behind is fetched from several at once, each answer proven by itself: rules F1
 //!   to F5 in [`catch_up`].
 //! * **B, base.** Who begins from a snapshot ([`Certified`]) has all that is to be known of what was before it but the

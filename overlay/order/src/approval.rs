@@ -346,6 +346,19 @@ mod tests {
     }
 
     #[test]
+    fn n_those_who_are_to_vote_are_not_enough_without_a_quorum_of_those_who_do() {
+        let committee = committee(&[1, 2, 3, 4]);
+        let (next, at) = ([1, 2, 5, 6], UnixTime::from_millis(2));
+        let mut approvals = Approvals::default();
+        let mut say = |by: u8| {
+            approvals.add(&committee, at, &read(&committee, 1, &sign(by, &committee, &next, 9)));
+            approvals.decided(&committee, at)
+        };
+        assert!([1, 2, 5, 6].map(&mut say).iter().all(Option::is_none), "two of four");
+        assert_eq!(say(3), Some(set(&next)), "who leaves is asked too");
+    }
+
+    #[test]
     fn what_somebody_said_before_changes_nothing_when_others_say_it_again() {
         let committee = committee(&[1, 2, 3, 4]);
         let say = |next: &[u8], until: u64| read(&committee, 1, &sign(1, &committee, next, until));

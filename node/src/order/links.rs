@@ -6,7 +6,7 @@
 //! channel that ends is opened again, later each time, or at once when the validator connects.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -35,6 +35,9 @@ const TOGETHER: usize = 32;
 /// How long to wait before a channel is opened again: from here, doubled each time, up to there.
 const REOPEN_FROM: Duration = Duration::from_millis(100);
 const REOPEN_MAX: Duration = Duration::from_secs(3);
+/// A validator whose channel stands for no longer than this is not yet missed: of two connections to it one is closed
+/// after a while, with what goes over it, and who begins to vote is just being reached.
+const MISSED_AFTER: Duration = Duration::from_secs(1);
 /// What was checked is remembered in so many parts, so that several messages are checked at once.
 const SEEN_PARTS: usize = 4;
 
@@ -55,8 +58,9 @@ struct Link {
     news: Notify,
     /// Try again now.
     again: Notify,
-    up: AtomicBool,
-    /// When something came from it, in milliseconds since the start, from 1.
+    /// Since when no channel stands, in milliseconds since the start, from 1; 0 while one does.
+    down: AtomicU64,
+    /// When something came from it, likewise; 0 before.
     heard: AtomicU64,
     /// It votes no more.
     stop: CancellationToken,
@@ -112,6 +116,29 @@ impl Queue {
 }
 
 impl Link {
+    /// As it is before its first channel stands.
+    fn new(now: u64, stop: CancellationToken) -> Self {
+        Self {
+            stop,
+            waiting: Mutex::default(),
+            news: Notify::new(),
+            again: Notify::new(),
+            down: AtomicU64::new(now),
+            heard: AtomicU64::new(0),
+        }
+    }
+
+    fn is_up(&self) -> bool {
+        self.down.load(Ordering::Relaxed) == 0
+    }
+
+    fn reach(&self, now: u64) -> Reach {
+        let ago = |at: u64| Duration::from_millis(now.saturating_sub(at));
+        let (down, heard) = (self.down.load(Ordering::Relaxed), self.heard.load(Ordering::Relaxed));
+        let dropped = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).dropped;
+        Reach { up: down == 0 || ago(down) < MISSED_AFTER, heard: (heard > 0).then(|| ago(heard)), dropped }
+    }
+
     fn push(&self, frame: &Arc<[u8]>, weight: Weight) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let queue = match weight {
@@ -134,23 +161,12 @@ impl Link {
 /// How a validator is reached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reach {
-    /// The channel to it stands.
+    /// The channel to it stands, or did less than a second ago.
     pub up: bool,
     /// How long ago something came from it.
     pub heard: Option<Duration>,
     /// Frames that were not sent, because too many waited.
     pub dropped: u64,
-}
-
-fn link(stop: CancellationToken) -> Link {
-    Link {
-        stop,
-        waiting: Mutex::default(),
-        news: Notify::new(),
-        again: Notify::new(),
-        up: AtomicBool::new(false),
-        heard: AtomicU64::new(0),
-    }
 }
 
 /// What the streams are started with.
@@ -199,8 +215,8 @@ impl Links {
         });
         for peer in others {
             to.entry(peer).or_insert_with(|| {
-                let link = Arc::new(link(self.stop.child_token()));
-                let keeping = keep(self.overlay.clone(), self.chain, peer, Arc::clone(&link));
+                let link = Arc::new(Link::new(self.now(), self.stop.child_token()));
+                let keeping = keep(self.clone(), peer, Arc::clone(&link));
                 self.tasks.spawn(link.stop.clone().run_until_cancelled_owned(keeping));
                 link
             });
@@ -214,9 +230,7 @@ impl Links {
     /// Whether there is a channel to this one, and something came from it: who votes in a later epoch than this node
     /// knows does not listen to it.
     pub(super) fn hears(&self, peer: &NodeId) -> bool {
-        let heard =
-            |link: &Arc<Link>| link.up.load(Ordering::Relaxed) && link.heard.load(Ordering::Relaxed) > 0;
-        self.to().get(peer).is_some_and(heard)
+        self.to().get(peer).is_some_and(|link| link.is_up() && link.heard.load(Ordering::Relaxed) > 0)
     }
 
     /// Says something to one validator.
@@ -234,20 +248,14 @@ impl Links {
     /// How every other validator is reached.
     pub(super) fn reach(&self) -> BTreeMap<NodeId, Reach> {
         let now = self.now();
-        let reach = |link: &Link| {
-            let heard = link.heard.load(Ordering::Relaxed);
-            let dropped = link.waiting.lock().unwrap_or_else(PoisonError::into_inner).dropped;
-            let heard = (heard > 0).then(|| Duration::from_millis(now.saturating_sub(heard)));
-            Reach { up: link.up.load(Ordering::Relaxed), heard, dropped }
-        };
-        self.to().iter().map(|(id, link)| (*id, reach(link))).collect()
+        self.to().iter().map(|(id, link)| (*id, link.reach(now))).collect()
     }
 
     /// Whether this node votes, and has channels to so many that they and it are a quorum.
     pub(super) fn reach_quorum(&self, committee: &Committee) -> bool {
         let own = committee.seat(&self.overlay.id());
         let to = self.to();
-        let up = to.iter().filter(|(_, link)| link.up.load(Ordering::Relaxed));
+        let up = to.iter().filter(|(_, link)| link.is_up());
         own.is_some() && committee.is_quorum(up.filter_map(|(id, _)| committee.seat(id)).chain(own))
     }
 
@@ -281,19 +289,22 @@ impl Links {
 }
 
 /// Keeps a channel to one validator, and sends what waits for it.
-async fn keep(overlay: Overlay, chain: ChainId, peer: NodeId, link: Arc<Link>) {
+async fn keep(links: Links, peer: NodeId, link: Arc<Link>) {
     let mut pause = REOPEN_FROM;
     loop {
-        let opened = overlay.open_channel(peer, ChannelKind::Order).await;
+        let opened = links.overlay.open_channel(peer, ChannelKind::Order).await;
         match opened {
             Ok(channel) => {
-                let since = Instant::now();
-                carry(channel, chain, &link).await;
-                link.up.store(false, Ordering::Relaxed);
+                let (since, down) = (Instant::now(), link.down.load(Ordering::Relaxed));
+                carry(channel, links.chain, &link).await;
                 tracing::debug!(%peer, "the channel to a validator ended");
                 if since.elapsed() > REOPEN_MAX {
+                    link.down.store(links.now(), Ordering::Relaxed);
                     pause = REOPEN_FROM;
+                    continue;
                 }
+                // Who only takes it and ends it was not reached.
+                link.down.store(down, Ordering::Relaxed);
             }
             Err(error) => tracing::debug!(%peer, %error, "a validator is not reached"),
         }
@@ -310,7 +321,7 @@ async fn carry(channel: Channel, chain: ChainId, link: &Link) {
     if sender.send(&Frame::Hello(chain).encode()).await.is_err() {
         return;
     }
-    link.up.store(true, Ordering::Relaxed);
+    link.down.store(0, Ordering::Relaxed);
     loop {
         let frames = link.take();
         if !frames.is_empty() {
@@ -455,7 +466,7 @@ mod tests {
 
     #[test]
     fn what_waits_for_a_validator_is_bounded_and_the_oldest_gives_way() {
-        let link = link(CancellationToken::new());
+        let link = Link::new(1, CancellationToken::new());
         let frame = |byte: u8, length: usize| -> Arc<[u8]> { vec![byte; length].into() };
         for byte in 0..=u8::MAX {
             link.push(&frame(byte, 1), Weight::Light);
@@ -471,8 +482,19 @@ mod tests {
     }
 
     #[test]
+    fn who_is_reached_again_at_once_was_never_missed() {
+        let link = Link::new(1, CancellationToken::new());
+        let up = |now| link.reach(now).up;
+        assert!(up(1000) && !up(1001), "the first channel has its time");
+        link.down.store(0, Ordering::Relaxed);
+        assert!(up(50_000));
+        link.down.store(60_000, Ordering::Relaxed);
+        assert!(up(60_999) && !up(61_000) && !link.is_up());
+    }
+
+    #[test]
     fn a_vote_does_not_wait_behind_batches() {
-        let link = link(CancellationToken::new());
+        let link = Link::new(1, CancellationToken::new());
         let frame = |byte: u8, length: usize| -> Arc<[u8]> { vec![byte; length].into() };
         (0..4).for_each(|byte| link.push(&frame(byte, HEAVY_BYTES), Weight::Heavy));
         let first = |link: &Link| link.take().iter().map(|frame| frame[0]).collect::<Vec<_>>();

@@ -218,7 +218,8 @@ fn who_begins_on_a_snapshot_begins_in_its_epoch_and_votes_there() {
         let mut number = 0;
         wait_for("the log grows", PATIENCE, || {
             number += 1;
-            assert!(matches!(new[0].api.submit(&format!("{number} above {from}")), Some((200, _))));
+            let said = new[0].api.submit(&format!("{number} above {from}"));
+            assert!(matches!(said, Some((200, _))), "{said:?}");
             new[0].api.height() > from + by
         });
     };

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use data_encoding::BASE64;
 use serde_json::json;
+use wattle_order::limits::PIECE_BYTES_MAX;
 use wattle_store::{Owner, Store};
 use wattle_tests::local::{Api, Draw, size};
 use wattle_types::{KeyRange, Table, Write};
@@ -214,8 +215,8 @@ fn one_that_gives_wrong_pieces_and_a_kill_in_the_middle_keep_no_newcomer_from_a_
     compact(&net, &["1", "2", "3", "4"]);
     net.ok(&["testnet", "kill", "4"]);
     let pieces = spoil_pieces(&net, "erin");
-    // The next snapshot is due when there is twice as much: the last has half of it at the least, in halves of a MiB.
-    assert!(pieces + 1 >= megabytes, "{pieces} pieces");
+    // The next snapshot is due when there is twice as much: the last has half of it at the least.
+    assert!(pieces * PIECE_BYTES_MAX >= megabytes * 1_000_000 / 2, "{pieces} pieces");
     net.ok(&["testnet", "restart", "4"]);
     net.ok(&["testnet", "kill", "0"]);
     wipe(&net, "alice");

@@ -361,11 +361,13 @@ impl Order {
         let (heard, hears) = mpsc::channel(HEARD_MAX);
         let (requests, asked) = mpsc::channel(REQUESTS_MAX);
         let (tip, height) = watch::channel(found.told.height);
+        let (expired, over) = watch::channel(None);
         let chain = committee.chain();
         let (epochs, now) = watch::channel(Arc::new(epochs));
         let (compacted, behind) = mpsc::channel(BEHIND_MAX);
         let tell = (heard.clone(), compacted);
-        let follower = Follower::new(overlay, chain, now.clone(), tell, height.clone(), (stop, tasks));
+        let seen = (height.clone(), over);
+        let follower = Follower::new(overlay, chain, now.clone(), tell, seen, (stop, tasks));
         let links = links::Start { overlay, chain, epochs: now.clone(), heard: heard.clone(), stop, tasks };
         let links = Links::start(links)?;
         let (tip_now, heard_now, epochs_now) = (height.clone(), heard.clone(), now.clone());
@@ -384,6 +386,7 @@ impl Order {
             disk: disk.clone(),
             follower: follower.clone(),
             tip,
+            expired,
             events: self.events.clone(),
             heard: heard.clone(),
             apps: handing,

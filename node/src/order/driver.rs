@@ -91,6 +91,8 @@ pub(super) struct Driver {
     pub(super) disk: Disk,
     pub(super) follower: Follower,
     pub(super) tip: watch::Sender<Height>,
+    /// Since when the round is over its time.
+    pub(super) expired: watch::Sender<Option<Instant>>,
     pub(super) events: broadcast::Sender<Told>,
     pub(super) heard: mpsc::Sender<Heard>,
     /// Blocks for the apps, where apps run.
@@ -238,7 +240,10 @@ impl Driver {
         for output in out.drain() {
             self.on_output(output);
         }
-        self.state.figures.note_timeouts(self.log.machines().core.counts().timeouts);
+        let core = &self.log.machines().core;
+        self.state.figures.note_timeouts(core.counts().timeouts);
+        let expired = core.expired_since().map(|since| self.started + since.since(Time::ZERO));
+        self.expired.send_if_modified(|known| std::mem::replace(known, expired) != expired);
     }
 
     fn on_output(&mut self, output: Output) {

@@ -4,8 +4,9 @@
 //! for what is above its own height; who is asked waits until there is something, so a new block is here one way after
 //! it is committed there, and a log that rests costs an answer in twenty seconds. A keeper may stand still while the
 //! log goes on, so after an answer without news, or when what was handed in is not ordered as far as one tells, the
-//! next is asked. A validator asks too, while it has no channels to a quorum: the epoch in which it votes may be over.
-//! Where none of the validators tells anything, other peers are asked: those of an old epoch may be gone for ever.
+//! next is asked. A validator asks too, while it has no channels to a quorum or its round does not end: the epoch in
+//! which it votes may be over. Where none of the validators tells anything, other peers are asked: those of an old
+//! epoch may be gone for ever, or know no more than this one.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -46,6 +47,8 @@ const FAILED_FOR: Duration = Duration::from_secs(1);
 const OTHERS_MAX: usize = 8;
 /// How often a validator looks whether it hears of the log as one.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
+/// How long a round may be over its time before a validator asks whether others are farther.
+const STALLED_AFTER: Duration = Duration::from_secs(5);
 /// How long blocks that came may take to be committed here.
 const TAKE_MAX: Duration = Duration::from_secs(2);
 /// Channels that are answered at once; who is beyond waits in the listener.
@@ -63,6 +66,8 @@ pub(super) struct Follower {
     heard: mpsc::Sender<Heard>,
     compacted: mpsc::Sender<Behind>,
     tip: watch::Receiver<Height>,
+    /// Since when the round of this validator is over its time.
+    expired: watch::Receiver<Option<Instant>>,
     open: Arc<Mutex<BTreeMap<NodeId, Conversation>>>,
     /// Who told the log where none of the validators did.
     helper: Arc<Mutex<Option<NodeId>>>,
@@ -125,7 +130,7 @@ impl Follower {
         chain: ChainId,
         epochs: Now,
         (heard, compacted): (mpsc::Sender<Heard>, mpsc::Sender<Behind>),
-        tip: watch::Receiver<Height>,
+        (tip, expired): (watch::Receiver<Height>, watch::Receiver<Option<Instant>>),
         (stop, tasks): (&CancellationToken, &TaskTracker),
     ) -> Self {
         Self {
@@ -136,6 +141,7 @@ impl Follower {
             seen: Arc::default(),
             heard,
             tip,
+            expired,
             open: Arc::default(),
             helper: Arc::default(),
             handed: Arc::default(),
@@ -309,14 +315,14 @@ impl Follower {
         let me = self.overlay.id();
         let mut pause = PAUSE;
         loop {
-            let committee = Arc::clone(self.epochs.borrow().current());
-            if committee.seat(&me).is_some() {
+            if self.is_keeper(&me) {
                 tokio::time::sleep(LOOK_AGAIN).await;
-                if links.reach_quorum(&committee) {
+                if self.hears(&links) {
                     self.set_helper(None).await;
                     continue;
                 }
             }
+            let committee = Arc::clone(self.epochs.borrow().current());
             let mut keepers: Vec<NodeId> =
                 validators(&committee).into_iter().filter(|id| *id != me).collect();
             let first = usize::from(me.public_key()[0]) % keepers.len().max(1);
@@ -338,13 +344,26 @@ impl Follower {
         let (near, far): (Vec<NodeId>, Vec<NodeId>) =
             keepers.into_iter().partition(|keeper| peers.contains(keeper));
         for keepers in [&near, &far] {
-            if self.follow_each(keepers, links).await {
+            let told = self.follow_each(keepers, links).await;
+            // Where a round does not end they may have nothing to tell because they stand as this one does.
+            if told && !self.is_stalled() {
                 self.set_helper(None).await;
                 return true;
             }
         }
         let others = peers.into_iter().filter(|peer| !near.contains(peer)).take(OTHERS_MAX);
         self.follow_each(&others.collect::<Vec<_>>(), links).await
+    }
+
+    /// Whether this node votes, and hears of the log as one who does.
+    fn hears(&self, links: &Links) -> bool {
+        !self.is_stalled() && links.reach_quorum(self.epochs.borrow().current())
+    }
+
+    /// Whether it votes in a round that does not end.
+    fn is_stalled(&self) -> bool {
+        let since = *self.expired.borrow();
+        self.is_keeper(&self.overlay.id()) && since.is_some_and(|since| since.elapsed() >= STALLED_AFTER)
     }
 
     /// Whether somebody votes in the epoch that is under way.
@@ -378,13 +397,11 @@ impl Follower {
     ) -> Result<(), String> {
         let me = self.overlay.id();
         loop {
-            let committee = Arc::clone(self.epochs.borrow().current());
-            let votes = committee.seat(&me).is_some();
-            if votes && links.reach_quorum(&committee) {
+            if self.hears(links) {
                 return Ok(());
             }
             let above = *self.tip.borrow_and_update();
-            let wait = if votes { LOOK_AGAIN } else { WAIT_MAX };
+            let wait = if self.is_keeper(&me) { LOOK_AGAIN } else { WAIT_MAX };
             let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
             let ask = Ask::Blocks { chain: self.chain, above, wait_ms };
             let answer = tokio::select! {

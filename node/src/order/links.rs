@@ -38,6 +38,8 @@ const REOPEN_MAX: Duration = Duration::from_secs(3);
 /// A validator whose channel stands for no longer than this is not yet missed: of two connections to it one is closed
 /// after a while, with what goes over it, and who begins to vote is just being reached.
 const MISSED_AFTER: Duration = Duration::from_secs(1);
+/// How long a channel stays to one who votes no more: the last word of the epoch goes over it.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 /// What was checked is remembered in so many parts, so that several messages are checked at once.
 const SEEN_PARTS: usize = 4;
 
@@ -209,7 +211,11 @@ impl Links {
         to.retain(|id, link| {
             let stays = others.contains(id);
             if !stays {
-                link.stop.cancel();
+                let stop = link.stop.clone();
+                self.tasks.spawn(self.stop.clone().run_until_cancelled_owned(async move {
+                    tokio::time::sleep(LAST_WORDS).await;
+                    stop.cancel();
+                }));
             }
             stays
         });

@@ -166,6 +166,9 @@ impl Core {
         // What another's proof led here by is the proof: the blocks that link it are not here.
         let proof = self.ending.take().map_or(proof, |known| (*known).clone());
         let committee = Arc::new(self.committee.succeeded(proof.next.clone(), proof.anchor()));
+        // The last word to the others of the old epoch, signed by a quorum of them: who leaves has no channels to them
+        // from now on, and without it they may be too few to find out alone.
+        send(out, To::All, Message::EpochEnded(proof.clone()));
         self.safety.enter(&committee);
         let safety = Box::new(self.safety.record().clone());
         self.journal.append(Record::Epoch { blocks: ids, proof: Box::new(proof.clone()), safety });

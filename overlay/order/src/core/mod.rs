@@ -428,6 +428,12 @@ impl Core {
         }
     }
 
+    /// Since when the round is over its time.
+    #[must_use]
+    pub const fn expired_since(&self) -> Option<Time> {
+        self.turn.expired
+    }
+
     /// What it did.
     #[must_use]
     pub const fn counts(&self) -> &Counts {

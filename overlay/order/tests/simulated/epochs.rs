@@ -93,6 +93,28 @@ fn a_validator_that_was_away_while_the_epoch_ended_comes_into_the_next() {
     }
 }
 
+/// Of the three that still vote one has the certificate that ends the epoch, leaves with it, and dies. The other two
+/// are too few to end it anew.
+#[test]
+fn who_has_the_last_certificate_of_an_epoch_tells_it_to_the_others_before_it_leaves() {
+    for seed in seeds(6) {
+        let mut world = with_followers(Options { load_us: 5_000, ..Options::new(seed, 4) });
+        world.run(300 * MILLI);
+        world.crash(3);
+        let chosen: Vec<_> = world.places[3..7].iter().map(|place| place.key.clone()).collect();
+        let set = validators(&chosen);
+        (0..3).for_each(|place| world.places[place].next_validators = Some(set.clone()));
+        let has_left = |world: &World, place: usize| epoch_of(world, place) == Epoch(2);
+        assert!(world.within(20 * SECOND, |world| (0..3).any(|place| has_left(world, place))));
+        let first = (0..3).find(|place| has_left(&world, *place)).unwrap();
+        world.crash(first);
+        let others: Vec<usize> = (0..3).filter(|place| *place != first).collect();
+        if !world.within(5 * SECOND, |world| others.iter().all(|place| has_left(world, *place))) {
+            world.fail("they stay in the epoch that is over");
+        }
+    }
+}
+
 /// A8 in an epoch's end: it is one record, so that a crash finds either epoch whole.
 #[test]
 fn a_crash_of_all_at_any_point_of_an_epochs_end_leaves_one_epoch_or_the_other() {

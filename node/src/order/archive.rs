@@ -217,11 +217,11 @@ fn follows(
     batches: &mut BTreeSet<Digest>,
     last: Height,
 ) -> Result<Stands, BadArchive> {
+    if blocks.first().is_some_and(|first| first.header().parent != stands.1) {
+        return Err(malformed("a block does not stand on the one before"));
+    }
     for block in blocks {
         let header = block.header();
-        if header.parent != stands.1 {
-            return Err(malformed("a block does not stand on the one before"));
-        }
         let here = |part: &wattle_order::BatchRef| batches.contains(&part.batch);
         if let Payload::Batches(parts) = &block.block.payload
             && header.height <= last
@@ -229,7 +229,7 @@ fn follows(
         {
             return Err(malformed("entries of a block are missing"));
         }
-        // The block that proves the last one comes with it, and again where more follow.
+        // What proves the last one comes with it, and again where more follow; so does what was ordered meanwhile.
         if header.height <= last {
             stands = (header.height, block.id(), header.time);
         }
@@ -288,11 +288,14 @@ fn write_to(disk: &Disk, path: &Path) -> Result<Head, ArchiveError> {
         let Stretch { blocks, end, .. } = disk.stretch(above)?;
         let (Some(end), Some(last)) = (end, blocks.last()) else { return Err(damaged.into()) };
         let last = last.header().height;
-        for block in blocks.iter().filter(|block| block.header().height <= head.height) {
+        for block in &blocks {
             let Payload::Batches(parts) = &block.block.payload else { continue };
             for part in parts {
-                let batch = disk.batch(&part.batch)?.ok_or(damaged.clone())?;
-                out.put(&Frame::Batch(ByteBuf::from(batch.encode())))?;
+                match disk.batch(&part.batch)? {
+                    Some(batch) => out.put(&Frame::Batch(ByteBuf::from(batch.encode())))?,
+                    None if block.header().height > head.height => {}
+                    None => return Err(damaged.into()),
+                }
             }
         }
         out.put(&Frame::Blocks { blocks, end })?;

@@ -60,7 +60,7 @@ struct Link {
     news: Notify,
     /// Try again now.
     again: Notify,
-    /// Since when no channel stands, in milliseconds since the start, from 1; 0 while one does.
+    /// Since when no channel stands, as [`Links::now`] counts; 0 while one does.
     down: AtomicU64,
     /// When something came from it, likewise; 0 before.
     heard: AtomicU64,
@@ -119,13 +119,13 @@ impl Queue {
 
 impl Link {
     /// As it is before its first channel stands.
-    fn new(now: u64, stop: CancellationToken) -> Self {
+    fn new(down: u64, stop: CancellationToken) -> Self {
         Self {
             stop,
             waiting: Mutex::default(),
             news: Notify::new(),
             again: Notify::new(),
-            down: AtomicU64::new(now),
+            down: AtomicU64::new(down),
             heard: AtomicU64::new(0),
         }
     }
@@ -194,7 +194,8 @@ impl Links {
             stop: stop.clone(),
             tasks: tasks.clone(),
         };
-        links.enter(epochs.borrow().current());
+        // Nobody was reached before this node began.
+        links.reach_for(epochs.borrow().current(), 1);
         let reading = Reading { links: links.clone(), epochs, seen: Arc::default(), heard };
         tasks.spawn(stop.clone().run_until_cancelled_owned(read_all(listener, reading)));
         tasks.spawn(stop.clone().run_until_cancelled_owned(links.clone().welcome()));
@@ -203,6 +204,11 @@ impl Links {
 
     /// Has channels to these validators and to no others; to none at all where this node only follows.
     pub(super) fn enter(&self, committee: &Committee) {
+        self.reach_for(committee, self.now());
+    }
+
+    /// The same; whoever is new has not been reached since then.
+    fn reach_for(&self, committee: &Committee, down: u64) {
         let me = self.overlay.id();
         let validators = super::disk::validators(committee).into_iter();
         let others: Vec<NodeId> =
@@ -221,7 +227,7 @@ impl Links {
         });
         for peer in others {
             to.entry(peer).or_insert_with(|| {
-                let link = Arc::new(Link::new(self.now(), self.stop.child_token()));
+                let link = Arc::new(Link::new(down, self.stop.child_token()));
                 let keeping = keep(self.clone(), peer, Arc::clone(&link));
                 self.tasks.spawn(link.stop.clone().run_until_cancelled_owned(keeping));
                 link
@@ -265,8 +271,10 @@ impl Links {
         own.is_some() && committee.is_quorum(up.filter_map(|(id, _)| committee.seat(id)).chain(own))
     }
 
+    /// In milliseconds, from the first that is as long before the start as nobody is missed.
     fn now(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1)
+        let since = MISSED_AFTER + self.started.elapsed();
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX).saturating_add(1)
     }
 
     fn note_heard(&self, from: &NodeId) {

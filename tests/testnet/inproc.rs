@@ -76,7 +76,7 @@ fn fifty_nodes_in_one_process_find_each_other_and_all_hear_what_one_says() {
             "bench",
             kind,
             "--for",
-            "3s",
+            "8s",
             "--rate",
             "10",
             "--clients",

@@ -72,7 +72,7 @@ def main():
         verdict = f"{failed[0]} and {len(failed) - 1} more" if len(failed) > 1 else (failed or ["nothing"])[0]
         block = re.compile(rf"(^{mutant['number']}\. .*?  killed by:)[^\n]*", re.S | re.M)
         lines = block.sub(lambda match: f"{match[1]} {verdict}", lines, count=1)
-    open(listing, "w").write(lines)
+        open(listing, "w").write(lines)
     sys.exit(1 if alive else 0)
 
 

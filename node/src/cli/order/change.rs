@@ -94,22 +94,33 @@ pub(super) async fn change(session: &Session, args: &Change) -> Result<(), Failu
     }
 }
 
-/// The others did not come.
+/// The others did not come, or the log stands still.
 fn given_up(
     shown: Option<String>,
     said: Option<(Instant, bool)>,
     hindered: Option<Box<ErrorDocument>>,
 ) -> ErrorDocument {
-    if let Some(error) = hindered {
-        return *error;
-    }
-    let document = ErrorDocument::new(ErrorCode::Timeout, "timed out waiting for the others")
-        .detail("so far", shown.unwrap_or_default());
-    let what = match said {
-        Some((_, true)) => "what this node approved counts for a minute more",
-        _ => "this node was not heard: nobody who votes wants these so far",
+    let so_far = |message| {
+        ErrorDocument::new(ErrorCode::Timeout, message).detail("so far", shown.clone().unwrap_or_default())
     };
-    document.detail("", what).hint("wattle order change, with the same validators, on each of them")
+    let others = "timed out waiting for the others";
+    let again = "wattle order change, with the same validators, on each of them";
+    match (hindered, said) {
+        // It says who is missing.
+        (Some(error), _) if error.code == ErrorCode::NoQuorum => *error,
+        (Some(_), _) => so_far("timed out: the log orders nothing")
+            .detail(
+                "",
+                "whether this node was heard is NOT KNOWN yet; in a minute its word counts for nothing",
+            )
+            .hint("wattle order status"),
+        (None, Some((_, true))) => {
+            so_far(others).detail("", "what this node approved counts for a minute more").hint(again)
+        }
+        (None, _) => so_far(others)
+            .detail("", "this node was not heard: nobody who votes wants these so far")
+            .hint(again),
+    }
 }
 
 /// Who votes.
@@ -154,4 +165,26 @@ fn done(session: &Session, status: &OrderStatusDocument, wanted: &[NodeId]) -> R
             ids: document.validators.iter().map(NodeId::to_string).collect(),
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_gave_up_is_told_what_was_missing_and_not_what_was_tried_last() {
+        let hindered = |code| Some(Box::new(ErrorDocument::new(code, "tried last")));
+        let said = |heard| Some((Instant::now(), heard));
+        let told = |said, hindered| {
+            let error = given_up(Some("approved by 1 of 4".to_owned()), said, hindered);
+            (error.code, format!("{} {:?}", error.message, error.details))
+        };
+        let (code, words) = told(said(false), hindered(ErrorCode::NoQuorum));
+        assert!(code == ErrorCode::NoQuorum && words.starts_with("tried last"), "{words}");
+        let (code, words) = told(said(false), hindered(ErrorCode::Timeout));
+        assert!(code == ErrorCode::Timeout && words.contains("the log orders nothing"), "{words}");
+        assert!(words.contains("NOT KNOWN") && words.contains("approved by 1 of 4"), "{words}");
+        assert!(told(said(true), None).1.contains("counts for a minute more"));
+        assert!(told(said(false), None).1.contains("this node was not heard"));
+    }
 }

@@ -126,7 +126,7 @@ pub enum Rejected {
     /// It is of an epoch that is over here, or has not begun: one of the two sides is behind.
     #[error("epoch {got}, and this is {current}")]
     OtherEpoch {
-        /// The message's.
+        /// In which who told it is, at the least.
         got: Epoch,
         /// Ours.
         current: Epoch,
@@ -311,7 +311,8 @@ impl Checker {
                 checked.ok_or(Rejected::Inconsistent("evidence"))
             }
             Message::EpochEnded(proof) => {
-                self.same_epoch(proof.epoch())?;
+                // Who tells of an end is behind it: to answer it with the same would go on for ever.
+                self.same_epoch(proof.epoch()).map_err(|_other| self.other_epoch(proof.epoch().next()))?;
                 proof.check(committee, seen)?;
                 Ok(Sound::EpochEnded(Checked::made_of_checked(proof)))
             }
@@ -319,8 +320,11 @@ impl Checker {
     }
 
     fn same_epoch(&self, got: Epoch) -> Result<(), Rejected> {
-        let current = self.committee.epoch();
-        if got == current { Ok(()) } else { Err(Rejected::OtherEpoch { got, current }) }
+        if got == self.committee.epoch() { Ok(()) } else { Err(self.other_epoch(got)) }
+    }
+
+    fn other_epoch(&self, got: Epoch) -> Rejected {
+        Rejected::OtherEpoch { got, current: self.committee.epoch() }
     }
 
     /// Rule V1: epoch, signatures, certificates, all of this epoch's validators.

@@ -45,7 +45,7 @@ pub enum Input {
     OtherEpoch {
         /// From whom.
         from: NodeId,
-        /// Of which epoch.
+        /// In which that one is, at the least.
         epoch: Epoch,
     },
     /// The answer to [`Output::Validate`], whenever it is known.

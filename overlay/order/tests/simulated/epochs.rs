@@ -1,6 +1,6 @@
 //! The validators change by an ordered entry.
 
-use wattle_order::Epoch;
+use wattle_order::{Epoch, Message};
 
 use crate::world::{Options, World, keys, validators};
 use crate::{MILLI, SECOND, seeds};
@@ -113,6 +113,17 @@ fn who_has_the_last_certificate_of_an_epoch_tells_it_to_the_others_before_it_lea
             world.fail("they stay in the epoch that is over");
         }
     }
+}
+
+/// Who hears of an end that it knows does not answer with it.
+#[test]
+fn the_end_of_an_epoch_is_told_once_to_each_and_no_more() {
+    let mut world = with_followers(Options { load_us: 5_000, keep: true, ..Options::new(3, 4) });
+    world.run(300 * MILLI);
+    change(&mut world, 0, 1..5, 2);
+    world.run(2 * SECOND);
+    let told = world.sent.iter().filter(|message| matches!(***message, Message::EpochEnded(_))).count();
+    assert!((1..=7 * 7).contains(&told), "told {told} times");
 }
 
 /// A8 in an epoch's end: it is one record, so that a crash finds either epoch whole.

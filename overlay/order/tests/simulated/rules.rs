@@ -696,6 +696,11 @@ fn a_timeout_certificate_whose_block_certificate_ends_the_epoch_moves_no_round_o
     assert!(outputs.iter().any(|output| matches!(output, Output::EpochEnded { .. })));
     let status = bench.core.status();
     assert_eq!((status.epoch.0, status.round, status.height), (2, Round(1), Height(1)));
+    // A8: a crash finds either epoch whole, because its last commit and its end are one record.
+    let commits = bench.log.iter().filter(|record| matches!(record, Record::Commit { .. }));
+    let ends =
+        bench.log.iter().filter(|record| matches!(record, Record::Epoch { blocks, .. } if blocks.len() == 1));
+    assert_eq!((commits.count(), ends.count()), (0, 1));
 }
 
 #[test]

@@ -260,13 +260,14 @@ fn a_validator_that_goes_on_from_a_file_computes_what_the_others_do_and_votes_ag
     (0..5).for_each(|number| drop(append(&format!("late {number}"))));
     let file = net.machine.home().join("young.snapshot").display().to_string();
     // The log goes on while it is written.
-    let (bob, over) = (api(&net, "bob"), AtomicBool::new(false));
+    let (bob, over, until) = (api(&net, "bob"), AtomicBool::new(false), Instant::now() + 2 * PATIENCE);
     let made = std::thread::scope(|scope| {
         for writer in 0..4 {
             let (bob, over) = (&bob, &over);
             scope.spawn(move || {
                 let mut number = 0;
-                while !over.load(Ordering::Relaxed) {
+                // However the test ends.
+                while !over.load(Ordering::Relaxed) && Instant::now() < until {
                     number += 1;
                     assert!(matches!(bob.submit(&format!("meanwhile {writer} {number}")), Some((200, _))));
                 }

@@ -35,8 +35,8 @@ const TOGETHER: usize = 32;
 /// How long to wait before a channel is opened again: from here, doubled each time, up to there.
 const REOPEN_FROM: Duration = Duration::from_millis(100);
 const REOPEN_MAX: Duration = Duration::from_secs(3);
-/// A validator whose channel stands for no longer than this is not yet missed: of two connections to it one is closed
-/// after a while, with what goes over it, and who begins to vote is just being reached.
+/// A validator to whom no channel stands is missed after so long only: of two connections to it one is closed after a
+/// while, with what goes over it, and who begins to vote is just being reached.
 const MISSED_AFTER: Duration = Duration::from_secs(1);
 /// How long a channel stays to one who votes no more: the last word of the epoch goes over it.
 const LAST_WORDS: Duration = Duration::from_secs(2);

@@ -631,11 +631,6 @@ pub(super) fn rows(record: &Record, pending: &mut BTreeMap<BlockId, Height>) -> 
     }
 }
 
-/// Whether it sets what this key signed last.
-pub(super) fn is_safety(write: &Write) -> bool {
-    matches!(write, Write::Put { table: Table::Order, key, .. } if key == SAFETY)
-}
-
 /// Who votes in the first epoch of a log.
 pub(super) fn validators(committee: &Committee) -> Vec<NodeId> {
     committee.validators().list().iter().map(|validator| validator.id).collect()

@@ -193,12 +193,12 @@ impl Driver {
         loop {
             self.write(&written);
             let due = self.log.deadline().map(|at| self.started + Duration::from_micros(at.as_micros()));
-            let again = self.state.writes.again_at();
+            let next_write = self.state.writes.at();
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
                 Some(done) = outcomes.recv() => self.on_written(done),
-                () = passed(again) => {}
+                () = passed(next_write) => {}
                 () = passed(due) => self.feed(Input::Wake),
                 count = hears.recv_many(&mut together, TOGETHER) => {
                     if count == 0 {
@@ -250,10 +250,10 @@ impl Driver {
         match output {
             Output::Persist { seq, record } => self.persist(seq, &record),
             Output::Store { seq, batch } => {
-                self.state.writes.push(Covers::Batch(seq), disk::batch_rows(&batch));
+                self.state.writes.push(Covers::Batch(seq), disk::batch_rows(&batch), Instant::now());
             }
             Output::Forget { batch } => {
-                self.state.writes.push(Covers::Rest, disk::forget_rows(&batch));
+                self.state.writes.push(Covers::Rest, disk::forget_rows(&batch), Instant::now());
             }
             Output::Load { batch } => self.load(batch),
             Output::Send { to, message } => self.send(to, &message),
@@ -303,7 +303,7 @@ impl Driver {
 
     fn persist(&mut self, seq: Seq, record: &Record) {
         let writes = disk::rows(record, &mut self.pending);
-        self.state.writes.push(Covers::Record(seq), writes);
+        self.state.writes.push(Covers::Record(seq), writes, Instant::now());
     }
 
     /// Begins a write, if none is under way.
@@ -413,7 +413,7 @@ impl Driver {
             return;
         }
         for part in disk::ordered_rows(&mut self.state.index, block, entries, root) {
-            self.state.writes.push(Covers::Rest, part);
+            self.state.writes.push(Covers::Rest, part, Instant::now());
         }
         for ordered in entries {
             self.place(ordered.whole.transaction(), Place::new(header.height, ordered.batch, ordered.index));

@@ -8,6 +8,8 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -187,17 +189,17 @@ impl Driver {
         mut asked: mpsc::Receiver<Request>,
         stop: CancellationToken,
     ) {
-        let (written, mut outcomes) = mpsc::channel(1);
+        let mut writing = None;
         self.feed(Input::Wake);
         let mut together = Vec::new();
         loop {
-            self.write(&written);
+            self.write(&mut writing);
             let due = self.log.deadline().map(|at| self.started + Duration::from_micros(at.as_micros()));
             let next_write = self.state.writes.at();
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                Some(done) = outcomes.recv() => self.on_written(done),
+                done = ended(&mut writing) => self.on_written(done),
                 () = passed(next_write) => {}
                 () = passed(due) => self.feed(Input::Wake),
                 count = hears.recv_many(&mut together, TOGETHER) => {
@@ -306,15 +308,12 @@ impl Driver {
         self.state.writes.push(Covers::Record(seq), writes, Instant::now());
     }
 
-    /// Begins a write, if none is under way.
-    fn write(&mut self, written: &mpsc::Sender<Written>) {
+    /// Begins a write, if it is time for one.
+    fn write(&mut self, writing: &mut Option<BoxFuture<'static, Written>>) {
         let Some((covered, batch)) = self.state.writes.begin(Instant::now()) else { return };
-        let (store, written) = (Arc::clone(self.disk.store()), written.clone());
-        self.tasks.spawn(async move {
-            let outcome = store.commit_or_return(batch).await;
-            // Ignored because the node stops.
-            drop(written.send(Written { covered, outcome }).await);
-        });
+        let store = Arc::clone(self.disk.store());
+        *writing =
+            Some(async move { Written { covered, outcome: store.commit_or_return(batch).await } }.boxed());
     }
 
     fn on_written(&mut self, Written { covered, outcome }: Written) {
@@ -616,8 +615,22 @@ fn words(alarm: &Alarm) -> String {
     }
 }
 
+/// How the write that is under way ends.
+async fn ended(writing: &mut Option<BoxFuture<'static, Written>>) -> Written {
+    match writing {
+        Some(under_way) => {
+            let written = under_way.await;
+            *writing = None;
+            written
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// At once if it has passed: the clock of the runtime would take another millisecond.
 async fn passed(at: Option<Instant>) {
     match at {
+        Some(at) if at <= Instant::now() => {}
         Some(at) => tokio::time::sleep_until(at.into()).await,
         None => std::future::pending().await,
     }

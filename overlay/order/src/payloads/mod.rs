@@ -87,7 +87,7 @@ impl Config {
         Self {
             me,
             bounds: Bounds::default(),
-            seal_after: millis(10),
+            seal_after: millis(5),
             fetch_after: millis(30),
             fetch_retry: millis(100),
             tell_retry: millis(1000),

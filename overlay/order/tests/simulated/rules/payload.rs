@@ -568,7 +568,7 @@ fn an_entry_waits_for_company_while_another_batch_is_under_way_and_not_before() 
     let outputs = path.hand_in(Submitter::Here, whole(&a(1)));
     assert_eq!(batches(&outputs), [Message::Batch(bytes(&[a(1)]))], "at once");
     assert!(batches(&path.hand_in(Submitter::Here, whole(&a(2)))).is_empty());
-    assert!(batches(&path.wait(Duration::from_millis(9))).is_empty());
+    assert!(batches(&path.wait(Duration::from_millis(4))).is_empty());
     assert!(batches(&path.hand_in(Submitter::Here, whole(&a(3)))).is_empty());
     let outputs = path.wait(Duration::from_millis(2));
     assert_eq!(batches(&outputs), [Message::Batch(bytes(&[a(2), a(3)]))], "together");

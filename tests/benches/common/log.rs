@@ -89,7 +89,8 @@ async fn load(nodes: &[Validating], rate: u64, bytes: usize, span: Duration, sal
     loop {
         let over = begun.elapsed() >= span;
         let due = if rate == 0 { u64::MAX } else { rate * begun.elapsed().as_micros() as u64 / 1_000_000 };
-        while !over && sent < due && waiting < WAITING {
+        // The first is due at once.
+        while !over && sent <= due && waiting < WAITING {
             let node = &nodes[sent as usize % nodes.len()];
             let planned = (sent * 1_000_000).checked_div(rate).map(Duration::from_micros);
             let at = planned.map_or_else(Instant::now, |after| begun + after);

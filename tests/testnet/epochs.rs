@@ -12,9 +12,8 @@ use super::*;
 
 const NAMES: [&str; 10] =
     ["alice", "bob", "carol", "dave", "erin", "frank", "grace", "heidi", "ivan", "judy"];
-/// Who submits at once, and how much: a few of them make a batch.
+/// Who submits at once, or one for every four entries a second.
 const WRITERS: u64 = 32;
-const LENGTH: usize = 8_000;
 
 /// A node of the net, as this test needs it.
 #[derive(Clone)]
@@ -50,6 +49,7 @@ struct Load {
     number: AtomicU64,
     kept: Mutex<Vec<(Place, String)>>,
     rate: u64,
+    bytes: usize,
 }
 
 impl Drop for Ending<'_> {
@@ -61,11 +61,15 @@ impl Drop for Ending<'_> {
 struct Ending<'a>(&'a Load);
 
 impl Load {
+    fn writers(&self) -> u64 {
+        WRITERS.max(self.rate / 4)
+    }
+
     fn write(&self, apis: &[Api]) {
-        let pause = Duration::from_micros(1_000_000 * WRITERS / self.rate);
+        let pause = Duration::from_micros(1_000_000 * self.writers() / self.rate);
         while !self.over.load(Ordering::Relaxed) {
             let number = self.number.fetch_add(1, Ordering::Relaxed);
-            let text = format!("{number:0>LENGTH$}");
+            let text = format!("{number:0>width$}", width = self.bytes);
             let begun = Instant::now();
             if let Some((200, answer)) = apis[usize::try_from(number).unwrap() % apis.len()].submit(&text)
                 && answer["state"] == "ordered"
@@ -107,7 +111,7 @@ fn change(net: &Net, says: &[Peer], next: &[Peer], to: u64) {
     });
 }
 
-/// `WATTLE_CHANGE_RATE` entries a second are asked for.
+/// `WATTLE_CHANGE_RATE` entries of `WATTLE_CHANGE_BYTES` are asked for a second.
 #[test]
 fn validators_change_under_load_while_some_die_and_nothing_is_lost() {
     let net = Net::up(&["10", "--validators", "4"]);
@@ -120,10 +124,12 @@ fn validators_change_under_load_while_some_die_and_nothing_is_lost() {
         number: AtomicU64::new(0),
         kept: Mutex::default(),
         rate: size("WATTLE_CHANGE_RATE", 60) as u64,
+        // A few make a batch.
+        bytes: size("WATTLE_CHANGE_BYTES", 8_000),
     };
     let gap = std::thread::scope(|scope| {
         let _ending = Ending(&load);
-        for _ in 0..WRITERS {
+        for _ in 0..load.writers() {
             scope.spawn(|| load.write(&apis));
         }
         let gap = scope.spawn(|| longest_gap(&new[5].api, &load.over));

@@ -7,7 +7,7 @@ use wattle_tests::local::{Api, Draw, Place, agreed, size};
 
 use super::*;
 
-/// Who submits at once: each waits until its entry is ordered.
+/// Who submits at once, or as many as entries a second: each waits until its entry is ordered.
 const WRITERS: u64 = 64;
 
 /// Megabytes of the largest node at the most.
@@ -61,7 +61,7 @@ fn no_acknowledged_entry_is_lost_and_nothing_forks_while_validators_are_killed_a
     let (begun, end) = (Instant::now(), Duration::from_secs(seconds));
     let (mut draw, mut kills, mut sizes) = (Draw(18), 0, Vec::new());
     std::thread::scope(|scope| {
-        for _ in 0..WRITERS {
+        for _ in 0..rate.max(WRITERS) {
             scope.spawn(|| write(&apis, begun, (rate, rate * seconds), &next, &kept));
         }
         while begun.elapsed() + every < end {

@@ -221,7 +221,7 @@ fn one_that_gives_wrong_pieces_and_a_kill_in_the_middle_keep_no_newcomer_from_a_
     net.ok(&["testnet", "kill", "0"]);
     wipe(&net, "alice");
     // So slow that there is a middle.
-    net.ok(&["testnet", "rate", "4mbit"]);
+    net.ok(&["testnet", "rate", &format!("{}mbit", 4 * megabytes.div_ceil(6))]);
     net.ok(&["testnet", "restart", "0"]);
     join(&net, "0");
     let alice = api(&net, "alice");

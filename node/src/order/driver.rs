@@ -627,10 +627,8 @@ async fn ended(writing: &mut Option<BoxFuture<'static, Written>>) -> Written {
     }
 }
 
-/// At once if it has passed: the clock of the runtime would take another millisecond.
 async fn passed(at: Option<Instant>) {
     match at {
-        Some(at) if at <= Instant::now() => {}
         Some(at) => tokio::time::sleep_until(at.into()).await,
         None => std::future::pending().await,
     }

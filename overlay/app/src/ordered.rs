@@ -36,7 +36,7 @@ pub struct LogQuota {
 }
 
 impl Default for LogQuota {
-    /// More than the log orders in a second, and a snapshot that is written in one.
+    /// More than the log orders in a second, and a snapshot that a newcomer has within seconds.
     fn default() -> Self {
         Self { entries_per_second: 100_000, bytes_per_second: 64 << 20, stored_bytes: 128 << 20 }
     }

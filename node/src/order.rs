@@ -3,6 +3,7 @@
 //! A node keeps at most one log, and none until somebody joins one with its genesis. Whose key is in the genesis votes;
 //! any other node follows: it checks everything as a validator does, and says nothing.
 
+mod again;
 mod apply;
 mod archive;
 mod disk;
@@ -23,7 +24,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_bytes::ByteBuf;
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wattle_net::{AlreadyAccepted, Overlay};
@@ -48,9 +49,10 @@ pub use rebase::RestoreError;
 pub use snapshots::CompactError;
 pub use view::{HighQc, ValidatorView, View};
 
+use again::Again;
 use apply::Apply;
 use disk::Disk;
-use driver::{Before, Driver, Request, State};
+use driver::{Driver, LOADS_MAX, Request, State};
 use follow::{Follower, Keeper};
 use links::Links;
 use proofs::{Proofs, Proven};
@@ -376,9 +378,18 @@ impl Order {
         let apply = apps.as_ref().map(|apps| Apply::new(apps, &now, &disk, &height, &heard));
         let (apply, handing) = apply.unzip();
         let known = handing.is_some().then(|| found.roots.into_iter().collect());
-        let told = (found.told.height, found.told.root);
+        let ordered = (found.told.height, found.told.root);
+        let (told, again) = watch::channel(found.again_above);
+        let again = Again {
+            disk: disk.clone(),
+            epochs: now.clone(),
+            above: found.again_above,
+            upto: disk.height()?,
+            told: again,
+            heard: heard.clone(),
+        };
         let mut driver = Driver {
-            log: wattle_weave::order::Log::new(machines, told, known),
+            log: wattle_weave::order::Log::new(machines, ordered, known),
             started: *started,
             me,
             epochs,
@@ -386,6 +397,8 @@ impl Order {
             disk: disk.clone(),
             follower: follower.clone(),
             tip,
+            told,
+            loads: Arc::new(Semaphore::new(LOADS_MAX)),
             expired,
             events: self.events.clone(),
             heard: heard.clone(),
@@ -394,7 +407,8 @@ impl Order {
             tasks: tasks.clone(),
             state: State::new(tip_time, below.unknown_until, found.index),
         };
-        driver.begin(Before { again_above: found.again_above, free: found.free })?;
+        driver.begin(found.free);
+        tasks.spawn(stop.clone().run_until_cancelled_owned(again.run()));
         if let Some(apply) = apply {
             tasks.spawn(stop.clone().run_until_cancelled_owned(apply.run()));
         }

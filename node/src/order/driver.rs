@@ -10,20 +10,20 @@ use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wattle_order::payloads::{Busy, NotTaken, Ordered, SubmitId, Submitter};
 use wattle_order::{
-    Alarm, BlockId, Checked, Checker, Committee, Digest, EpochProof, Height, Message, Proposal, Qc, Record,
-    Seen, Seq, To, Whole, payloads,
+    Alarm, BlockId, Checked, Committee, Digest, EpochProof, Height, Message, Proposal, Qc, Record, Seq, To,
+    Whole, payloads,
 };
 use wattle_store::CommitError;
 use wattle_types::{Machine as _, NodeId, Outbox, Time, UnixTime};
 use wattle_weave::order::{Frame, Input, Log, Output};
 
 use super::apply::Handing;
-use super::disk::{self, Disk, DiskError, Place};
+use super::disk::{self, Disk, Place};
 use super::epochs::Epochs;
 use super::follow::Follower;
 use super::index::Index;
@@ -33,6 +33,8 @@ use super::writes::{Covers, Writes, Written};
 use super::{Event, Heard, Told};
 use crate::clock::{Believed, unix_now};
 
+/// Batches that are read at the same time.
+pub(super) const LOADS_MAX: usize = 2;
 /// What is heard and handled together.
 const TOGETHER: usize = 64;
 /// Answers that somebody waits for. Beyond it the next is told that too much waits.
@@ -93,6 +95,10 @@ pub(super) struct Driver {
     pub(super) disk: Disk,
     pub(super) follower: Follower,
     pub(super) tip: watch::Sender<Height>,
+    /// Up to where the machine told of what is ordered; after a start it begins below the tip.
+    pub(super) told: watch::Sender<Height>,
+    /// Who may read batches.
+    pub(super) loads: Arc<Semaphore>,
     /// Since when the round is over its time.
     pub(super) expired: watch::Sender<Option<Instant>>,
     pub(super) events: broadcast::Sender<Told>,
@@ -148,37 +154,13 @@ impl State {
     }
 }
 
-/// What the machine hears before it wakes.
-pub(super) struct Before {
-    /// Committed blocks above this height are told of again.
-    pub(super) again_above: Height,
-    /// Batches that no block has ordered.
-    pub(super) free: Vec<payloads::Batch>,
-}
-
 impl Driver {
-    /// Tells the machine what the disk has.
-    ///
-    /// # Errors
-    /// [`DiskError`].
-    pub(super) fn begin(&mut self, before: Before) -> Result<(), DiskError> {
-        let Before { mut again_above, free } = before;
+    /// Tells the machine before it wakes which batches the disk has that no block has ordered.
+    pub(super) fn begin(&mut self, free: Vec<payloads::Batch>) {
         self.tell_clock();
         for batch in free {
             let (digest, content) = (batch.digest(), Some(Arc::new(batch)));
             self.feed(Input::Payloads(payloads::Input::Loaded { batch: digest, content }));
-        }
-        let (epochs, mut seen) = (Arc::clone(&self.epochs.borrow()), Seen::new());
-        let damaged = DiskError::Damaged { what: "chain of blocks" };
-        loop {
-            let (blocks, end) = self.disk.proven(again_above)?;
-            let (Some(end), Some(last)) = (end, blocks.last()) else { return Ok(()) };
-            again_above = last.header().height;
-            let committee = epochs.of(last.header().epoch).ok_or(damaged.clone())?;
-            let checked = Checker::new(Arc::clone(committee)).check_chain(&mut seen, blocks, &end);
-            let blocks = checked.map_err(|_damaged| damaged.clone())?;
-            let before = Some(Arc::clone(committee));
-            self.feed(Input::Payloads(payloads::Input::Commit { blocks, proof: None, before }));
         }
     }
 
@@ -349,8 +331,10 @@ impl Driver {
 
     /// Looks on the disk for a batch. A disk that fails stops the node.
     fn load(&self, batch: Digest) {
-        let (disk, heard) = (self.disk.clone(), self.heard.clone());
+        let (disk, heard, loads) = (self.disk.clone(), self.heard.clone(), Arc::clone(&self.loads));
         self.tasks.spawn(async move {
+            // What is read is heard before the next is: otherwise all of it would be in memory.
+            let Ok(_one) = loads.acquire().await else { return };
             let found = tokio::task::spawn_blocking(move || disk.batch(&batch)).await;
             let content = match found {
                 Ok(Ok(found)) => found.map(Arc::new),
@@ -407,6 +391,7 @@ impl Driver {
 
     fn on_ordered(&mut self, block: &Checked<Proposal>, entries: &[Ordered], root: Digest) {
         let header = block.header();
+        self.told.send_replace(header.height);
         if header.height <= *self.tip.borrow() {
             // Told again after a start, so that nothing is ordered again.
             return;

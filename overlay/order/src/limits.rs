@@ -53,6 +53,9 @@ pub const AUTHOR_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Batches that are asked for at a time. At the cap a further one waits until its block is looked at again.
 pub const WANTED_BATCHES_MAX: usize = 512;
 
+/// Blocks whose batches are asked for before it is known what stands below them: a round trip's worth of catching up.
+pub const LOOK_AHEAD: usize = 256;
+
 /// Blocks above the tip whose payload is known. At the cap that of the lowest round goes that nothing stands on.
 pub const KNOWN_BLOCKS_MAX: usize = 1024;
 

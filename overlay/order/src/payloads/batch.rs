@@ -268,12 +268,12 @@ impl Store {
 
     /// Ordered ones are on disk; the newest are kept here for those who ask. What was fetched for blocks that are not
     /// committed has a bound too, and comes back from the disk.
-    pub(crate) fn shrink(&mut self, needed: &BTreeSet<Digest>) {
+    pub(crate) fn shrink(&mut self, needs: impl Fn(&Digest) -> bool) {
         let mut ordered: Vec<(u64, Digest)> =
             self.held.iter().filter(|(_, held)| held.ordered).map(|(id, held)| (held.arrival, *id)).collect();
         ordered.sort_unstable();
         let over = ordered.len().saturating_sub(SERVED_BATCHES_MAX);
-        for (_, id) in ordered.iter().take(over).filter(|(_, id)| !needed.contains(id)) {
+        for (_, id) in ordered.iter().take(over).filter(|(_, id)| !needs(id)) {
             self.forget(id);
         }
         let fetched = |held: &&Held| held.author.is_none() && !held.ordered;
@@ -291,12 +291,17 @@ impl Store {
         }
     }
 
+    /// Whether a batch may be asked for that nothing waits for yet.
+    pub(crate) fn may_want_more(&self) -> bool {
+        self.wanted.len() < WANTED_BATCHES_MAX
+    }
+
     /// Asks for a batch: the disk first. Whether that has to be done.
     pub(crate) fn want(&mut self, batch: Digest, holders: &[NodeId]) -> bool {
         if let Some(want) = self.wanted.get_mut(&batch) {
             let fresh: Vec<NodeId> =
                 holders.iter().filter(|holder| !want.holders.contains(holder)).copied().collect();
-            want.holders = fresh.into_iter().chain(std::mem::take(&mut want.holders)).collect();
+            want.holders.splice(..0, fresh);
             return false;
         }
         if self.wanted.len() >= WANTED_BATCHES_MAX {
@@ -329,8 +334,8 @@ impl Store {
     }
 
     /// Keeps what some block needs.
-    pub(crate) fn retain_wanted(&mut self, needed: &BTreeSet<Digest>) {
-        self.wanted.retain(|batch, _| needed.contains(batch));
+    pub(crate) fn retain_wanted(&mut self, needs: impl Fn(&Digest) -> bool) {
+        self.wanted.retain(|batch, _| needs(batch));
     }
 
     /// Whom to ask now: all in turn, less often each time round.

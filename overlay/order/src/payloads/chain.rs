@@ -1,17 +1,18 @@
 //! What stands on each chain of blocks, so that nothing stands there twice (rule M1).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::Arc;
 
 use wattle_types::{NodeId, UnixTime};
 
 use super::Below;
 use crate::approval::{Approvals, Approved, Change};
-use crate::block::Proposal;
+use crate::block::{Payload, Proposal};
 use crate::check::Checked;
 use crate::committee::{Committee, Validators};
 use crate::entry::{Key, Whole};
-use crate::ids::{BlockId, Height};
+use crate::ids::{BlockId, Digest, Height};
 use crate::limits::{KNOWN_BLOCKS_MAX, LIVE_ENTRIES_MAX};
 use crate::tree::Verdict;
 
@@ -47,6 +48,8 @@ pub(crate) struct Known {
     /// Somebody waits for the verdict.
     pub(crate) asked: bool,
     pub(crate) committed: bool,
+    /// All that is missing of what it orders is asked for.
+    pub(crate) wants: bool,
     /// Who has what it orders: its author says so by proposing it, and its voters by their votes.
     pub(crate) holders: Vec<NodeId>,
 }
@@ -94,19 +97,35 @@ pub(crate) struct Chain {
     /// Rule B: up to that time something could come again that the window does not have.
     pub(crate) unknown_until: UnixTime,
     pub(crate) blocks: BTreeMap<BlockId, Known>,
+    /// The same blocks, ascending.
+    heights: BTreeSet<(Height, BlockId)>,
+    /// Their batches, and how many of them have each.
+    batches: BTreeMap<Digest, usize>,
 }
 
 impl Chain {
     pub(crate) fn new(below: &Below) -> Self {
         let Below { block: tip, height, time, unknown_until } = *below;
-        let (window, approvals, blocks) = (Window::default(), Approvals::default(), BTreeMap::new());
-        Self { tip, height, time, window, approvals, unknown_until, blocks }
+        Self {
+            tip,
+            height,
+            time,
+            window: Window::default(),
+            approvals: Approvals::default(),
+            unknown_until,
+            blocks: BTreeMap::new(),
+            heights: BTreeSet::new(),
+            batches: BTreeMap::new(),
+        }
     }
 
     /// An epoch begins: what was approved in the one before counts for nothing.
     pub(crate) fn enter_epoch(&mut self) {
         self.approvals = Approvals::default();
-        self.blocks.retain(|_, known| known.committed);
+        let open = self.blocks.iter().filter(|(_, known)| !known.committed).map(|(id, _)| *id);
+        for id in open.collect::<Vec<_>>() {
+            self.remove(&id);
+        }
     }
 
     /// A block that is looked at, or committed. At the cap the lowest goes that nothing stands on.
@@ -120,15 +139,50 @@ impl Chain {
                 self.blocks.values().map(|known| known.block.header().parent).collect();
             let loose = self.blocks.iter().filter(|(id, known)| !known.committed && !parents.contains(*id));
             let lowest = loose.min_by_key(|(_, known)| known.block.header().round).map(|(id, _)| *id);
-            lowest.map(|id| self.blocks.remove(&id));
+            lowest.map(|id| self.remove(&id));
+        }
+        if self.heights.insert((block.header().height, id)) {
+            for batch in batches_of(block) {
+                *self.batches.entry(batch).or_default() += 1;
+            }
         }
         Some(self.blocks.entry(id).or_insert_with(|| Known {
             block: block.clone(),
             looked: None,
             asked: false,
+            wants: false,
             committed: false,
             holders: Vec::new(),
         }))
+    }
+
+    fn remove(&mut self, id: &BlockId) -> Option<Known> {
+        let known = self.blocks.remove(id)?;
+        self.heights.remove(&(known.height(), *id));
+        for batch in batches_of(&known.block) {
+            if let Some(count) = self.batches.get_mut(&batch) {
+                *count -= 1;
+                if *count == 0 {
+                    self.batches.remove(&batch);
+                }
+            }
+        }
+        Some(known)
+    }
+
+    /// Whether a block above the tip has a batch.
+    pub(crate) fn needs(&self, batch: &Digest) -> bool {
+        self.batches.contains_key(batch)
+    }
+
+    /// The block behind one in the order of heights; the first when none is named.
+    pub(crate) fn above(&self, one: Option<(Height, BlockId)>) -> Option<(Height, BlockId)> {
+        self.heights.range((one.map_or(Unbounded, Excluded), Unbounded)).next().copied()
+    }
+
+    /// Whether it is known what stands up to a block, so that what stands on it can be looked at.
+    pub(crate) fn is_known_up_to(&self, id: &BlockId) -> bool {
+        *id == self.tip || self.blocks.get(id).is_some_and(|known| known.looked.is_some())
     }
 
     /// The blocks from one down to the tip, if all are here and what they order is known.
@@ -216,21 +270,22 @@ impl Chain {
         let next = |known: &&Known| {
             known.committed && known.looked.is_some() && known.block.header().parent == self.tip
         };
-        self.blocks.values().find(next).map(|known| known.block.id())
+        let above = self.heights.iter().take_while(|(height, _)| *height <= self.height.next());
+        above.filter_map(|(_, id)| self.blocks.get(id)).find(next).map(|known| known.block.id())
     }
 
     /// Makes that block the tip. What does not stand on it is forgotten, and handed out.
     pub(crate) fn advance(&mut self, committee: &Committee, id: &BlockId) -> Option<(Known, Vec<Known>)> {
-        let known = self.blocks.remove(id)?;
+        let known = self.remove(id)?;
         let header = known.block.header();
         (self.tip, self.height, self.time) = (*id, header.height, header.time);
         self.window.advance(header.time, known.keys().into_iter().flatten().copied());
         self.approvals.add(committee, header.time, known.approved());
-        let mut order: Vec<(Height, BlockId)> =
-            self.blocks.iter().map(|(id, known)| (known.height(), *id)).collect();
-        order.sort_unstable();
         let (mut gone, mut dropped) = (Vec::new(), BTreeSet::new());
-        for (height, id) in order {
+        // Above that nothing stands on what is dropped.
+        let (mut upto, mut next) = (self.height.next(), None);
+        while let Some((height, id)) = self.above(next).filter(|(height, _)| *height <= upto) {
+            next = Some((height, id));
             let Some(parent) = self.blocks.get(&id).map(|known| known.block.header().parent) else {
                 continue;
             };
@@ -238,15 +293,34 @@ impl Chain {
             let beside = height.follows(self.height) && parent != self.tip;
             if height <= self.height || beside || dropped.contains(&parent) {
                 dropped.insert(id);
-                gone.extend(self.blocks.remove(&id));
+                gone.extend(self.remove(&id));
+                upto = upto.max(height.next());
             }
         }
         Some((known, gone))
     }
 
+    pub(crate) fn check_invariants(&self) {
+        let all: BTreeSet<_> = self.blocks.iter().map(|(id, known)| (known.height(), *id)).collect();
+        assert_eq!(all, self.heights, "M6: each block has its place");
+        let mut batches: BTreeMap<Digest, usize> = BTreeMap::new();
+        for batch in self.blocks.values().flat_map(|known| batches_of(&known.block)) {
+            *batches.entry(batch).or_default() += 1;
+        }
+        assert_eq!(batches, self.batches, "M4: what blocks need is counted");
+    }
+
     pub(crate) fn remembered(&self) -> usize {
         self.window.0.len()
     }
+}
+
+fn batches_of(block: &Proposal) -> impl Iterator<Item = Digest> {
+    let batches = match &block.block.payload {
+        Payload::Batches(batches) => batches.as_slice(),
+        Payload::Inline(_) => &[],
+    };
+    batches.iter().map(|part| part.batch)
 }
 
 /// What is not on a chain yet, while a block on top of it is put together or looked at.

@@ -513,6 +513,7 @@ impl Payloads {
         assert!(self.serving.len() <= crate::limits::SERVING_MAX, "M4: what is read for others is bounded");
         let above = self.chain.blocks.values().all(|known| known.height() > self.chain.height);
         assert!(above, "M6: blocks are above the last that was told of");
+        self.chain.check_invariants();
     }
 }
 

@@ -11,8 +11,8 @@ use crate::block::{Payload, Proposal};
 use crate::certificate::Qc;
 use crate::check::Checked;
 use crate::committee::Committee;
-use crate::ids::{BlockId, Digest, Height};
-use crate::limits::{INLINE_COUNT_MAX, TIME_DRIFT_MAX_MS};
+use crate::ids::{BlockId, Digest};
+use crate::limits::{INLINE_COUNT_MAX, LOOK_AHEAD, TIME_DRIFT_MAX_MS};
 
 impl Payloads {
     pub(super) fn on_validate(&mut self, block: &Checked<Proposal>) {
@@ -26,6 +26,7 @@ impl Payloads {
         if let Some(known) = self.chain.insert(block) {
             known.asked = true;
             known.holders = author.into_iter().chain(others).collect();
+            known.wants = false;
         }
     }
 
@@ -48,6 +49,7 @@ impl Payloads {
             if let Some(known) = self.chain.insert(block) {
                 known.committed = true;
                 known.holders = signers.iter().chain(&others).copied().collect();
+                known.wants = false;
             }
         }
     }
@@ -62,6 +64,7 @@ impl Payloads {
         let now: Vec<NodeId> = self.validators().filter(|id| *id != self.config.me).collect();
         for known in self.chain.blocks.values_mut() {
             known.holders.extend(&now);
+            known.wants = false;
         }
         // Who votes now hands nothing on; who does not any more begins anew.
         (self.hands_at, self.handed) = (None, BTreeSet::new());
@@ -73,32 +76,49 @@ impl Payloads {
 
     /// Looks at what can be looked at, tells what can be told, and asks for the rest.
     pub(super) fn settle(&mut self, now: Time, out: &mut Outbox<Output>) {
-        let mut open: Vec<(Height, BlockId)> = (self.chain.blocks.iter())
-            .filter(|(_, known)| known.looked.is_none())
-            .map(|(id, known)| (known.height(), *id))
-            .collect();
-        open.sort_unstable();
-        for (_, id) in open {
-            let Some(block) = self.chain.blocks.get(&id).map(|known| known.block.clone()) else { continue };
-            self.want_missing(&block, out);
-            let looked = self.look_at(&block);
-            if let Some(known) = self.chain.blocks.get_mut(&id) {
-                known.looked = looked;
+        let mut told = self.tell_ordered(out);
+        // However many wait above, only those are visited that can be looked at, and some more.
+        let (mut known_up_to, mut ahead, mut next) = (self.chain.height, LOOK_AHEAD, None);
+        while let Some((height, id)) = self.chain.above(next) {
+            next = Some((height, id));
+            let Some(known) = self.chain.blocks.get(&id) else { continue };
+            if known.looked.is_none() && !self.chain.is_known_up_to(&known.block.header().parent) {
+                ahead = if self.store.may_want_more() { ahead.saturating_sub(1) } else { 0 };
+                if ahead > 0 && !known.wants {
+                    self.want_missing(&id, out);
+                } else if ahead == 0 && height > known_up_to.next() {
+                    break;
+                }
+                continue;
             }
-            // The next may be on the tip once this one is told.
-            self.tell_ordered(out);
+            if known.looked.is_none() {
+                let looked = self.look_at(&known.block);
+                self.want_missing(&id, out);
+                if let Some(known) = self.chain.blocks.get_mut(&id) {
+                    known.looked = looked;
+                }
+                // The next may be on the tip once this one is told.
+                told |= self.tell_ordered(out);
+            }
+            known_up_to = known_up_to.max(height);
         }
-        self.tell_ordered(out);
+        if told {
+            self.forget(out);
+        }
         self.tell_verdicts(now, out);
     }
 
-    fn want_missing(&mut self, block: &Proposal, out: &mut Outbox<Output>) {
-        for batch in self.missing(block) {
-            let id = block.id();
-            let holders = self.chain.blocks.get(&id).map(|known| known.holders.clone()).unwrap_or_default();
-            if self.store.want(batch, &holders) {
-                out.push(Output::Load { batch });
+    fn want_missing(&mut self, id: &BlockId, out: &mut Outbox<Output>) {
+        let Some(known) = self.chain.blocks.get(id) else { return };
+        let missing = self.missing(&known.block);
+        for batch in &missing {
+            if self.store.want(*batch, &known.holders) {
+                out.push(Output::Load { batch: *batch });
             }
+        }
+        let wants = missing.iter().all(|batch| self.store.wants(batch));
+        if let Some(known) = self.chain.blocks.get_mut(id) {
+            known.wants = wants;
         }
     }
 
@@ -126,16 +146,18 @@ impl Payloads {
         }
     }
 
-    /// M6: ascending, each once, with all its entries.
-    fn tell_ordered(&mut self, out: &mut Outbox<Output>) {
+    /// M6: ascending, each once, with all its entries. Whether there was one.
+    fn tell_ordered(&mut self, out: &mut Outbox<Output>) -> bool {
+        let mut told = false;
         while let Some(id) = self.chain.next() {
-            let Some(known) = self.chain.blocks.get(&id) else { return };
+            let Some(known) = self.chain.blocks.get(&id) else { return told };
             let (block, entries) = (known.block.clone(), self.entries(known));
             let Some(entries) = entries else {
                 // It was here, and gave way to others in memory.
-                return self.want_missing(&block, out);
+                self.want_missing(&id, out);
+                return told;
             };
-            let Some((known, gone)) = self.chain.advance(&self.committee, &id) else { return };
+            let Some((known, gone)) = self.chain.advance(&self.committee, &id) else { return told };
             if known.asked
                 && let Some(verdict) = known.verdict()
             {
@@ -149,8 +171,9 @@ impl Payloads {
             }
             self.abandoned(&gone);
             out.push(Output::Ordered { block, entries });
-            self.forget(out);
+            told = true;
         }
+        told
     }
 
     /// Blocks that the chain went past.
@@ -168,27 +191,20 @@ impl Payloads {
 
     /// Lets go what no block can need any more.
     fn forget(&mut self, out: &mut Outbox<Output>) {
-        let open = self.chain.blocks.values().filter(|known| known.looked.is_none() || known.committed);
-        let mut needed: BTreeSet<Digest> = BTreeSet::new();
-        for known in open {
-            if let Payload::Batches(batches) = &known.block.block.payload {
-                needed.extend(batches.iter().map(|batch| batch.batch));
-            }
-        }
-        self.store.retain_wanted(&needed);
         let (chain, time) = (&self.chain, self.chain.time);
+        self.store.retain_wanted(|batch| chain.needs(batch));
         let spent = |held: &&super::batch::Held| {
             let small = held.batch.entries.len() <= INLINE_COUNT_MAX;
             let over =
                 held.batch.until() < time || (small && held.batch.keys().all(|key| chain.is_spent(&key)));
-            over && !needed.contains(&held.batch.digest())
+            over && !chain.needs(&held.batch.digest())
         };
         let spent: Vec<Digest> = self.store.free().filter(spent).map(|held| held.batch.digest()).collect();
         for batch in spent {
             self.store.forget(&batch);
             out.push(Output::Forget { batch });
         }
-        self.store.shrink(&needed);
+        self.store.shrink(|batch| self.chain.needs(batch));
     }
 }
 

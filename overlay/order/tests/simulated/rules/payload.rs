@@ -1,11 +1,13 @@
 //! Rules M1 to M6, one by one: one machine, told exactly what makes each rule decide.
 
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_bytes::ByteBuf;
 use wattle_order::limits::{
     AUTHOR_BATCHES_MAX, BATCH_COUNT_MAX, ENTRY_BYTES_MAX, ENTRY_LIFE_MAX_MS, HANDED_MAX, INLINE_BYTES_MAX,
+    WANTED_BATCHES_MAX,
 };
 use wattle_order::payloads::{
     Batch, Below, Bounds, Busy, Config, Input, Message, NotTaken, Output, Payloads, Room, SubmitId, Submitter,
@@ -638,6 +640,44 @@ fn m6_what_is_committed_is_told_in_order_and_whole() {
     assert_eq!(path.machine.status().behind, 2);
     let outputs = path.hear(2, Message::Batch(bytes(&batch)));
     assert_eq!(told(&outputs), [(1, vec![1, 2]), (2, vec![3])]);
+}
+
+#[test]
+fn m6_however_many_blocks_wait_each_batch_is_read_once_and_few_at_a_time() {
+    let mut path = Path::new();
+    let mut batches: BTreeMap<Digest, Arc<Batch>> = BTreeMap::new();
+    let mut blocks = Vec::new();
+    for height in 0..300 {
+        let ordered: Vec<[Entry; 1]> = (0..4).map(|number| [a(height * 4 + number)]).collect();
+        for entries in &ordered {
+            batches.insert(digest(entries), Arc::new(Batch::read(bytes(entries)).unwrap()));
+        }
+        let parts = ordered.iter().map(|entries| BatchRef::whole(digest(entries))).collect();
+        let block = path.propose(Payload::Batches(parts));
+        path.extend(&block);
+        blocks.push(block);
+    }
+    let (mut asked, mut seen, mut told) = (VecDeque::new(), BTreeSet::new(), 0);
+    let mut outputs = path.tell(Input::Commit { blocks, proof: None, before: None });
+    loop {
+        for output in outputs {
+            match output {
+                Output::Load { batch } => {
+                    assert!(seen.insert(batch), "it was read before");
+                    asked.push_back(batch);
+                }
+                Output::Ordered { block, entries } => {
+                    told += 1;
+                    assert_eq!((block.header().height.0, entries.len()), (told, 4));
+                }
+                _ => {}
+            }
+        }
+        assert!(asked.len() <= WANTED_BATCHES_MAX, "{} are read at once", asked.len());
+        let Some(batch) = asked.pop_front() else { break };
+        outputs = path.tell(Input::Loaded { batch, content: batches.get(&batch).cloned() });
+    }
+    assert_eq!((told, seen.len()), (300, 1200));
 }
 
 #[test]

@@ -24,7 +24,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_bytes::ByteBuf;
-use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wattle_net::{AlreadyAccepted, Overlay};
@@ -52,7 +52,7 @@ pub use view::{HighQc, ValidatorView, View};
 use again::Again;
 use apply::Apply;
 use disk::Disk;
-use driver::{Driver, LOADS_MAX, Request, State};
+use driver::{Driver, Request, State};
 use follow::{Follower, Keeper};
 use links::Links;
 use proofs::{Proofs, Proven};
@@ -215,6 +215,8 @@ pub struct Log {
     disk: Disk,
     asked: Asked,
     tip: watch::Receiver<Height>,
+    /// Up to where the machine told of what is ordered.
+    told: watch::Receiver<Height>,
     /// It ends with the node, or when it begins anew on a snapshot.
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -362,43 +364,36 @@ impl Order {
         let machines = config.machines(me, key, recovered, &committee, &below);
         let (heard, hears) = mpsc::channel(HEARD_MAX);
         let (requests, asked) = mpsc::channel(REQUESTS_MAX);
-        let (tip, height) = watch::channel(found.told.height);
+        let (tip_is, tip) = watch::channel(found.told.height);
         let (expired, over) = watch::channel(None);
         let chain = committee.chain();
-        let (epochs, now) = watch::channel(Arc::new(epochs));
+        let (epochs_are, epochs) = watch::channel(Arc::new(epochs));
         let (compacted, behind) = mpsc::channel(BEHIND_MAX);
         let tell = (heard.clone(), compacted);
-        let seen = (height.clone(), over);
-        let follower = Follower::new(overlay, chain, now.clone(), tell, seen, (stop, tasks));
-        let links = links::Start { overlay, chain, epochs: now.clone(), heard: heard.clone(), stop, tasks };
+        let seen = (tip.clone(), over);
+        let follower = Follower::new(overlay, chain, epochs.clone(), tell, seen, (stop, tasks));
+        let links =
+            links::Start { overlay, chain, epochs: epochs.clone(), heard: heard.clone(), stop, tasks };
         let links = Links::start(links)?;
-        let (tip_now, heard_now, epochs_now) = (height.clone(), heard.clone(), now.clone());
+        let (tip_now, heard_now, epochs_now) = (tip.clone(), heard.clone(), epochs.clone());
         Keeper { chain, disk: disk.clone(), tip: tip_now, heard: heard_now, me, epochs: epochs_now }
             .start(overlay, stop, tasks)?;
-        let apply = apps.as_ref().map(|apps| Apply::new(apps, &now, &disk, &height, &heard));
+        let apply = apps.as_ref().map(|apps| Apply::new(apps, &epochs, &disk, &tip, &heard));
         let (apply, handing) = apply.unzip();
         let known = handing.is_some().then(|| found.roots.into_iter().collect());
         let ordered = (found.told.height, found.told.root);
-        let (told, again) = watch::channel(found.again_above);
-        let again = Again {
-            disk: disk.clone(),
-            epochs: now.clone(),
-            above: found.again_above,
-            upto: disk.height()?,
-            told: again,
-            heard: heard.clone(),
-        };
+        let (told_is, told) = watch::channel(found.again_above);
+        let again = Again::new(&disk, &epochs, &told, &heard)?;
         let mut driver = Driver {
             log: wattle_weave::order::Log::new(machines, ordered, known),
             started: *started,
             me,
-            epochs,
+            epochs: epochs_are,
             links: links.clone(),
             disk: disk.clone(),
             follower: follower.clone(),
-            tip,
-            told,
-            loads: Arc::new(Semaphore::new(LOADS_MAX)),
+            tip: tip_is,
+            told: told_is,
             expired,
             events: self.events.clone(),
             heard: heard.clone(),
@@ -418,7 +413,7 @@ impl Order {
         let (stop, tasks) = (stop.clone(), tasks.clone());
         let (ending, asked) = (tasks.clone(), Asked::default());
         all_tasks.spawn(async move { ending.wait().await });
-        let log = Log { genesis, me, epochs: now, requests, heard, disk, asked, tip: height, stop, tasks };
+        let log = Log { genesis, me, epochs, requests, heard, disk, asked, tip, told, stop, tasks };
         let rebase = Rebase::new(self, &log, follower, behind);
         all_tasks.spawn(self.start.stop.clone().run_until_cancelled_owned(rebase.run()));
         Ok(log)

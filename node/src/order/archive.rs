@@ -396,7 +396,8 @@ impl Order {
     /// [`CompactError`].
     pub async fn compact(&self, log: &Log) -> Result<(u64, Height), CompactError> {
         let _alone = self.start.changes.lock().await;
-        let upto = log.read(Disk::may_compact).await?;
+        // What the machine is being told of again has to stay.
+        let upto = log.read(Disk::may_compact).await?.min(*log.told.borrow());
         let removed = log.disk.compact(upto).await?;
         Ok((removed, log.first().await?))
     }

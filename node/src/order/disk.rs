@@ -306,8 +306,10 @@ impl Disk {
 
     /// Some committed blocks above a height, with the certificate for the last of them.
     pub(super) fn proven(&self, above: Height) -> Result<(Vec<Proposal>, Option<ChainEnd>), DiskError> {
+        // Read once: more may be committed meanwhile.
         let tip = self.height()?;
-        let mut blocks = self.committed(above, KEPT_BLOCKS_MAX)?;
+        let mut blocks =
+            if above < tip { self.blocks(between(above, tip), KEPT_BLOCKS_MAX)? } else { Vec::new() };
         if let Some(end) = self.cut(&mut blocks)? {
             return Ok((blocks, Some(end)));
         }

@@ -34,7 +34,7 @@ use super::{Event, Heard, Told};
 use crate::clock::{Believed, unix_now};
 
 /// Batches that are read at the same time.
-pub(super) const LOADS_MAX: usize = 2;
+const LOADS_MAX: usize = 16;
 /// What is heard and handled together.
 const TOGETHER: usize = 64;
 /// Answers that somebody waits for. Beyond it the next is told that too much waits.
@@ -97,8 +97,6 @@ pub(super) struct Driver {
     pub(super) tip: watch::Sender<Height>,
     /// Up to where the machine told of what is ordered; after a start it begins below the tip.
     pub(super) told: watch::Sender<Height>,
-    /// Who may read batches.
-    pub(super) loads: Arc<Semaphore>,
     /// Since when the round is over its time.
     pub(super) expired: watch::Sender<Option<Instant>>,
     pub(super) events: broadcast::Sender<Told>,
@@ -129,6 +127,8 @@ pub(super) struct State {
     unknown_until: UnixTime,
     expired_at: UnixTime,
     clock: Believed,
+    /// Who may read batches.
+    loads: Arc<Semaphore>,
 }
 
 impl State {
@@ -150,6 +150,7 @@ impl State {
             unknown_until,
             expired_at: tip_time,
             clock: Believed::now(UnixTime::from_millis(0)),
+            loads: Arc::new(Semaphore::new(LOADS_MAX)),
         }
     }
 }
@@ -331,10 +332,13 @@ impl Driver {
 
     /// Looks on the disk for a batch. A disk that fails stops the node.
     fn load(&self, batch: Digest) {
-        let (disk, heard, loads) = (self.disk.clone(), self.heard.clone(), Arc::clone(&self.loads));
+        let (disk, heard, loads) = (self.disk.clone(), self.heard.clone(), Arc::clone(&self.state.loads));
         self.tasks.spawn(async move {
             // What is read is heard before the next is: otherwise all of it would be in memory.
             let Ok(_one) = loads.acquire().await else { return };
+            if heard.is_closed() {
+                return;
+            }
             let found = tokio::task::spawn_blocking(move || disk.batch(&batch)).await;
             let content = match found {
                 Ok(Ok(found)) => found.map(Arc::new),
@@ -392,15 +396,15 @@ impl Driver {
     fn on_ordered(&mut self, block: &Checked<Proposal>, entries: &[Ordered], root: Digest) {
         let header = block.header();
         self.told.send_replace(header.height);
+        for ordered in entries {
+            self.place(ordered.whole.transaction(), Place::new(header.height, ordered.batch, ordered.index));
+        }
         if header.height <= *self.tip.borrow() {
             // Told again after a start, so that nothing is ordered again.
             return;
         }
         for part in disk::ordered_rows(&mut self.state.index, block, entries, root) {
             self.state.writes.push(Covers::Rest, part, Instant::now());
-        }
-        for ordered in entries {
-            self.place(ordered.whole.transaction(), Place::new(header.height, ordered.batch, ordered.index));
         }
         self.state.tip_time = header.time;
         self.state.figures.ordered(entries.len(), header.time);

@@ -162,6 +162,10 @@ pub(crate) struct Store {
     /// What each author's batches that are not ordered take: their number, and their bytes.
     room: BTreeMap<NodeId, (usize, usize)>,
     arrivals: u64,
+    /// Bytes of those that no author has room for and no block has ordered.
+    fetched: usize,
+    /// How often something gave way that a block may need.
+    lost: u64,
 }
 
 impl Store {
@@ -224,6 +228,8 @@ impl Store {
         if let Some(author) = author {
             let (count, bytes) = self.room.entry(author).or_default();
             (*count, *bytes) = (*count + 1, *bytes + held.batch.bytes());
+        } else {
+            self.fetched += held.batch.bytes();
         }
         if let Some(seq) = seq {
             self.unsynced.insert(seq, digest);
@@ -243,7 +249,10 @@ impl Store {
     }
 
     fn give_room(&mut self, author: Option<NodeId>, given: usize) {
-        let Some(author) = author else { return };
+        let Some(author) = author else {
+            self.fetched -= given;
+            return;
+        };
         if let Some((count, bytes)) = self.room.get_mut(&author) {
             (*count, *bytes) = (*count - 1, *bytes - given);
             if *count == 0 {
@@ -277,23 +286,26 @@ impl Store {
             self.forget(id);
         }
         let fetched = |held: &&Held| held.author.is_none() && !held.ordered;
-        let mut asked: Vec<(u64, Digest, usize)> = (self.held.values().filter(fetched))
-            .map(|held| (held.arrival, held.batch.digest(), held.batch.bytes()))
-            .collect();
+        let mut asked: Vec<(u64, Digest)> =
+            (self.held.values().filter(fetched)).map(|held| (held.arrival, held.batch.digest())).collect();
         asked.sort_unstable();
-        let mut sum: usize = asked.iter().map(|(_, _, bytes)| bytes).sum();
-        for (_, id, bytes) in asked {
-            if sum <= FETCHED_BYTES_MAX {
+        for (_, id) in asked {
+            if self.fetched <= FETCHED_BYTES_MAX {
                 break;
             }
             self.forget(&id);
-            sum -= bytes;
+            self.lost += 1;
         }
     }
 
     /// Whether a batch may be asked for that nothing waits for yet.
     pub(crate) fn may_want_more(&self) -> bool {
-        self.wanted.len() < WANTED_BATCHES_MAX
+        self.wanted.len() < WANTED_BATCHES_MAX && self.fetched <= FETCHED_BYTES_MAX
+    }
+
+    /// How often something gave way that a block may need: what was asked for before may have to be asked for again.
+    pub(crate) fn lost(&self) -> u64 {
+        self.lost
     }
 
     /// Asks for a batch: the disk first. Whether that has to be done.
@@ -312,6 +324,7 @@ impl Store {
                 return false;
             };
             self.wanted.remove(&most);
+            self.lost += 1;
         }
         self.wanted.insert(batch, Want { holders: holders.to_vec(), at: None, attempts: 0 });
         true
@@ -375,6 +388,9 @@ impl Store {
             }
         }
         assert_eq!(room, self.room, "M4: what an author has is counted");
+        let fetched = self.held.values().filter(|held| held.author.is_none() && !held.ordered);
+        let fetched: usize = fetched.map(|held| held.batch.bytes()).sum();
+        assert_eq!(fetched, self.fetched, "M4: what was asked for is counted");
         let fits =
             |(count, bytes): &(usize, usize)| *count <= AUTHOR_BATCHES_MAX && *bytes <= AUTHOR_BYTES_MAX;
         assert!(room.values().all(fits), "M4: an author's batches are bounded");

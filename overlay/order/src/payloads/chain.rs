@@ -48,8 +48,8 @@ pub(crate) struct Known {
     /// Somebody waits for the verdict.
     pub(crate) asked: bool,
     pub(crate) committed: bool,
-    /// All that is missing of what it orders is asked for.
-    pub(crate) wants: bool,
+    /// All that is missing of what it orders was asked for, when so much had given way.
+    pub(crate) wants: Option<u64>,
     /// Who has what it orders: its author says so by proposing it, and its voters by their votes.
     pub(crate) holders: Vec<NodeId>,
 }
@@ -134,7 +134,11 @@ impl Chain {
             return None;
         }
         let id = block.id();
-        if !self.blocks.contains_key(&id) && self.blocks.len() >= KNOWN_BLOCKS_MAX {
+        let loose = || self.blocks.values().filter(|known| !known.committed).count();
+        if !self.blocks.contains_key(&id)
+            && self.blocks.len() >= KNOWN_BLOCKS_MAX
+            && loose() >= KNOWN_BLOCKS_MAX
+        {
             let parents: BTreeSet<BlockId> =
                 self.blocks.values().map(|known| known.block.header().parent).collect();
             let loose = self.blocks.iter().filter(|(id, known)| !known.committed && !parents.contains(*id));
@@ -150,7 +154,7 @@ impl Chain {
             block: block.clone(),
             looked: None,
             asked: false,
-            wants: false,
+            wants: None,
             committed: false,
             holders: Vec::new(),
         }))

@@ -26,7 +26,7 @@ impl Payloads {
         if let Some(known) = self.chain.insert(block) {
             known.asked = true;
             known.holders = author.into_iter().chain(others).collect();
-            known.wants = false;
+            known.wants = None;
         }
     }
 
@@ -49,7 +49,7 @@ impl Payloads {
             if let Some(known) = self.chain.insert(block) {
                 known.committed = true;
                 known.holders = signers.iter().chain(&others).copied().collect();
-                known.wants = false;
+                known.wants = None;
             }
         }
     }
@@ -64,7 +64,7 @@ impl Payloads {
         let now: Vec<NodeId> = self.validators().filter(|id| *id != self.config.me).collect();
         for known in self.chain.blocks.values_mut() {
             known.holders.extend(&now);
-            known.wants = false;
+            known.wants = None;
         }
         // Who votes now hands nothing on; who does not any more begins anew.
         (self.hands_at, self.handed) = (None, BTreeSet::new());
@@ -83,17 +83,18 @@ impl Payloads {
             next = Some((height, id));
             let Some(known) = self.chain.blocks.get(&id) else { continue };
             if known.looked.is_none() && !self.chain.is_known_up_to(&known.block.header().parent) {
-                ahead = if self.store.may_want_more() { ahead.saturating_sub(1) } else { 0 };
-                if ahead > 0 && !known.wants {
-                    self.want_missing(&id, out);
-                } else if ahead == 0 && height > known_up_to.next() {
+                if ahead > 0 && self.store.may_want_more() {
+                    ahead -= 1;
+                    self.has_all(&id, out);
+                } else if height > known_up_to.next() {
                     break;
                 }
                 continue;
             }
             if known.looked.is_none() {
-                let looked = self.look_at(&known.block);
-                self.want_missing(&id, out);
+                let has_all = self.has_all(&id, out);
+                let Some(known) = self.chain.blocks.get(&id) else { continue };
+                let looked = if has_all { self.look_at(&known.block) } else { None };
                 if let Some(known) = self.chain.blocks.get_mut(&id) {
                     known.looked = looked;
                 }
@@ -108,18 +109,24 @@ impl Payloads {
         self.tell_verdicts(now, out);
     }
 
-    fn want_missing(&mut self, id: &BlockId, out: &mut Outbox<Output>) {
-        let Some(known) = self.chain.blocks.get(id) else { return };
+    /// Whether all is here that a block orders. Asks for the rest, if it was not asked for before.
+    fn has_all(&mut self, id: &BlockId, out: &mut Outbox<Output>) -> bool {
+        let Some(known) = self.chain.blocks.get(id) else { return false };
         let missing = self.missing(&known.block);
+        if missing.is_empty() || known.wants == Some(self.store.lost()) {
+            return missing.is_empty();
+        }
         for batch in &missing {
             if self.store.want(*batch, &known.holders) {
                 out.push(Output::Load { batch: *batch });
             }
         }
-        let wants = missing.iter().all(|batch| self.store.wants(batch));
+        let all = missing.iter().all(|batch| self.store.wants(batch));
+        let wants = all.then_some(self.store.lost());
         if let Some(known) = self.chain.blocks.get_mut(id) {
             known.wants = wants;
         }
+        false
     }
 
     /// When a block's time is no longer ahead of the clock.
@@ -154,7 +161,7 @@ impl Payloads {
             let (block, entries) = (known.block.clone(), self.entries(known));
             let Some(entries) = entries else {
                 // It was here, and gave way to others in memory.
-                self.want_missing(&id, out);
+                self.has_all(&id, out);
                 return told;
             };
             let Some((known, gone)) = self.chain.advance(&self.committee, &id) else { return told };
@@ -170,6 +177,10 @@ impl Payloads {
                 batches.iter().for_each(|batch| self.store.set_ordered(&batch.batch));
             }
             self.abandoned(&gone);
+            if !gone.is_empty() {
+                let chain = &self.chain;
+                self.store.retain_wanted(|batch| chain.needs(batch));
+            }
             out.push(Output::Ordered { block, entries });
             told = true;
         }

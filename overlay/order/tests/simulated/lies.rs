@@ -7,7 +7,7 @@ use wattle_order::{Alarm, Message, Offence, Record, Round, SafetyRecord, To, Vot
 use crate::faults::skipping;
 use crate::liars::{Liar, Signer};
 use crate::world::{Options, World};
-use crate::{MILLI, SECOND, seeds};
+use crate::{MILLI, SECOND, each_seed, seeds};
 
 fn lying(seed: u64, n: usize, liar: &Liar) -> World {
     // A liar does not care what its key signed elsewhere.
@@ -92,7 +92,7 @@ fn one_that_hides_its_lock_is_proved_guilty_and_nobody_else() {
 /// A5.
 #[test]
 fn one_that_forgets_what_it_signed_at_random_breaks_nothing() {
-    for seed in seeds(6) {
+    each_seed(6, |seed| {
         let mut world = World::new(Options { load_us: 5_000, loss: 30, ..Options::new(seed, 4) });
         world.places[3].liar = Some(Liar::Stale);
         for _ in 0..12 {
@@ -113,7 +113,7 @@ fn one_that_forgets_what_it_signed_at_random_breaks_nothing() {
                 "seed {seed}"
             );
         }
-    }
+    });
 }
 
 /// Replaces the safety records of a place by an early one.

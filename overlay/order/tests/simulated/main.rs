@@ -36,6 +36,18 @@ fn seeds(few: u64) -> std::ops::Range<u64> {
     0..few * scale()
 }
 
+/// Runs so many seeds, times the scale; with a scale on all cores.
+fn each_seed(few: u64, run: impl Fn(u64) + Sync) {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = if scale() > 1 { cores } else { 1 };
+    std::thread::scope(|scope| {
+        for first in 0..threads {
+            let run = &run;
+            scope.spawn(move || seeds(few).skip(first).step_by(threads).for_each(run));
+        }
+    });
+}
+
 fn scale() -> u64 {
     option_env!("WATTLE_ORDER_SCALE").map_or(1, |scale| scale.parse().unwrap())
 }

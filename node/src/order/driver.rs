@@ -33,8 +33,8 @@ use super::writes::{Covers, Writes, Written};
 use super::{Event, Heard, Told};
 use crate::clock::{Believed, unix_now};
 
-/// Batches that are read at the same time.
-const LOADS_MAX: usize = 16;
+/// Batches that are read at the same time: with sixteen a validator that starts takes a third more memory.
+const LOADS_MAX: usize = 2;
 /// What is heard and handled together.
 const TOGETHER: usize = 64;
 /// Answers that somebody waits for. Beyond it the next is told that too much waits.
